@@ -1,0 +1,111 @@
+"""What every probe ABI answers, and what it is given to work with."""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from batchprobe.bank import NO_SLOT, Bank
+from batchprobe.commit import Reclaimed
+from batchprobe.errors import KernelError
+
+if TYPE_CHECKING:
+    from batchprobe.arch import Arch
+    from batchprobe.kernel.symbols import FunctionTable
+    from batchprobe.kernel.text import KernelText
+    from batchprobe.kernel.tracefs import Tracefs
+    from batchprobe.probe import Probe
+    from batchprobe.programs import Program
+
+__all__ = ["Attached", "Carrier", "Context", "Placement", "Refusal"]
+
+# A function longer than this is probed at its entry: its code is not read whole.
+_LONGEST_FUNCTION = 1 << 16
+
+
+class Placement(enum.Enum):
+    """Where an entry probe stands: at the function's entry or behind the entry patch site."""
+
+    AUTO = "auto"
+    ENTRY = "entry"
+    AFTER = "after"
+
+
+@dataclass(slots=True)
+class Context:
+    """What an ABI needs to attach probes."""
+
+    arch: Arch
+    tracefs: Tracefs
+    text: KernelText
+    table: FunctionTable
+    programs: Mapping[str, Program]
+    placement: Placement
+    # The group that this process's trace events live in.
+    group: str
+    # While in this block, grace periods are expedited, if they may be.
+    short_waits: Callable[[], AbstractContextManager[None]]
+    # Called with a number of probes that are done; raises to give up.
+    progress: Callable[[int], None]
+
+    def code(self, probe: Probe) -> bytes | None:
+        """The code of the probe's function, None if it cannot be read."""
+        function = probe.target.function
+        if function is None or not 0 < function.size <= _LONGEST_FUNCTION:
+            return None
+        return self.text.read(function.address, function.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A probe that this ABI, or the kernel under it, would not take."""
+
+    probe: Probe
+    # 0 where the ABI itself can't express the probe.
+    errno: int
+    detail: str
+
+
+@dataclass(slots=True)
+class Attached:
+    """The outcome of one ABI's attach: together, all the probes it was given."""
+
+    carriers: list[Carrier] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
+
+    def refuse(self, probes: Sequence[Probe], error: KernelError) -> None:
+        """All of these were refused, for one reason."""
+        self.refused += [Refusal(probe, error.errno, str(error)) for probe in probes]
+
+
+class Carrier(ABC):
+    """A kernel object, or a bundle of like ones, and the live probes it carries.
+
+    Its bank lives as long as it does: who needs a count later takes it before the reclaim.
+    """
+
+    def __init__(self, probes: Sequence[Probe]) -> None:
+        # A probe may be hit at two addresses where the code could not be read.
+        self.bank = Bank(
+            len(probes),
+            addresses=2 * len(probes),
+            strays=any(probe.target.module for probe in probes),
+        )
+        for slot, probe in enumerate(probes, NO_SLOT + 1):
+            probe.carrier, probe.slot = self, slot
+        self.live = set(probes)
+
+    @abstractmethod
+    def reclaim(self, gone: Sequence[Probe]) -> Reclaimed:
+        """See `batchprobe.commit.Carrier`."""
+
+    @abstractmethod
+    def missed(self) -> int | None:
+        """Hits that found a probe but were not counted; None where nobody can tell.
+
+        For the event ABI it is known once the carrier is gone.
+        """

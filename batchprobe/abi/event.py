@@ -1,0 +1,212 @@
+"""`event`: one trace event that many kprobes feed, one perf fd and one program on it (Linux 5.4).
+
+Writing `p:GROUP/EVENT FUNC` again under the same name appends a probe. Closing the one fd disarms
+them all with one barrier of each kind; deleting the event then frees them, one grace period each,
+made short by expedited RCU (kernel/trace/trace_kprobe.c).
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+from collections.abc import Sequence
+
+from batchprobe import syscalls
+from batchprobe.abi.base import Attached, Carrier, Context, Placement, Refusal
+from batchprobe.bank import Bank
+from batchprobe.commit import Left, Reclaimed
+from batchprobe.errors import KernelError
+from batchprobe.kernel.tracefs import Tracefs
+from batchprobe.probe import Probe
+
+__all__ = ["NAME", "attach", "load", "offsets", "register_ips"]
+
+NAME = "event"
+_event_numbers = itertools.count()
+# The first symbol of the kernel's text: found at once by a linear search too.
+_ANCHOR = "_text"
+
+
+def offsets(probe: Probe, context: Context) -> tuple[int, ...]:
+    """Where the probe may stand, best first, in bytes from the function's start."""
+    target = probe.target
+    if target.offset:
+        return (target.offset,)
+    pays = context.arch.entry_is_ftrace and context.placement is not Placement.ENTRY
+    if target.is_return or not pays:
+        return (0,)
+    code = context.code(probe)
+    after = None if code is None else context.arch.after_patch_site(code)
+    return (0,) if after is None else (after, 0)
+
+
+def register_ips(probe: Probe, context: Context) -> None:
+    """Tell the bank what the handler's instruction pointer will read."""
+    function = probe.target.function
+    if function is None:
+        return
+    code = context.code(probe)
+    if probe.target.is_return:
+        ips = context.arch.entry_ips(function.address, code)
+    else:
+        ips = context.arch.hit_ips(function.address, probe.offset, code)
+    for ip in ips:
+        probe.bank.address(ip, probe.slot)
+
+
+def load(bank: Bank, context: Context, *, is_return: bool) -> int:
+    """The program that finds a kprobe's slot, as this kernel lets it."""
+    if not is_return:
+        return bank.load(context.programs["by_ip"])
+    try:
+        return bank.load(context.programs["by_func_ip"])
+    except KernelError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    # Before 5.15 there is no bpf_get_func_ip.
+    wanted = ("__per_cpu_offset", "current_kprobe")
+    symbols = bank.array("symbols", len(wanted))
+    for at, name in enumerate(wanted):
+        address = context.table.symbol_address(name)
+        if address is None:
+            raise KernelError(f"{name} is not in kallsyms", errno.ENOENT)
+        symbols.cells[at] = address
+    return bank.load(context.programs["by_running_kprobe"])
+
+
+def attach(probes: Sequence[Probe], context: Context) -> Attached:
+    """Attach entry probes to one event, return probes to another (a kind may not mix)."""
+    attached = Attached()
+    for is_return in (False, True):
+        wanted = [probe for probe in probes if probe.target.is_return is is_return]
+        if not wanted:
+            continue
+        try:
+            carrier = EventCarrier(wanted, context, is_return=is_return)
+        except KernelError as error:
+            attached.refuse(wanted, error)
+            continue
+        attached.refused += carrier.refused
+        if carrier.live:
+            attached.carriers.append(carrier)
+    return attached
+
+
+class EventCarrier(Carrier):
+    """A trace event of ours and the perf fd that arms its probes."""
+
+    def __init__(self, probes: Sequence[Probe], context: Context, *, is_return: bool) -> None:
+        super().__init__(probes)
+        self.refused: list[Refusal] = []
+        self._tracefs: Tracefs = context.tracefs
+        self._kind = "r" if is_return else "p"
+        self._group = context.group
+        # kprobe_profile names events without their group.
+        self._event = f"bp{os.getpid()}_{next(_event_numbers)}"
+        self._fd = -1
+        self._defined = False
+        self._shrunk = False
+        self._missed: int | None = None
+        self._base = context.table.symbol_address(_ANCHOR) or 0
+        try:
+            self._program = load(self.bank, context, is_return=is_return)
+            for probe in probes:
+                self._append(probe, context)
+                context.progress(1)
+            if self.live:
+                self._arm()
+        except BaseException:
+            with context.short_waits():
+                self._remove()
+            self.bank.close()
+            raise
+
+    @property
+    def _name(self) -> str:
+        return f"{self._group}/{self._event}"
+
+    def _append(self, probe: Probe, context: Context) -> None:
+        error = self._define(probe, context)
+        if error is None:
+            probe.abi = NAME
+            register_ips(probe, context)
+        else:
+            self.live.discard(probe)
+            self.refused.append(Refusal(probe, error.errno, str(error)))
+
+    def _define(self, probe: Probe, context: Context) -> KernelError | None:
+        first: KernelError | None = None
+        for offset in offsets(probe, context):
+            probe.offset = offset
+            try:
+                # Set before: a write interrupted half-way may have defined it.
+                self._defined = True
+                self._tracefs.command(f"{self._kind}:{self._name} {self._location(probe)}")
+            except KernelError as error:
+                first = first or error
+            else:
+                return None
+        return first
+
+    def _location(self, probe: Probe) -> str:
+        """The probe's place as kprobe_events takes it, and takes it back for a delete.
+
+        `_text+N` reaches namesakes, costs the kernel no search, and unlike a raw address can be
+        deleted alone: the kernel compares raw addresses as %p, which hides them (since 4.15).
+        """
+        target = probe.target
+        function = target.function
+        if function is None or function.module:
+            # By name, so that the kernel arms it again whenever the module comes.
+            place = f"{target.module}:{target.name}"
+            return f"{place}+{probe.offset}" if probe.offset else place
+        return f"{_ANCHOR}+{function.address - self._base + probe.offset}"
+
+    def _arm(self) -> None:
+        """Open the one fd: all probes are armed, and run the program."""
+        self._fd = syscalls.perf_tracepoint_open(self._tracefs.event_id(self._group, self._event))
+        syscalls.perf_run_bpf(self._fd, self._program)
+
+    def reclaim(self, gone: Sequence[Probe]) -> Reclaimed:
+        self.live.difference_update(gone)
+        if not self.live:
+            left = self._remove()
+            return Reclaimed(dirty=len(gone), left=(left,) if left else ())
+        # What is deleted leaves kprobe_profile, so its misses can't be told any more.
+        self._shrunk = True
+        lefts = []
+        for probe in gone:
+            try:
+                self._tracefs.command(f"-:{self._name} {self._location(probe)}")
+            except KernelError as error:
+                lefts.append(Left(str(error), error.errno))
+        return Reclaimed(clean=len(gone), left=tuple(lefts))
+
+    def _remove(self) -> Left | None:
+        """Disarm all probes, then delete the event; what stays and why, or None."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            self._missed = self._count_missed()
+            self.bank.close()
+        if not self._defined:
+            return None
+        try:
+            self._tracefs.command(f"-:{self._name}")
+        except KernelError as error:
+            # Nothing was defined after all, or somebody else removed it.
+            if (self._tracefs.root / "events" / self._group / self._event).exists():
+                return Left(str(error), error.errno)
+        self._defined = False
+        return None
+
+    def _count_missed(self) -> int | None:
+        """The kernel's own count of hits, less the runs of the program: exact once disarmed."""
+        if self._shrunk:
+            return None
+        lines = [line for line in self._tracefs.profile() if line.event == self._event]
+        return sum(line.hits + line.missed for line in lines) - self.bank.runs()
+
+    def missed(self) -> int | None:
+        return self._missed

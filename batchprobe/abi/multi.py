@@ -1,0 +1,203 @@
+"""`multi`: one BPF kprobe_multi link for all functions (Linux 5.18, CONFIG_FPROBE)."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Sequence
+
+from batchprobe import syscalls
+from batchprobe.abi.base import Attached, Carrier, Context, Placement, Refusal
+from batchprobe.commit import Left, Reclaimed
+from batchprobe.errors import KernelError, UnsupportedError
+from batchprobe.probe import Probe
+
+__all__ = ["NAME", "attach"]
+
+NAME = "multi"
+# A kernel without CONFIG_FPROBE refuses the link; one before 5.15 the cookie helper.
+_UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.EINVAL})
+_LACKING = "this kernel has no kprobe_multi links"
+_REMEDY = "they need Linux 5.18 with CONFIG_FPROBE; --abi auto takes another ABI"
+
+
+def attach(probes: Sequence[Probe], context: Context) -> Attached:
+    """Attach entry and return probes, a link for each kind.
+
+    What is no plain function entry is refused, and so is all where the kernel lacks kprobe_multi.
+    """
+    attached = Attached()
+    for is_return in (False, True):
+        wanted = []
+        for probe in probes:
+            if probe.target.is_return is not is_return:
+                continue
+            detail = _unfit(probe, context)
+            if detail:
+                attached.refused.append(Refusal(probe, 0, detail))
+            else:
+                wanted.append(probe)
+        if wanted:
+            try:
+                carrier = MultiCarrier(wanted, context, is_return=is_return)
+            except KernelError as error:
+                attached.refuse(wanted, error)
+                continue
+            attached.refused += carrier.refused
+            if carrier.live:
+                attached.carriers.append(carrier)
+    return attached
+
+
+def _unfit(probe: Probe, context: Context) -> str:
+    function = probe.target.function
+    if function is None:
+        return "a link cannot wait for a module"
+    if probe.target.offset:
+        return "a link takes function entries only"
+    if context.placement is Placement.AFTER and not probe.target.is_return:
+        return "a link stands at the entry"
+    if context.table.is_traceable(function) is False:
+        # One function that ftrace does not know fails the whole link.
+        return "not in available_filter_functions"
+    return ""
+
+
+class MultiCarrier(Carrier):
+    """A link, replaced by a smaller one when it carries more dead weight than live probes.
+
+    A link cannot shrink. The smaller one is made first, and both fire for a while; then each CPU
+    is moved from one to the other by this thread *running on that CPU*, in user mode, where no
+    handler can be half-way: handlers run with preemption off. So each hit is counted once.
+    A return probe counts calls that were entered before, which the new link would not see return:
+    such a link stays until all its probes are gone.
+    """
+
+    def __init__(self, probes: Sequence[Probe], context: Context, *, is_return: bool) -> None:
+        super().__init__(probes)
+        self.refused: list[Refusal] = []
+        self._is_return = is_return
+        self._epoch = 1
+        self._link = -1
+        self._link_missed: int | None = 0
+        self._final_missed: int | None = None
+        try:
+            self._epochs = self.bank.array("epochs", self.bank.cpus)
+            self._program = self._load(context)
+            self._attach(list(probes))
+        except BaseException:
+            self.bank.close()
+            raise
+        for cpu in range(self.bank.cpus):
+            self._epochs.cells[cpu] = self._epoch
+        self._carried = len(self.live)
+        for probe in self.live:
+            probe.abi = NAME
+        context.progress(len(self.live))
+
+    def _load(self, context: Context) -> int:
+        try:
+            return self.bank.load(
+                context.programs["by_cookie"], attach_type=syscalls.BPF_TRACE_KPROBE_MULTI
+            )
+        except KernelError as error:
+            if error.errno in _UNSUPPORTED:
+                raise UnsupportedError(f"{_LACKING} ({error})", remedy=_REMEDY) from None
+            raise
+
+    def _attach(self, probes: list[Probe]) -> None:
+        try:
+            self._link = self._create(probes)
+        except KernelError as error:
+            if error.errno in _UNSUPPORTED and not self._any_works(probes):
+                raise UnsupportedError(f"{_LACKING} ({error})", remedy=_REMEDY) from None
+            self._find_bad(probes, error)
+            self.live.difference_update(refusal.probe for refusal in self.refused)
+            if self.live:
+                self._link = self._create([probe for probe in probes if probe in self.live])
+
+    def _create(self, probes: Sequence[Probe]) -> int:
+        addresses = [probe.address or 0 for probe in probes]
+        cookies = [self._epoch << 32 | probe.slot for probe in probes]
+        flags = syscalls.KPROBE_MULTI_RETURN if self._is_return else 0
+        return syscalls.kprobe_multi_link(self._program, addresses, cookies, flags=flags)
+
+    def _any_works(self, probes: Sequence[Probe]) -> bool:
+        """Whether the kernel takes links at all: EINVAL may also mean one bad function."""
+        for probe in probes[:: max(1, len(probes) // 4)]:
+            try:
+                os.close(self._create([probe]))
+            except KernelError:
+                continue
+            return True
+        return False
+
+    def _find_bad(self, probes: Sequence[Probe], error: KernelError) -> None:
+        """Halve until the functions that the kernel refuses are alone."""
+        if len(probes) == 1:
+            self.refused.append(Refusal(probes[0], error.errno, str(error)))
+            return
+        middle = len(probes) // 2
+        for half in (probes[:middle], probes[middle:]):
+            try:
+                os.close(self._create(half))
+            except KernelError as refusal:
+                self._find_bad(half, refusal)
+
+    def reclaim(self, gone: Sequence[Probe]) -> Reclaimed:
+        self.live.difference_update(gone)
+        if self.live and (self._is_return or len(self.live) * 2 > self._carried):
+            return Reclaimed(clean=len(gone))
+        old = self._link
+        if self.live:
+            try:
+                self._cut_over()
+            except (KernelError, OSError) as error:
+                # The old link goes on: its dead probes' gates are closed.
+                return Reclaimed(
+                    clean=len(gone), left=(Left(f"a smaller link: {error}", error.errno or 0),)
+                )
+            self._close(old)
+            return Reclaimed(clean=len(gone))
+        self._final_missed = self.missed()
+        self._link = -1
+        os.close(old)
+        self.bank.close()
+        return Reclaimed(dirty=len(gone))
+
+    def _cut_over(self) -> None:
+        survivors = sorted(self.live, key=lambda probe: probe.slot)
+        self._epoch += 1
+        try:
+            self._link = self._create(survivors)
+        except KernelError:
+            self._epoch -= 1
+            raise
+        before = os.sched_getaffinity(0)
+        try:
+            for cpu in range(self.bank.cpus):
+                # An offline CPU has no hits, and one we may not run on is moved as well as it can
+                # be: a hit half-way there may count twice or not at all.
+                with contextlib.suppress(OSError):
+                    os.sched_setaffinity(0, {cpu})
+                self._epochs.cells[cpu] = self._epoch
+        finally:
+            os.sched_setaffinity(0, before)
+        self._carried = len(survivors)
+
+    def _close(self, link: int) -> None:
+        missed = syscalls.link_missed(link)
+        if missed is None or self._link_missed is None:
+            self._link_missed = None
+        else:
+            self._link_missed += missed
+        os.close(link)
+
+    def missed(self) -> int | None:
+        if self._link < 0:
+            return self._final_missed
+        now = syscalls.link_missed(self._link)
+        if now is None or self._link_missed is None:
+            return None
+        return self._link_missed + now + syscalls.prog_misses(self._program)

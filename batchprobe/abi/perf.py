@@ -1,0 +1,117 @@
+"""`perf`: one perf kprobe per probe (Linux 4.17), the kernel object that bcc's attach_kprobe makes.
+
+It is opened by address through perf_event_open(2) itself: bcc drops errno, cannot reach namesakes,
+and falls back to a trace event of its own when the kernel refuses.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from batchprobe import syscalls
+from batchprobe.abi.base import Attached, Carrier, Context, Refusal
+from batchprobe.abi.event import load, offsets, register_ips
+from batchprobe.commit import Reclaimed
+from batchprobe.errors import KernelError, UnsupportedError
+from batchprobe.probe import Probe
+
+__all__ = ["NAME", "attach"]
+
+NAME = "perf"
+_PMU = Path("/sys/bus/event_source/devices/kprobe/type")
+# The kernel serialises most of a close: more threads than this gained nothing.
+_CLOSERS = 32
+
+
+def attach(probes: Sequence[Probe], context: Context) -> Attached:
+    """Open one perf event a probe; entry and return probes differ in their program."""
+    try:
+        pmu = int(_PMU.read_text())
+    except OSError as error:
+        raise UnsupportedError(f"no perf kprobes: {error}", remedy="Linux 4.17 has them") from None
+    attached = Attached()
+    _raise_file_limit(len(probes))
+    for is_return in (False, True):
+        wanted = [probe for probe in probes if probe.target.is_return is is_return]
+        if not wanted:
+            continue
+        try:
+            carrier = PerfCarrier(wanted, context, pmu, is_return=is_return)
+        except KernelError as error:
+            attached.refuse(wanted, error)
+            continue
+        attached.refused += carrier.refused
+        if carrier.live:
+            attached.carriers.append(carrier)
+    return attached
+
+
+def _raise_file_limit(more: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = sum(1 for _ in Path("/proc/self/fd").iterdir()) + more + 64
+    if soft < wanted:
+        # What the hard limit does not allow is refused probe by probe, with EMFILE.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
+
+
+class PerfCarrier(Carrier):
+    """A bundle of perf kprobes: each has its own kernel object, so all that leave are dirty."""
+
+    def __init__(
+        self, probes: Sequence[Probe], context: Context, pmu: int, *, is_return: bool
+    ) -> None:
+        super().__init__(probes)
+        self.refused: list[Refusal] = []
+        self._fds: dict[Probe, int] = {}
+        try:
+            program = load(self.bank, context, is_return=is_return)
+            for probe in probes:
+                self._attach(probe, context, pmu, program)
+                context.progress(1)
+        except BaseException:
+            self._close(list(self._fds))
+            self.bank.close()
+            raise
+
+    def _attach(self, probe: Probe, context: Context, pmu: int, program: int) -> None:
+        refusal = Refusal(probe, 0, "a perf kprobe cannot wait for a module")
+        for offset in offsets(probe, context) if probe.target.function else ():
+            probe.offset = offset
+            try:
+                self._fds[probe] = fd = syscalls.perf_kprobe_open(
+                    pmu, probe.address or 0, is_return=probe.target.is_return
+                )
+                register_ips(probe, context)
+                syscalls.perf_run_bpf(fd, program)
+            except KernelError as error:
+                if not refusal.errno:
+                    refusal = Refusal(probe, error.errno, str(error))
+                if probe in self._fds:
+                    self._close([probe])
+            else:
+                probe.abi = NAME
+                return
+        self.live.discard(probe)
+        self.refused.append(refusal)
+
+    def _close(self, probes: Iterable[Probe]) -> None:
+        fds = [self._fds.pop(probe) for probe in probes]
+        with ThreadPoolExecutor(min(_CLOSERS, len(fds) or 1)) as closers:
+            # close(2) releases the descriptor whatever it says.
+            for _ in closers.map(os.close, fds):
+                pass
+
+    def reclaim(self, gone: Sequence[Probe]) -> Reclaimed:
+        self.live.difference_update(gone)
+        self._close(gone)
+        if not self.live:
+            self.bank.close()
+        return Reclaimed(dirty=len(gone))
+
+    def missed(self) -> int | None:
+        # kprobe_profile does not list perf kprobes.
+        return None

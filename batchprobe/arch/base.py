@@ -1,0 +1,53 @@
+"""What every architecture adapter must answer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+__all__ = ["Arch", "SyscallNumbers"]
+
+
+@dataclass(frozen=True, slots=True)
+class SyscallNumbers:
+    """Numbers of the system calls that have no libc wrapper (arch/*/entry/syscalls tables)."""
+
+    bpf: int
+    membarrier: int
+    perf_event_open: int
+
+
+@dataclass(frozen=True, slots=True)
+class Arch(ABC):
+    """A frozen description of an architecture, and the few decisions that are code."""
+
+    name: str
+    # What uname(2) may call it.
+    machines: frozenset[str]
+    syscalls: SyscallNumbers
+    # How the kernel names the function behind a system call, most likely first.
+    syscall_prefixes: tuple[str, ...]
+    # Probe ABIs, most wanted first; what the kernel lacks is passed over.
+    abi_order: tuple[str, ...]
+    # A kprobe at a function's entry goes through ftrace there, and each arm or disarm walks all
+    # ftrace records: standing behind the patch site then pays.
+    entry_is_ftrace: bool
+
+    @abstractmethod
+    def after_patch_site(self, code: bytes) -> int | None:
+        """Offset in bytes just behind the entry patch site of the function with this `code`.
+
+        None where a probe there would not mean the same as one at the entry.
+        """
+
+    @abstractmethod
+    def hit_ips(self, address: int, offset: int, code: bytes | None) -> tuple[int, ...]:
+        """Values the instruction pointer may have in the handler of a probe at address + offset.
+
+        `code` is how the function begins, or None if it could not be read; more than one value
+        comes back only then.
+        """
+
+    @abstractmethod
+    def entry_ips(self, address: int, code: bytes | None) -> tuple[int, ...]:
+        """Addresses the kernel may give the kprobe of a return probe on the function."""

@@ -1,0 +1,183 @@
+"""The BPF maps behind one attach call: a slot a probe, with its gate and its per-CPU counts."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import threading
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from batchprobe import syscalls
+from batchprobe.programs import Program
+
+__all__ = ["NO_SLOT", "Bank", "Cells", "possible_cpus"]
+
+# Where the program counts the hits that no open gate wanted.
+NO_SLOT = 0
+_CELL = 8
+_CACHE_LINE_CELLS = 8
+_STRAYS = 4096
+
+
+def possible_cpus() -> int:
+    """One more than the highest CPU number there can be (/sys/devices/system/cpu/possible)."""
+    text = Path("/sys/devices/system/cpu/possible").read_text()
+    return int(text.strip().replace(",", "-").rpartition("-")[2]) + 1
+
+
+class Cells:
+    """A BPF array of u64 mapped into this process (BPF_F_MMAPABLE, Linux 5.5).
+
+    Reading or writing a cell is a memory access: no system call, and so no probe that the kernel
+    would skip while it serves one.
+    """
+
+    def __init__(self, name: str, count: int) -> None:
+        self.fd = syscalls.map_create(
+            name,
+            syscalls.BPF_MAP_TYPE_ARRAY,
+            key_size=4,
+            value_size=_CELL,
+            entries=count,
+            flags=syscalls.BPF_F_MMAPABLE,
+        )
+        self._memory = mmap.mmap(self.fd, -(-count * _CELL // mmap.PAGESIZE) * mmap.PAGESIZE)
+        self.cells = memoryview(self._memory).cast("Q")
+
+    def close(self) -> None:
+        self.cells.release()
+        self._memory.close()
+        os.close(self.fd)
+
+
+class Bank:
+    """Slots 1 to `slots`, all gates closed, all counts 0.
+
+    Raises KernelError where the maps cannot be had.
+    """
+
+    def __init__(self, slots: int, *, addresses: int, strays: bool) -> None:
+        self.slots = slots
+        self.cpus = possible_cpus()
+        # CPUs share no cache line.
+        self._stride = -(-(slots + 1) // _CACHE_LINE_CELLS) * _CACHE_LINE_CELLS
+        self._fds: dict[str, int] = {}
+        self._programs: list[int] = []
+        self._arrays: list[Cells] = []
+        self._adopted: dict[int, int] = {}
+        # Held by close, and by who reads a bank that may be closed meanwhile.
+        self.lock = threading.Lock()
+        self.has_strays = strays
+        try:
+            self._config = self.array("config", 1)
+            self._config.cells[0] = self._stride
+            self._gates = self.array("gates", slots + 1)
+            self._counts = self.array("counts", self._stride * self.cpus)
+            for name, entries in (
+                ("slots", max(addresses, 1)),
+                ("strays", _STRAYS if strays else 1),
+            ):
+                self._fds[name] = syscalls.map_create(
+                    name,
+                    syscalls.BPF_MAP_TYPE_HASH,
+                    key_size=_CELL,
+                    value_size=_CELL,
+                    entries=entries,
+                )
+        except BaseException:
+            self.close()
+            raise
+
+    def array(self, name: str, count: int) -> Cells:
+        """One more array of u64 for the programs, closed with the bank."""
+        array = Cells(name, count)
+        self._arrays.append(array)
+        self._fds[name] = array.fd
+        return array
+
+    def load(self, program: Program, *, attach_type: int = 0) -> int:
+        """Load a program on the maps of this bank; returns its fd."""
+        fd = program.load(self._fds, attach_type=attach_type)
+        self._programs.append(fd)
+        return fd
+
+    def address(self, ip: int, slot: int) -> None:
+        """From now on a hit with this instruction pointer belongs to `slot`."""
+        syscalls.map_update(self._fds["slots"], struct.pack("=Q", ip), struct.pack("=Q", slot))
+
+    def open_gates(self, slots: Iterable[int]) -> None:
+        """From the program's next map read on, hits of these slots are counted."""
+        for slot in slots:
+            self._gates.cells[slot] = 1
+
+    def close_gates(self, slots: Iterable[int]) -> None:
+        """The top half of a detach: no new hit is recorded from the next map read on."""
+        for slot in slots:
+            self._gates.cells[slot] = 0
+
+    def close_all_gates(self) -> None:
+        """The same for every slot, as one copy."""
+        self._gates.cells[:] = memoryview(bytes(self._gates.cells.nbytes)).cast("Q")
+
+    def count(self, slot: int) -> int:
+        """Hits of one slot on all CPUs so far."""
+        hits = sum(self._counts.cells[slot :: self._stride][: self.cpus])
+        return hits + (self._adopted_hits().get(slot, 0) if self._adopted else 0)
+
+    def counts(self) -> list[int]:
+        """Hits of every slot so far, indexed by slot."""
+        cells, stride = self._counts.cells, self._stride
+        rows = [
+            cells[cpu * stride : cpu * stride + self.slots + 1].tolist() for cpu in range(self.cpus)
+        ]
+        totals = [sum(column) for column in zip(*rows, strict=True)]
+        for slot, hits in self._adopted_hits().items():
+            totals[slot] += hits
+        return totals
+
+    def runs(self) -> int:
+        """How often a by-address program of this bank ran."""
+        cells = sum(self._counts.cells)
+        return cells + sum(self.strays().values())
+
+    def strays(self) -> dict[int, int]:
+        """Hits by instruction pointer, from before its slot was known."""
+        items = syscalls.map_items(self._fds["strays"], _CELL, _CELL)
+        return {struct.unpack("=Q", key)[0]: struct.unpack("=Q", value)[0] for key, value in items}
+
+    def adopt(self, ip: int, slot: int) -> None:
+        """A stray's slot is known now: what it hit before counts too.
+
+        Its stray count stays where it is, so that no hit is lost between two maps.
+        """
+        self.address(ip, slot)
+        self._adopted[ip] = slot
+
+    def unknown_strays(self) -> list[int]:
+        """Instruction pointers that were hit and belong to no slot yet."""
+        return [ip for ip in self.strays() if ip not in self._adopted]
+
+    def _adopted_hits(self) -> Counter[int]:
+        hits: Counter[int] = Counter()
+        if self._adopted:
+            for ip, count in self.strays().items():
+                if ip in self._adopted:
+                    hits[self._adopted[ip]] += count
+        return hits
+
+    def close(self) -> None:
+        """Free the maps and programs; carriers must be gone."""
+        with self.lock:
+            for fd in self._programs:
+                os.close(fd)
+            self._programs.clear()
+            arrays = {array.fd for array in self._arrays}
+            for fd in set(self._fds.values()) - arrays:
+                os.close(fd)
+            self._fds.clear()
+            for array in self._arrays:
+                array.close()
+            self._arrays.clear()

@@ -1,0 +1,46 @@
+"""Child process: compiles the programs of bpf/ with bcc and prints them as JSON.
+
+A process of its own, so that Ctrl-C need not wait for clang, the parent reads kallsyms meanwhile,
+and clang's memory is gone when the probing starts. Reads C from stdin, and the names of the
+programs from its arguments.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+
+__all__ = ["main"]
+
+INSTRUCTION_SIZE = 8
+LD_IMM64 = 0x18
+PSEUDO_MAP_FD = 1
+
+
+def main() -> int:
+    """Print {program: {"code": hex, "maps": [[instruction, map], ...]}} on stdout."""
+    from bcc import BPF, lib  # noqa: PLC0415  (slow, and absent on many machines)
+
+    # The programs have no debug info to name variables by, and a warning is no use to a tracer.
+    source = sys.stdin.read()
+    module = BPF(text=source, cflags=["-w"])
+    maps = re.findall(r"^BPF_(?:ARRAY|HASH)\((\w+)", source, re.MULTILINE)
+    map_of_fd = {lib.bpf_table_fd(module.module, name.encode()): name for name in maps}
+    result = {}
+    for name in sys.argv[1:]:
+        code = bytes(module.dump_func(name.encode()))
+        loads = []
+        for at in range(0, len(code), INSTRUCTION_SIZE):
+            # struct bpf_insn: code u8, registers u8 (two nibbles), off s16, imm s32
+            kind = code[at + 1] >> 4 if sys.byteorder == "little" else code[at + 1] & 0xF
+            if code[at] == LD_IMM64 and kind == PSEUDO_MAP_FD:
+                fd = int.from_bytes(code[at + 4 : at + 8], sys.byteorder)
+                loads.append([at // INSTRUCTION_SIZE, map_of_fd[fd]])
+        result[name] = {"code": code.hex(), "maps": loads}
+    json.dump(result, sys.stdout)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""A small process that outlives its parent and removes what a kill left behind.
+
+What hangs on a file descriptor goes with the process; trace events and the RCU knob do not.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+
+from batchprobe import child
+from batchprobe.kernel.tracefs import Tracefs
+from batchprobe.leftovers import sweep
+
+__all__ = ["Guardian", "main"]
+
+_DISMISSED = b"."
+# The kernel closes the dead parent's perf fds, probes and all, before an event can go.
+_PATIENCE = 60.0
+
+
+class Guardian:
+    """Started before the first thing that a kill could leave; dismissed when all is removed."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] = subprocess.Popen(
+            **child.arguments("guardian", str(os.getpid())),
+            stdin=subprocess.PIPE,
+            # A terminal or pipe of the parent's must not stay open because of us.
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def dismiss(self) -> None:
+        """Nothing is left to guard."""
+        try:
+            self._process.communicate(_DISMISSED)
+        except BrokenPipeError:
+            # Somebody killed it: there is nobody to dismiss.
+            self._process.wait()
+
+
+def main() -> int:
+    """Wait for the parent's death or dismissal; stdin is a pipe from it."""
+    parent = int(sys.argv[1])
+    # The pipe alone would not do: a fork of the parent's holds its end open too.
+    try:
+        parent_fd = os.pidfd_open(parent)
+    except ProcessLookupError:
+        parent_fd = -1
+    watched = [0, parent_fd]
+    while parent_fd >= 0:
+        ready, _, _ = select.select(watched, [], [])
+        if 0 in ready:
+            if os.read(0, 1) == _DISMISSED:
+                return 0
+            watched.remove(0)
+        if parent_fd in ready:
+            break
+    sweep(Tracefs.find(), patience=_PATIENCE)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

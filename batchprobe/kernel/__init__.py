@@ -1,0 +1,1 @@
+"""What the running kernel is and offers: questions only, nothing is changed."""

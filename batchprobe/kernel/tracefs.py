@@ -1,0 +1,105 @@
+"""tracefs: where it is, and the text of its kprobe files."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from batchprobe.errors import KernelError, UnsupportedError
+
+__all__ = ["Definition", "ProfileLine", "Tracefs", "parse_events", "parse_profile"]
+
+_PLACES = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A line of kprobe_events: what stands where, in which event."""
+
+    is_return: bool
+    group: str
+    event: str
+    location: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileLine:
+    """A line of kprobe_profile: a probe's event, its hits and the hits it missed."""
+
+    event: str
+    hits: int
+    missed: int
+
+
+def parse_events(text: str) -> list[Definition]:
+    """The lines of kprobe_events."""
+    found = re.findall(r"^([pr])\d*:([^/\s]+)/(\S+) (\S+)", text, re.MULTILINE)
+    return [Definition(kind == "r", group, event, place) for kind, group, event, place in found]
+
+
+def parse_profile(text: str) -> list[ProfileLine]:
+    """The lines of kprobe_profile, one a probe; many may share an event's name."""
+    found = re.findall(r"^\s*(\S+)\s+(\d+)\s+(\d+)\s*$", text, re.MULTILINE)
+    return [ProfileLine(event, int(hits), int(missed)) for event, hits, missed in found]
+
+
+class Tracefs:
+    """A mounted tracefs with kprobe events."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @classmethod
+    def find(cls) -> Tracefs:
+        """The mounted tracefs. Raises UnsupportedError where there is none to use."""
+        for root in _PLACES:
+            if (root / "kprobe_events").exists():
+                return cls(root)
+        if any((root / "available_tracers").exists() for root in _PLACES):
+            raise UnsupportedError(
+                "this kernel has no kprobe events (CONFIG_KPROBE_EVENTS)",
+                remedy="boot a kernel with kprobes: any stock distribution kernel",
+            )
+        if os.geteuid() != 0:
+            raise UnsupportedError("tracefs cannot be read", remedy="run as root")
+        if "\ttracefs\n" not in Path("/proc/filesystems").read_text():
+            raise UnsupportedError(
+                "this kernel has no tracefs and so no kprobe events",
+                remedy="boot a kernel with kprobes: any stock distribution kernel",
+            )
+        raise UnsupportedError(
+            "tracefs is not mounted", remedy=f"mount -t tracefs nodev {_PLACES[0]}"
+        )
+
+    def command(self, line: str) -> None:
+        """Write one command to kprobe_events. Raises KernelError with the kernel's errno.
+
+        One write a command: the kernel stops at the first bad line of a longer write without
+        saying which it was, and its own work is a hundred times the cost of the call.
+        """
+        try:
+            # Append: opening it to truncate would delete everybody's events.
+            fd = os.open(self.root / "kprobe_events", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            try:
+                os.write(fd, f"{line}\n".encode())
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise KernelError(f"kprobe_events: {line}", error.errno or 0) from None
+
+    def definitions(self) -> list[Definition]:
+        """What kprobe_events lists now."""
+        return parse_events((self.root / "kprobe_events").read_text())
+
+    def profile(self) -> list[ProfileLine]:
+        """What kprobe_profile counts now."""
+        return parse_profile((self.root / "kprobe_profile").read_text())
+
+    def event_id(self, group: str, event: str) -> int:
+        """The number perf_event_open(2) knows a trace event by."""
+        try:
+            return int((self.root / "events" / group / event / "id").read_text())
+        except OSError as error:
+            raise KernelError(f"events/{group}/{event}/id", error.errno or 0) from None

@@ -1,0 +1,67 @@
+"""Removes what batchprobe processes left that died before they could: nothing of anybody else's."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+from batchprobe.barrier import Barrier, BarrierMode, ExpeditedKnob
+from batchprobe.errors import KernelError
+from batchprobe.kernel.tracefs import Tracefs
+from batchprobe.owner import Owner
+
+__all__ = ["Swept", "sweep"]
+
+
+@dataclass(slots=True)
+class Swept:
+    """What a sweep removed, and what it could not."""
+
+    events: list[str] = field(default_factory=list)
+    probes: int = 0
+    knob_restored: bool = False
+    failed: list[str] = field(default_factory=list)
+
+
+def sweep(tracefs: Tracefs, *, patience: float = 0.0) -> Swept:
+    """Remove the trace events of dead owners and restore the RCU knob if only such hold it.
+
+    An event whose perf fd the kernel is still closing is busy: it is tried again for `patience`
+    seconds.
+    """
+    swept = Swept()
+    deadline = time.monotonic() + patience
+    if _dead(tracefs):
+        with Barrier(BarrierMode.AUTO, Owner.this_process()).short_waits():
+            while _sweep_once(tracefs, swept) and time.monotonic() < deadline:
+                time.sleep(0.01)
+    swept.knob_restored = ExpeditedKnob().restore_for_dead()
+    return swept
+
+
+def _dead(tracefs: Tracefs) -> Counter[str]:
+    """Probes by event, of owners that are gone."""
+    probes: Counter[str] = Counter()
+    for definition in tracefs.definitions():
+        owner = Owner.from_group(definition.group)
+        if owner is not None and owner.is_dead:
+            probes[f"{definition.group}/{definition.event}"] += 1
+    return probes
+
+
+def _sweep_once(tracefs: Tracefs, swept: Swept) -> bool:
+    """Try each event once; whether any was busy."""
+    swept.failed = []
+    busy = False
+    for name, count in _dead(tracefs).items():
+        try:
+            tracefs.command(f"-:{name}")
+        except KernelError as error:
+            swept.failed.append(str(error))
+            busy = busy or error.errno == errno.EBUSY
+        else:
+            swept.events.append(name)
+            swept.probes += count
+    return busy

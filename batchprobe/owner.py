@@ -1,0 +1,56 @@
+"""Who owns a trace event or a share of the RCU knob: a process, named so that reuse is seen."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Owner"]
+
+_NAME = re.compile(r"batchprobe_(\d+)_(\d+)_(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A process: its number, its start time (clock ticks since boot), its PID namespace."""
+
+    pid: int
+    start: int
+    namespace: int
+
+    @classmethod
+    def this_process(cls) -> Owner:
+        pid = os.getpid()
+        return cls(pid, _start_time(pid) or 0, _namespace())
+
+    @classmethod
+    def from_group(cls, group: str) -> Owner | None:
+        """The owner of an event group of batchprobe's, None for anybody else's group."""
+        match = _NAME.fullmatch(group)
+        return cls(*map(int, match.groups())) if match else None
+
+    @property
+    def group(self) -> str:
+        """The name of this owner's event group."""
+        return f"batchprobe_{self.pid}_{self.start}_{self.namespace}"
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether the process is gone for certain: of another PID namespace we cannot know."""
+        return self.namespace == _namespace() and _start_time(self.pid) != self.start
+
+
+def _start_time(pid: int) -> int | None:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The second field is the command in parentheses, with any character in it; starttime is 22nd.
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in ("Z", "X") else int(fields[19])
+
+
+def _namespace() -> int:
+    return Path("/proc/self/ns/pid").stat().st_ino

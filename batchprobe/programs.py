@@ -1,0 +1,166 @@
+"""The BPF programs of bpf/: compiled through bcc once per kernel, loaded once per bank."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from batchprobe import child, syscalls
+from batchprobe.errors import UnsupportedError
+
+__all__ = ["PROGRAMS", "Compiler", "Program", "headers"]
+
+PROGRAMS = ("by_ip", "by_cookie", "by_func_ip", "by_running_kprobe")
+_INSTRUCTION_SIZE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Bytecode whose maps are still names."""
+
+    name: str
+    code: bytes
+    # Which instruction loads the address of which map.
+    maps: tuple[tuple[int, str], ...]
+
+    def load(self, map_fds: Mapping[str, int], *, attach_type: int = 0) -> int:
+        """Load it on these maps; returns the program's fd. Raises KernelError."""
+        code = bytearray(self.code)
+        for index, name in self.maps:
+            at = index * _INSTRUCTION_SIZE + 4
+            code[at : at + 4] = map_fds[name].to_bytes(4, sys.byteorder)
+        return syscalls.prog_load(self.name, bytes(code), attach_type=attach_type)
+
+
+class Compiler:
+    """Compiles the programs in a child process while the caller does something else."""
+
+    def __init__(self) -> None:
+        self._source = _source()
+        self._cache = _cache_file(self._source)
+        self._ready = _read_cache(self._cache)
+        self._child: subprocess.Popen[str] | None = None
+        if self._ready is None:
+            _require_bcc_and_headers()
+            self._child = subprocess.Popen(
+                **child.arguments("compile", *PROGRAMS),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,  # the terminal's Ctrl-C is ours to answer
+            )
+
+    def wait(self, timeout: float | None = None) -> dict[str, Program] | None:
+        """The programs by name, or None if they are not ready within `timeout` seconds.
+
+        Raises UnsupportedError where bcc cannot compile, with what clang said.
+        """
+        if self._child is not None:
+            feed = None if self._child.stdin is None or self._child.stdin.closed else self._source
+            try:
+                out, err = self._child.communicate(feed, timeout=timeout)
+            except subprocess.TimeoutExpired:
+                return None
+            status = self._child.returncode
+            self._child = None
+            if status != 0:
+                raise UnsupportedError(
+                    f"bcc could not compile the programs (exit {status}):\n{err.strip()}",
+                    remedy="do python3-bpfcc and the kernel headers match this kernel?",
+                )
+            _write_cache(self._cache, out)
+            self._ready = _parse(out)
+        return self._ready
+
+    def close(self) -> None:
+        """End the child, if it still compiles."""
+        if self._child is not None:
+            self._child.kill()
+            self._child.communicate()
+            self._child = None
+
+
+def headers() -> Path | None:
+    """Where bcc finds the running kernel's headers, None if it would not."""
+    build = Path("/lib/modules") / os.uname().release / "build"
+    for candidate in (Path(os.environ.get("BCC_KERNEL_SOURCE", build)), build):
+        if (candidate / "include").is_dir():
+            return candidate
+    kheaders = Path("/sys/kernel/kheaders.tar.xz")
+    return kheaders if kheaders.exists() else None
+
+
+def _require_bcc_and_headers() -> None:
+    from importlib.util import find_spec  # noqa: PLC0415  (only on the way to a compile)
+
+    if find_spec("bcc") is None:
+        raise UnsupportedError(
+            "bcc's Python module is missing",
+            remedy="on Debian and Ubuntu: apt install python3-bpfcc; on Fedora: dnf install "
+            "python3-bcc; the package 'bcc' on PyPI is something else; a venv needs "
+            "--system-site-packages",
+        )
+    if headers() is None:
+        release = os.uname().release
+        raise UnsupportedError(
+            f"no headers for the running kernel {release}",
+            remedy=f"apt install linux-headers-{release}, or dnf install kernel-devel-{release}",
+        )
+
+
+def _source() -> str:
+    package = Path(__file__).resolve().parent
+    # Installed, bpf/ is inside the package; in a checkout it is beside it.
+    folder = next(f for f in (package / "bpf", package.parent / "bpf") if f.is_dir())
+    return "".join((folder / name).read_text() for name in ("hit.h", *(f"{p}.c" for p in PROGRAMS)))
+
+
+def _parse(text: str) -> dict[str, Program]:
+    return {
+        name: Program(
+            name,
+            bytes.fromhex(entry["code"]),
+            tuple((index, map_name) for index, map_name in entry["maps"]),
+        )
+        for name, entry in json.loads(text).items()
+    }
+
+
+def _cache_file(source: str) -> Path:
+    # sudo may keep HOME: the file's owner is checked when it is read.
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    kernel = os.uname()
+    key = "\0".join((source, kernel.release, kernel.version, kernel.machine))
+    return base / "batchprobe" / "programs" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
+
+
+def _read_cache(file: Path) -> dict[str, Program] | None:
+    try:
+        with file.open() as stream:
+            status = os.fstat(stream.fileno())
+            if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+                return None
+            return _parse(stream.read())
+    except (OSError, ValueError, KeyError, TypeError):
+        # Absent or damaged: compiling makes it anew.
+        return None
+
+
+def _write_cache(file: Path, text: str) -> None:
+    temporary = file.with_suffix(f".{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as stream:
+            stream.write(text)
+        temporary.rename(file)
+    except OSError:
+        # A read-only home costs the next start a compile, nothing else.
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,432 @@
+"""Session: attach, read, detach, commit, close."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Self, cast
+
+from batchprobe import abi as probe_abi
+from batchprobe import arch
+from batchprobe.abi import Carrier, Context, Placement, Refusal
+from batchprobe.bank import Bank
+from batchprobe.barrier import Barrier, BarrierMode
+from batchprobe.commit import CommitQueue, CommitReport
+from batchprobe.errors import (
+    AttachCancelledError,
+    NotAttachedError,
+    NothingAttachedError,
+    UnsupportedError,
+)
+from batchprobe.guardian import Guardian
+from batchprobe.interrupts import deferred_interrupt
+from batchprobe.kernel.resolve import resolve
+from batchprobe.kernel.symbols import FunctionTable
+from batchprobe.kernel.targets import Reason, Resolution, Skipped
+from batchprobe.kernel.text import KernelText
+from batchprobe.kernel.tracefs import Tracefs
+from batchprobe.leftovers import sweep
+from batchprobe.owner import Owner
+from batchprobe.probe import Probe, ProbeState
+from batchprobe.programs import Compiler, Program
+from batchprobe.spec import ProbeSpec, Source, parse_entry
+
+__all__ = ["Progress", "Session"]
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage ("compile", "resolve", "attach"), how much of it is done, and of how much."""
+
+_POLL_SECONDS = 0.1
+
+
+class Session:
+    """Probes on kernel functions, and one commit that takes them off.
+
+        with Session() as session:
+            probes = session.attach(["vfs_*", "tcp_sendmsg%return"])
+            time.sleep(5)
+            for probe in probes:
+                print(probe.label, probe.count)
+
+    Leaving the block detaches all in one commit; so do `close` and the interpreter's exit. Any
+    thread may attach, detach and commit.
+
+    `abi` is "auto", "multi", "event" or "perf"; `placement` "auto", "entry" or "after" (behind the
+    entry patch site); `barrier` "auto", "expedited" or "normal". Making a session touches nothing.
+    """
+
+    def __init__(
+        self, *, abi: str = "auto", placement: str = "auto", barrier: str = "auto"
+    ) -> None:
+        if abi != "auto" and abi not in probe_abi.ABIS:
+            raise ValueError(f"no probe ABI {abi!r}: auto, {', '.join(probe_abi.ABIS)}")
+        self._abi = abi
+        self._placement = Placement(placement)
+        self._owner = Owner.this_process()
+        self._barrier = Barrier(BarrierMode(barrier), self._owner)
+        self._queue: CommitQueue[Probe] = CommitQueue(
+            barrier=self._barrier.wait,
+            short_waits=self._barrier.short_waits,
+            settle=self._settle,
+        )
+        # One attach at a time; and, held for moments only, what the lists and states say.
+        self._attaching = threading.RLock()
+        self._lock = threading.RLock()
+        self._probes: list[Probe] = []
+        self._carriers: list[Carrier] = []
+        self._skipped: list[Skipped] = []
+        self._programs: dict[str, Program] | None = None
+        self._guardian: Guardian | None = None
+        self._batch_depth = 0
+
+    # -- what there is -----------------------------------------------------------------------
+
+    @property
+    def probes(self) -> list[Probe]:
+        """All probes attached so far, in order; detached ones stay, with their final counts."""
+        return list(self._probes)
+
+    @property
+    def attached(self) -> list[Probe]:
+        """The probes that count now."""
+        return [probe for probe in self._probes if probe.state is ProbeState.ATTACHED]
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """Entries that ended as no probe, each with its reason."""
+        return list(self._skipped)
+
+    @property
+    def barrier_note(self) -> str:
+        """Why grace periods are not expedited; empty if they are."""
+        return self._barrier.note
+
+    def counts(self) -> dict[Probe, int]:
+        """Hits of every probe so far. Counters only grow: print differences, never reset them."""
+        self._adopt_strays()
+        with self._lock:
+            # No probe settles, and so no bank is closed, while the lock is held.
+            live = [p for p in self._probes if p.state is not ProbeState.DETACHED]
+            read = _read_counts(live)
+            return read | {p: p.count for p in self._probes if p not in read}
+
+    def missed(self) -> int | None:
+        """Hits that found a probe but were not counted, None where the kernel cannot tell.
+
+        The event ABI's are known after its last probe's commit.
+        """
+        total = 0
+        for carrier in self._carriers:
+            missed = carrier.missed()
+            if missed is None:
+                return None
+            total += missed
+        return total
+
+    # -- attach ------------------------------------------------------------------------------
+
+    def attach(
+        self,
+        entries: Iterable[str | ProbeSpec],
+        *,
+        progress: Progress | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> list[Probe]:
+        """Attach a probe to every function the entries name; all begin to count together.
+
+        Entries are written as in a function list (see `batchprobe.spec`). What cannot be probed is
+        added to `skipped`, with the reason; the rest is attached.
+
+        Raises SpecError for a malformed entry, NothingAttachedError if no probe came of it,
+        UnsupportedError where this machine or user cannot trace, AttachCancelledError after
+        `cancelled()` said so (nothing stays attached then).
+        """
+        specs = _specs(entries)
+        report = progress or (lambda _stage, _done, _total: None)
+        with deferred_interrupt() as interrupt, self._attaching:
+
+            def check() -> None:
+                if interrupt.pressed or cancelled():
+                    raise AttachCancelledError("interrupted while attaching: nothing is attached")
+
+            try:
+                return self._attach(specs, report, check)
+            except AttachCancelledError:
+                if not interrupt.pressed:
+                    raise
+        raise AssertionError("unreachable: the interrupt was raised")
+
+    def _attach(
+        self, specs: Sequence[ProbeSpec], report: Progress, check: Callable[[], None]
+    ) -> list[Probe]:
+        tracefs = Tracefs.find()
+        require_rights()
+        if self._guardian is None:
+            self._guardian = Guardian()
+            sweep(tracefs)
+            atexit.register(self.close)
+        compiler = None if self._programs else Compiler()
+        try:
+            report("resolve", 0, 1)
+            table = FunctionTable.from_kernel(tracefs.root)
+            adapter = arch.current()
+            found = resolve(specs, table, syscall_prefixes=adapter.syscall_prefixes)
+            report("resolve", 1, 1)
+            check()
+            if not found.targets:
+                self._skipped += found.skipped
+                raise NothingAttachedError("no entry of the list names a function to probe")
+            if compiler is not None:
+                report("compile", 0, 1)
+                while self._programs is None:
+                    self._programs = compiler.wait(_POLL_SECONDS)
+                    check()
+                report("compile", 1, 1)
+        finally:
+            if compiler is not None:
+                compiler.close()
+        done = 0
+
+        def progress(count: int) -> None:
+            nonlocal done
+            done += count
+            report("attach", done, len(found.targets))
+            check()
+
+        context = Context(
+            arch=adapter,
+            tracefs=tracefs,
+            text=KernelText(),
+            table=table,
+            programs=cast("dict[str, Program]", self._programs),
+            placement=self._placement,
+            group=self._owner.group,
+            short_waits=self._barrier.short_waits,
+            progress=progress,
+        )
+        try:
+            return self._carry(found, context)
+        finally:
+            context.text.close()
+
+    def _carry(self, found: Resolution, context: Context) -> list[Probe]:
+        """Give each target to the first ABI that takes it."""
+        waiting = [Probe(target) for target in found.targets]
+        everything = list(waiting)
+        carriers: list[Carrier] = []
+        refusals: dict[Probe, Refusal] = {}
+        unsupported: UnsupportedError | None = None
+        try:
+            for name in (self._abi,) if self._abi != "auto" else context.arch.abi_order:
+                try:
+                    attached = probe_abi.ABIS[name](waiting, context)
+                except UnsupportedError as error:
+                    unsupported = error
+                    continue
+                carriers += attached.carriers
+                for refusal in attached.refused:
+                    # What the kernel said tells more than what an ABI cannot express.
+                    if refusal.errno or refusal.probe not in refusals:
+                        refusals[refusal.probe] = refusal
+                waiting = [refusal.probe for refusal in attached.refused]
+                if not waiting:
+                    break
+        except BaseException:
+            with self._barrier.short_waits():
+                for carrier in carriers:
+                    carrier.reclaim(list(carrier.live))
+            raise
+        if not carriers and not refusals and unsupported is not None:
+            raise unsupported
+        self._skipped += found.skipped
+        self._skipped += [_skip(refusals[probe], context.table) for probe in waiting]
+        if not carriers:
+            raise NothingAttachedError("the kernel took none of the probes")
+        lost = set(waiting)
+        probes = [probe for probe in everything if probe not in lost]
+        with self._lock:
+            self._carriers += carriers
+            self._probes += probes
+        for carrier in carriers:
+            carrier.bank.open_gates(probe.slot for probe in carrier.live)
+        return probes
+
+    # -- detach and commit -------------------------------------------------------------------
+
+    def detach(
+        self, probes: Probe | Iterable[Probe], *, commit: bool = False
+    ) -> CommitReport | None:
+        """Take probes out of service: they count no more, and wait for the commit.
+
+        Nothing waits here, unless `commit` asks for it. Raises NotAttachedError, and changes
+        nothing, if any of them is not attached.
+        """
+        gone = [probes] if isinstance(probes, Probe) else list(probes)
+
+        def top() -> None:
+            _require_attached(gone)
+            by_bank: dict[Bank, list[int]] = {}
+            for probe in gone:
+                by_bank.setdefault(probe.bank, []).append(probe.slot)
+            for bank, slots in by_bank.items():
+                bank.close_gates(slots)
+            for probe in gone:
+                probe.state = ProbeState.QUEUED
+
+        with deferred_interrupt():
+            self._queue.add(gone, top)
+        return self.commit() if commit else None
+
+    def commit(self, on_final: Callable[[], None] | None = None) -> CommitReport:
+        """Apply all that is queued: one barrier, then reclaim.
+
+        `on_final` is called when the counts are final, before the kernel objects are reclaimed.
+        Commits of other threads that were queued before the barrier began are covered by it.
+        """
+        self._adopt_strays()
+        with deferred_interrupt():
+            return self._queue.commit(on_final)
+
+    def detach_all(self, on_final: Callable[[], None] | None = None) -> CommitReport:
+        """Detach every probe and commit, in one batch."""
+        gone: list[Probe] = []
+
+        def top() -> None:
+            gone.extend(self.attached)
+            for bank in {probe.bank for probe in gone}:
+                bank.close_all_gates()
+            for probe in gone:
+                probe.state = ProbeState.QUEUED
+
+        with deferred_interrupt():
+            self._queue.add(_later(gone), top)
+            return self.commit(on_final)
+
+    @contextlib.contextmanager
+    def batch(self) -> Iterator[Self]:
+        """Detaches in this block are committed together at its end, however it is left."""
+        try:
+            yield self
+        finally:
+            self.commit()
+
+    def close(self) -> CommitReport:
+        """Detach all, commit, and release everything. Does nothing the second time."""
+        with deferred_interrupt():
+            report = self.detach_all()
+            if self._guardian is not None and not report.left:
+                self._guardian.dismiss()
+                self._guardian = None
+                atexit.unregister(self.close)
+        return report
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _settle(self, probes: Sequence[Probe]) -> None:
+        """The barrier has passed: keep the final counts."""
+        with self._lock:
+            for probe, count in _read_counts(probes).items():
+                probe.settle(count)
+                probe.state = ProbeState.DETACHED
+
+    def _adopt_strays(self) -> None:
+        """Give hits of functions in modules that came later to their probes."""
+        with self._lock:
+            banks = [c.bank for c in self._carriers if c.live and c.bank.has_strays]
+            unknown = [(bank, ip) for bank in banks for ip in bank.unknown_strays()]
+            if not unknown:
+                return
+            table = FunctionTable.from_kernel(Tracefs.find().root)
+            waiting = {
+                (probe.bank, probe.target.module, probe.target.name): probe
+                for probe in self._probes
+                if probe.state is not ProbeState.DETACHED and probe.target.module
+            }
+            for bank, ip in unknown:
+                # The breakpoint has been stepped over on some architectures.
+                place = table.function_at(ip - 1)
+                probe = place and waiting.get((bank, place[0].module, place[0].name))
+                if probe:
+                    bank.adopt(ip, probe.slot)
+
+
+def require_rights() -> None:
+    """Raise UnsupportedError where this user may not attach probes."""
+    if os.geteuid() != 0:
+        raise UnsupportedError("attaching kprobes needs root", remedy="run it with sudo")
+    lockdown = "/sys/kernel/security/lockdown"
+    with contextlib.suppress(FileNotFoundError), open(lockdown) as stream:  # noqa: PTH123
+        if "[confidentiality]" in stream.read():
+            raise UnsupportedError(
+                "the kernel is locked down (confidentiality): it refuses kprobes and BPF reads",
+                remedy="boot with lockdown=integrity or none, see kernel_lockdown(7)",
+            )
+
+
+def _read_counts(probes: Iterable[Probe]) -> dict[Probe, int]:
+    """Counts of live probes, each bank read once."""
+    counts: dict[Bank, list[int]] = {}
+    result = {}
+    for probe in probes:
+        bank = probe.bank
+        if bank not in counts:
+            counts[bank] = bank.counts()
+        result[probe] = counts[bank][probe.slot]
+    return result
+
+
+def _specs(entries: Iterable[str | ProbeSpec]) -> list[ProbeSpec]:
+    specs = []
+    for number, entry in enumerate(entries, 1):
+        spec = entry
+        if isinstance(spec, str):
+            parsed = parse_entry(spec, Source("<entries>", number))
+            if parsed is None:
+                continue
+            spec = parsed
+        specs.append(spec)
+    return specs
+
+
+def _require_attached(probes: Sequence[Probe]) -> None:
+    if len(set(probes)) != len(probes):
+        raise NotAttachedError("a probe is detached twice in one call")
+    for probe in probes:
+        if probe.state is not ProbeState.ATTACHED:
+            raise NotAttachedError(f"{probe.label} is not attached: it is {probe.state.value}")
+
+
+def _later(items: list[Probe]) -> Iterator[Probe]:
+    """`items` as they are when asked for."""
+    yield from items
+
+
+def _skip(refusal: Refusal, table: FunctionTable) -> Skipped:
+    """A refusal as a person can act on it: errno means this much in a probe's attach."""
+    target = refusal.probe.target
+    traceable = target.function is None or table.is_traceable(target.function)
+    reason, detail = {
+        errno.EILSEQ: (Reason.NOT_AN_INSTRUCTION, f"{target.label} is inside an instruction"),
+        errno.EADDRNOTAVAIL: (Reason.AMBIGUOUS, "several functions have this name: use 0xADDRESS"),
+        errno.ENOENT: (Reason.UNKNOWN, refusal.detail),
+        0: (Reason.UNSUPPORTED, refusal.detail),
+    }.get(refusal.errno, (Reason.REFUSED, refusal.detail))
+    if reason is not Reason.NOT_AN_INSTRUCTION and traceable is False:
+        reason, detail = Reason.NOTRACE, "ftrace does not list it, and the kernel takes no kprobe"
+    return Skipped(target.spec.text, target.spec.source, reason, detail)

@@ -1,0 +1,25 @@
+/* Return probes before Linux 5.15: the kernel notes the kprobe whose handler runs in the per-CPU
+ * variable current_kprobe, also around the handler of a return probe. */
+
+/* [0]: address of __per_cpu_offset[], [1]: address of the per-CPU current_kprobe. */
+BPF_ARRAY(symbols, u64, 1);
+
+/* In struct kprobe (include/linux/kprobes.h) addr follows a hlist_node, a list_head and an
+ * unsigned long: the same from 2.6.17 to 6.12. */
+#define KPROBE_ADDR (5 * sizeof(void *))
+
+int by_running_kprobe(struct pt_regs *ctx)
+{
+	u32 first = 0, second = 1;
+	u64 cpu = bpf_get_smp_processor_id();
+	u64 *offsets = symbols.lookup(&first), *variable = symbols.lookup(&second);
+	unsigned long offset = 0, kprobe = 0, address = 0;
+
+	if (!offsets || !variable)
+		return 0;
+	bpf_probe_read_kernel(&offset, sizeof(offset), (void *)(*offsets + cpu * sizeof(offset)));
+	bpf_probe_read_kernel(&kprobe, sizeof(kprobe), (void *)(*variable + offset));
+	bpf_probe_read_kernel(&address, sizeof(address), (void *)(kprobe + KPROBE_ADDR));
+	hit_at(address);
+	return 0;
+}
