@@ -9,20 +9,24 @@ with Session() as session:
     report = session.commit()
 """
 
-from batchprobe.commit import CommitReport, Left
-from batchprobe.errors import (
-    AttachCancelledError,
-    BatchprobeError,
-    KernelError,
-    NotAttachedError,
-    NothingAttachedError,
-    SpecError,
-    UnsupportedError,
-)
-from batchprobe.kernel.targets import Reason, Skipped
-from batchprobe.probe import Probe, ProbeState
-from batchprobe.session import Session
-from batchprobe.spec import ProbeSpec, parse_list
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from batchprobe.commit import CommitReport, Left
+    from batchprobe.errors import (
+        AttachCancelledError,
+        BatchprobeError,
+        KernelError,
+        NotAttachedError,
+        NothingAttachedError,
+        SpecError,
+        UnsupportedError,
+    )
+    from batchprobe.kernel.targets import Reason, Skipped
+    from batchprobe.probe import Probe, ProbeState
+    from batchprobe.session import Session
+    from batchprobe.spec import ProbeSpec, parse_list
 
 __all__ = [
     "AttachCancelledError",
@@ -42,3 +46,20 @@ __all__ = [
     "UnsupportedError",
     "parse_list",
 ]
+
+__version__ = "0.1.0"
+
+_HOMES = ("commit", "errors", "kernel.targets", "probe", "session", "spec")
+
+
+def __getattr__(name: str) -> object:
+    # Loaded when first asked for: the command must answer Ctrl-C before it has imported much, and
+    # the guardian needs little of the package.
+    if name in __all__:
+        for home in _HOMES:
+            module = import_module(f"{__name__}.{home}")
+            if name in module.__all__:
+                value: object = getattr(module, name)
+                globals()[name] = value
+                return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

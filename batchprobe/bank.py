@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
+import resource
 import struct
 import threading
 from collections import Counter
@@ -11,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from batchprobe import syscalls
+from batchprobe.errors import KernelError, UnsupportedError
 from batchprobe.programs import Program
 
 __all__ = ["NO_SLOT", "Bank", "Cells", "possible_cpus"]
@@ -26,6 +29,14 @@ def possible_cpus() -> int:
     """One more than the highest CPU number there can be (/sys/devices/system/cpu/possible)."""
     text = Path("/sys/devices/system/cpu/possible").read_text()
     return int(text.strip().replace(",", "-").rpartition("-")[2]) + 1
+
+
+def _lift_memlock() -> None:
+    """Before Linux 5.11 maps are charged to RLIMIT_MEMLOCK, 64 KiB by default."""
+    with contextlib.suppress(ValueError, OSError):  # without the right to: the maps will tell
+        resource.setrlimit(
+            resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        )
 
 
 class Cells:
@@ -56,7 +67,7 @@ class Cells:
 class Bank:
     """Slots 1 to `slots`, all gates closed, all counts 0.
 
-    Raises KernelError where the maps cannot be had.
+    Raises UnsupportedError where the maps cannot be had.
     """
 
     def __init__(self, slots: int, *, addresses: int, strays: bool) -> None:
@@ -70,6 +81,7 @@ class Bank:
         self._adopted: dict[int, int] = {}
         # Held by close, and by who reads a bank that may be closed meanwhile.
         self.lock = threading.Lock()
+        _lift_memlock()
         self.has_strays = strays
         try:
             self._config = self.array("config", 1)
@@ -87,9 +99,11 @@ class Bank:
                     value_size=_CELL,
                     entries=entries,
                 )
-        except BaseException:
+        except KernelError as error:
             self.close()
-            raise
+            raise UnsupportedError(
+                f"the maps for {slots} probes: {error}", remedy="more memory, or CAP_SYS_RESOURCE"
+            ) from None
 
     def array(self, name: str, count: int) -> Cells:
         """One more array of u64 for the programs, closed with the bank."""

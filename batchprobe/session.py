@@ -7,13 +7,14 @@ import contextlib
 import errno
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self, cast
 
 from batchprobe import abi as probe_abi
 from batchprobe import arch
-from batchprobe.abi import Carrier, Context, Placement, Refusal
+from batchprobe.abi import Attached, Carrier, Context, Placement, Refusal
 from batchprobe.bank import Bank
 from batchprobe.barrier import Barrier, BarrierMode
 from batchprobe.commit import CommitQueue, CommitReport
@@ -80,9 +81,9 @@ class Session:
         self._probes: list[Probe] = []
         self._carriers: list[Carrier] = []
         self._skipped: list[Skipped] = []
+        self._left_out: Counter[Reason] = Counter()
         self._programs: dict[str, Program] | None = None
         self._guardian: Guardian | None = None
-        self._batch_depth = 0
 
     # -- what there is -----------------------------------------------------------------------
 
@@ -100,6 +101,11 @@ class Session:
     def skipped(self) -> list[Skipped]:
         """Entries that ended as no probe, each with its reason."""
         return list(self._skipped)
+
+    @property
+    def left_out(self) -> dict[Reason, int]:
+        """How many functions patterns matched and left out since no probe may stand there."""
+        return dict(self._left_out)
 
     @property
     def barrier_note(self) -> str:
@@ -179,7 +185,7 @@ class Session:
             report("resolve", 1, 1)
             check()
             if not found.targets:
-                self._skipped += found.skipped
+                self._note_skipped(found, ())
                 raise NothingAttachedError("no entry of the list names a function to probe")
             if compiler is not None:
                 report("compile", 0, 1)
@@ -216,45 +222,48 @@ class Session:
 
     def _carry(self, found: Resolution, context: Context) -> list[Probe]:
         """Give each target to the first ABI that takes it."""
-        waiting = [Probe(target) for target in found.targets]
-        everything = list(waiting)
-        carriers: list[Carrier] = []
+        everything = [Probe(target) for target in found.targets]
+        waiting = everything
+        attached = Attached()
         refusals: dict[Probe, Refusal] = {}
         unsupported: UnsupportedError | None = None
         try:
             for name in (self._abi,) if self._abi != "auto" else context.arch.abi_order:
                 try:
-                    attached = probe_abi.ABIS[name](waiting, context)
+                    probe_abi.ABIS[name](waiting, context, attached)
                 except UnsupportedError as error:
                     unsupported = error
                     continue
-                carriers += attached.carriers
                 for refusal in attached.refused:
                     # What the kernel said tells more than what an ABI cannot express.
                     if refusal.errno or refusal.probe not in refusals:
                         refusals[refusal.probe] = refusal
                 waiting = [refusal.probe for refusal in attached.refused]
+                attached.refused = []
                 if not waiting:
                     break
         except BaseException:
             with self._barrier.short_waits():
-                for carrier in carriers:
+                for carrier in attached.carriers:
                     carrier.reclaim(list(carrier.live))
             raise
-        if not carriers and not refusals and unsupported is not None:
+        if not attached.carriers and not refusals and unsupported is not None:
             raise unsupported
-        self._skipped += found.skipped
-        self._skipped += [_skip(refusals[probe], context.table) for probe in waiting]
-        if not carriers:
+        self._note_skipped(found, [_skip(refusals[probe], context.table) for probe in waiting])
+        if not attached.carriers:
             raise NothingAttachedError("the kernel took none of the probes")
         lost = set(waiting)
         probes = [probe for probe in everything if probe not in lost]
         with self._lock:
-            self._carriers += carriers
+            self._carriers += attached.carriers
             self._probes += probes
-        for carrier in carriers:
+        for carrier in attached.carriers:
             carrier.bank.open_gates(probe.slot for probe in carrier.live)
         return probes
+
+    def _note_skipped(self, found: Resolution, refused: Sequence[Skipped]) -> None:
+        self._skipped += [*found.skipped, *refused]
+        self._left_out.update(found.left_out)
 
     # -- detach and commit -------------------------------------------------------------------
 

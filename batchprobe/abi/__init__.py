@@ -10,7 +10,7 @@ from batchprobe.probe import Probe
 
 __all__ = ["ABIS", "Attached", "Carrier", "Context", "Placement", "Refusal"]
 
-ABIS: dict[str, Callable[[Sequence[Probe], Context], Attached]] = {
+ABIS: dict[str, Callable[[Sequence[Probe], Context, Attached], None]] = {
     multi.NAME: multi.attach,
     event.NAME: event.attach,
     perf.NAME: perf.attach,

@@ -72,7 +72,7 @@ class Refusal:
 
 @dataclass(slots=True)
 class Attached:
-    """The outcome of one ABI's attach: together, all the probes it was given."""
+    """What attaching came to: an ABI fills it as it goes, so that an interrupt loses nothing."""
 
     carriers: list[Carrier] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
@@ -89,7 +89,7 @@ class Carrier(ABC):
     """
 
     def __init__(self, probes: Sequence[Probe]) -> None:
-        # A probe may be hit at two addresses where the code could not be read.
+        # A probe at an entry has two addresses that it may be hit at.
         self.bank = Bank(
             len(probes),
             addresses=2 * len(probes),

@@ -26,6 +26,7 @@ NAME = "event"
 _event_numbers = itertools.count()
 # The first symbol of the kernel's text: found at once by a linear search too.
 _ANCHOR = "_text"
+_QUIET_TRIES = 3
 
 
 def offsets(probe: Probe, context: Context) -> tuple[int, ...]:
@@ -46,11 +47,10 @@ def register_ips(probe: Probe, context: Context) -> None:
     function = probe.target.function
     if function is None:
         return
-    code = context.code(probe)
     if probe.target.is_return:
-        ips = context.arch.entry_ips(function.address, code)
+        ips = context.arch.entry_ips(function.address)
     else:
-        ips = context.arch.hit_ips(function.address, probe.offset, code)
+        ips = context.arch.hit_ips(function.address, probe.offset)
     for ip in ips:
         probe.bank.address(ip, probe.slot)
 
@@ -75,9 +75,8 @@ def load(bank: Bank, context: Context, *, is_return: bool) -> int:
     return bank.load(context.programs["by_running_kprobe"])
 
 
-def attach(probes: Sequence[Probe], context: Context) -> Attached:
+def attach(probes: Sequence[Probe], context: Context, attached: Attached) -> None:
     """Attach entry probes to one event, return probes to another (a kind may not mix)."""
-    attached = Attached()
     for is_return in (False, True):
         wanted = [probe for probe in probes if probe.target.is_return is is_return]
         if not wanted:
@@ -90,7 +89,6 @@ def attach(probes: Sequence[Probe], context: Context) -> Attached:
         attached.refused += carrier.refused
         if carrier.live:
             attached.carriers.append(carrier)
-    return attached
 
 
 class EventCarrier(Carrier):
@@ -107,6 +105,7 @@ class EventCarrier(Carrier):
         self._fd = -1
         self._defined = False
         self._shrunk = False
+        self._unaccounted_before = 0
         self._missed: int | None = None
         self._base = context.table.symbol_address(_ANCHOR) or 0
         try:
@@ -167,6 +166,8 @@ class EventCarrier(Carrier):
         """Open the one fd: all probes are armed, and run the program."""
         self._fd = syscalls.perf_tracepoint_open(self._tracefs.event_id(self._group, self._event))
         syscalls.perf_run_bpf(self._fd, self._program)
+        # Hits between these two were counted by the kernel alone.
+        self._unaccounted_before = self._unaccounted()
 
     def reclaim(self, gone: Sequence[Probe]) -> Reclaimed:
         self.live.difference_update(gone)
@@ -186,9 +187,11 @@ class EventCarrier(Carrier):
     def _remove(self) -> Left | None:
         """Disarm all probes, then delete the event; what stays and why, or None."""
         if self._fd >= 0:
+            # What is hit from the close on runs no program, yet the kernel counts it.
+            if not self._shrunk:
+                self._missed = max(0, self._unaccounted() - self._unaccounted_before)
             os.close(self._fd)
             self._fd = -1
-            self._missed = self._count_missed()
             self.bank.close()
         if not self._defined:
             return None
@@ -201,12 +204,20 @@ class EventCarrier(Carrier):
         self._defined = False
         return None
 
-    def _count_missed(self) -> int | None:
-        """The kernel's own count of hits, less the runs of the program: exact once disarmed."""
-        if self._shrunk:
-            return None
-        lines = [line for line in self._tracefs.profile() if line.event == self._event]
-        return sum(line.hits + line.missed for line in lines) - self.bank.runs()
+    def _unaccounted(self) -> int:
+        """Hits by the kernel's count less runs of the program.
+
+        Exact if no probe was hit while it was read; else, after a few tries, too small by as many
+        hits as there were meanwhile.
+        """
+        for _ in range(_QUIET_TRIES):
+            before = self.bank.runs()
+            lines = [line for line in self._tracefs.profile() if line.event == self._event]
+            hits = sum(line.hits + line.missed for line in lines)
+            after = self.bank.runs()
+            if before == after:
+                break
+        return hits - after
 
     def missed(self) -> int | None:
         return self._missed

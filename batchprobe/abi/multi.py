@@ -22,12 +22,11 @@ _LACKING = "this kernel has no kprobe_multi links"
 _REMEDY = "they need Linux 5.18 with CONFIG_FPROBE; --abi auto takes another ABI"
 
 
-def attach(probes: Sequence[Probe], context: Context) -> Attached:
+def attach(probes: Sequence[Probe], context: Context, attached: Attached) -> None:
     """Attach entry and return probes, a link for each kind.
 
     What is no plain function entry is refused, and so is all where the kernel lacks kprobe_multi.
     """
-    attached = Attached()
     for is_return in (False, True):
         wanted = []
         for probe in probes:
@@ -47,7 +46,6 @@ def attach(probes: Sequence[Probe], context: Context) -> Attached:
             attached.refused += carrier.refused
             if carrier.live:
                 attached.carriers.append(carrier)
-    return attached
 
 
 def _unfit(probe: Probe, context: Context) -> str:

@@ -27,13 +27,12 @@ _PMU = Path("/sys/bus/event_source/devices/kprobe/type")
 _CLOSERS = 32
 
 
-def attach(probes: Sequence[Probe], context: Context) -> Attached:
+def attach(probes: Sequence[Probe], context: Context, attached: Attached) -> None:
     """Open one perf event a probe; entry and return probes differ in their program."""
     try:
         pmu = int(_PMU.read_text())
     except OSError as error:
         raise UnsupportedError(f"no perf kprobes: {error}", remedy="Linux 4.17 has them") from None
-    attached = Attached()
     _raise_file_limit(len(probes))
     for is_return in (False, True):
         wanted = [probe for probe in probes if probe.target.is_return is is_return]
@@ -47,7 +46,6 @@ def attach(probes: Sequence[Probe], context: Context) -> Attached:
         attached.refused += carrier.refused
         if carrier.live:
             attached.carriers.append(carrier)
-    return attached
 
 
 def _raise_file_limit(more: int) -> None:

@@ -41,13 +41,12 @@ class Arch(ABC):
         """
 
     @abstractmethod
-    def hit_ips(self, address: int, offset: int, code: bytes | None) -> tuple[int, ...]:
+    def hit_ips(self, address: int, offset: int) -> tuple[int, ...]:
         """Values the instruction pointer may have in the handler of a probe at address + offset.
 
-        `code` is how the function begins, or None if it could not be read; more than one value
-        comes back only then.
+        `address` is the function's; no two probes share a value.
         """
 
     @abstractmethod
-    def entry_ips(self, address: int, code: bytes | None) -> tuple[int, ...]:
+    def entry_ips(self, address: int) -> tuple[int, ...]:
         """Addresses the kernel may give the kprobe of a return probe on the function."""

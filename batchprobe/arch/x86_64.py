@@ -6,7 +6,10 @@ from batchprobe.arch.base import Arch, SyscallNumbers
 
 __all__ = ["X86_64"]
 
-ENDBR64 = b"\xf3\x0f\x1e\xfa"
+# endbr64, and what the kernel seals it with where no pointer to the function is taken
+# (gen_endbr_poison(), arch/x86/include/asm/ibt.h: 5.18, and since 6.15).
+ENDBRS = (b"\xf3\x0f\x1e\xfa", b"\x66\x0f\x1f\x00", b"\x0f\x1f\x40\xd6")
+ENDBR_SIZE = 4
 PATCH_SITE_SIZE = 5
 # How an untraced patch site reads: the P6 nop, the K8 nop (5.10 on some CPUs), the generic one.
 NOPS = (b"\x0f\x1f\x44\x00\x00", b"\x66\x66\x66\x66\x90", b"\x3e\x8d\x74\x26\x00")
@@ -20,24 +23,21 @@ class _X8664(Arch):
     __slots__ = ()
 
     def after_patch_site(self, code: bytes) -> int | None:
-        start = len(ENDBR64) if code.startswith(ENDBR64) else 0
+        start = ENDBR_SIZE if code.startswith(ENDBRS) else 0
         site = code[start : start + PATCH_SITE_SIZE]
         if len(site) < PATCH_SITE_SIZE or not (site in NOPS or site[0] == CALL):
             return None
         offset = start + PATCH_SITE_SIZE
         return None if _may_jump_to(code, offset) else offset
 
-    def hit_ips(self, address: int, offset: int, code: bytes | None) -> tuple[int, ...]:
+    def hit_ips(self, address: int, offset: int) -> tuple[int, ...]:
         if offset:
             return (address + offset + BREAKPOINT_SIZE,)
-        return tuple(ip + BREAKPOINT_SIZE for ip in self.entry_ips(address, code))
+        return tuple(ip + BREAKPOINT_SIZE for ip in self.entry_ips(address))
 
-    def entry_ips(self, address: int, code: bytes | None) -> tuple[int, ...]:
+    def entry_ips(self, address: int) -> tuple[int, ...]:
         # The kernel moves an entry probe behind endbr64 (since 5.18).
-        behind = address + len(ENDBR64)
-        if code is None:
-            return (address, behind)
-        return (behind if code.startswith(ENDBR64) else address,)
+        return (address, address + ENDBR_SIZE)
 
 
 def _may_jump_to(code: bytes, target: int) -> bool:

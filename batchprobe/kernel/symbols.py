@@ -1,9 +1,4 @@
-"""FunctionTable: the functions of the running kernel, where they are and which can be probed.
-
-/proc/kallsyms has 120,000 to 360,000 lines, and reading them one by one in Python takes seconds.
-So the text is cut into columns by `bytes.split` and its like, and only what is asked for becomes
-objects.
-"""
+"""FunctionTable: the functions of the running kernel, where they are and which can be probed."""
 
 from __future__ import annotations
 
@@ -17,22 +12,15 @@ from pathlib import Path
 from typing import Self
 
 from batchprobe.errors import UnsupportedError
+from batchprobe.kernel.kallsyms import TEXT_TYPES, parse_kallsyms
 
 __all__ = ["Function", "FunctionTable"]
 
-_TEXT = frozenset("tTwW")
-# Text symbols, but no code one could call: entry padding, the cold half of a split function, the
+# Symbols of code, but nothing one could call: entry padding, the cold half of a split function, the
 # borders of sections.
 _NOT_A_FUNCTION = re.compile(
     r"__pfx_|__cfi_|.+\.cold(?:\.|$)|_(?:s|e)?(?:init)?text$|__\w*text_(?:start|end|begin)$"
 )
-# ELF mapping symbols and local labels, which modules keep (is_mapping_symbol() in linux/module.h).
-# They lie inside functions, so they must not count as their ends either.
-_MAPPING = re.compile(r"\$|\.L|L0\x01")
-# What kallsyms lists as modules and is none: programs and trampolines that come and go.
-_PSEUDO_MODULES = re.compile(r"(?:bpf|__builtin__\w+)$")
-# Sections freed after boot, by the symbols around them (asm-generic/sections.h).
-_INIT_SECTIONS = (("_sinittext", "_einittext"), ("__init_begin", "__init_end"))
 # Nothing follows the last function of a module: how far from its start an address still counts as
 # inside. More than such functions, mostly module_exit, have.
 _LAST_REACH = 4096
@@ -69,8 +57,9 @@ class FunctionTable:
         self._text = kallsyms.decode("ascii", "replace")
         self._read_traceable = traceable
         self._read_blacklist = blacklist
-        # sorted by address, in the kernel's order where these are equal
-        self._addresses, self._names, self._modules = _text_symbols(self._text)
+        self._symbols = symbols = parse_kallsyms(self._text)
+        self._addresses, self._names = symbols.addresses, symbols.names
+        self._modules = symbols.modules
         loaded = {line.split(None, 1)[0].decode() for line in modules.splitlines() if line.strip()}
         self.modules = frozenset(loaded.union(self._modules) - {""})
         """The names of the modules loaded, with `_` for `-`."""
@@ -180,7 +169,7 @@ class FunctionTable:
 
     def is_init(self, address: int) -> bool:
         """Whether the address lies in what the core kernel frees after boot (`__init`)."""
-        return address in self._init_sections
+        return address in self._symbols.init
 
     def symbol_address(self, name: str) -> int | None:
         """The address of a core kernel symbol of any type, data included; None if there is none."""
@@ -200,11 +189,12 @@ class FunctionTable:
             return names
         # two searches, since `re` is quick where a pattern begins with fixed text
         for pattern in (f" {head}", f"{tail}(?=[\n\t])"):
-            for found in re.finditer(pattern, self._text):
-                start = self._text.rfind("\n", 0, found.start()) + 1
-                _, type_, other, *_ = self._text[start : self._text.find("\n", start)].split()
-                if type_ in _TEXT and not _NOT_A_FUNCTION.match(other):
-                    names.add(other)
+            for text in self._symbols.text:
+                for found in re.finditer(pattern, text):
+                    line = text.rfind("\n", 0, found.start()) + 1
+                    _, type_, other = text[line : text.find("\n", line)].split()[:3]
+                    if type_ in TEXT_TYPES and not _NOT_A_FUNCTION.match(other):
+                        names.add(other)
         return names
 
     def _positions(self, match: Callable[[str], object]) -> Iterable[int]:
@@ -251,15 +241,6 @@ class FunctionTable:
         ranges = re.findall(rb"^0x([0-9a-f]+)-0x([0-9a-f]+)\t", text, re.MULTILINE)
         return _Ranges((int(start, 16), int(end, 16)) for start, end in ranges)
 
-    @functools.cached_property
-    def _init_sections(self) -> _Ranges:
-        def address(symbol: str) -> int:
-            end = self._text.find(f" {symbol}\n")
-            start = self._text.rfind("\n", 0, max(end, 0)) + 1
-            return int(self._text[start:end].split()[0], 16) if end >= 0 else 0
-
-        return _Ranges((address(start), address(end)) for start, end in _INIT_SECTIONS)
-
 
 class _Ranges:
     """Ranges of addresses, each without its end; `in` says whether one holds an address."""
@@ -289,39 +270,3 @@ def _read(path: Path) -> bytes | None:
 def _traceable_key(name: str, module: str) -> str:
     """A function as a line of available_filter_functions."""
     return f"{name} [{module}]" if module else name
-
-
-def _text_symbols(text: str) -> tuple[list[str], list[str], list[str]]:
-    """The addresses (hexadecimal, of one width), names and modules of all text symbols, sorted.
-
-    Raises UnsupportedError if the addresses are hidden or there are no symbols.
-    """
-    # The core kernel's lines, "address type name", come first; all others end in "\t[module]".
-    first = text.find("\t[")
-    border = text.rfind("\n", 0, first) + 1 if first >= 0 else len(text)
-    core, others = text[:border].split(), text[border:].split()
-    types = core[1::3] + others[1::4]
-    names = core[2::3] + others[2::4]
-    modules = [""] * (len(core) // 3) + [module[1:-1] for module in others[3::4]]
-    if len(core) % 3 or len(others) % 4 or max(map(len, types), default=1) != 1:
-        raise UnsupportedError("/proc/kallsyms has lines of a form unknown here")
-    wanted = [type_ in _TEXT for type_ in types]
-    for position in range(len(core) // 3, len(names)):
-        if _MAPPING.match(names[position]) or _PSEUDO_MODULES.match(modules[position]):
-            wanted[position] = False
-    addresses = core[0::3] + others[0::4]
-    order = sorted(compress(range(len(names)), wanted), key=addresses.__getitem__)
-    if not order:
-        raise UnsupportedError(
-            "/proc/kallsyms lists no functions", remedy="the kernel needs CONFIG_KALLSYMS=y"
-        )
-    if not int(addresses[order[-1]], 16):
-        raise UnsupportedError(
-            "the kernel hides its addresses from this user",
-            remedy="run as root, with /proc/sys/kernel/kptr_restrict at 0 or 1",
-        )
-    return (
-        [addresses[position] for position in order],
-        [names[position] for position in order],
-        [modules[position] for position in order],
-    )

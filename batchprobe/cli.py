@@ -1,0 +1,226 @@
+"""The command line: parse, call the library, render."""
+
+from __future__ import annotations
+
+import enum
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from batchprobe import __version__
+from batchprobe.errors import BatchprobeError
+from batchprobe.report import JsonReport, TextReport, tell
+from batchprobe.run import AttachOptions, attach_and_count
+from batchprobe.signals import Stop
+from batchprobe.spec import ProbeSpec, Source, parse_entry, parse_list
+
+__all__ = ["run"]
+
+app = typer.Typer(
+    help="Probes on thousands of kernel functions, and all off again in one batch.",
+    epilog="Exit status: 0 ran and tore down (Ctrl-C included), 1 error, 2 usage or an unreadable "
+    "list, 3 nothing attached, 4 something skipped under --strict, 5 teardown incomplete, "
+    "77 this machine cannot trace, 128+N ended by signal N before the probes were on. "
+    "With -c, the command's own.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+class Abi(enum.StrEnum):
+    AUTO = "auto"
+    MULTI = "multi"
+    EVENT = "event"
+    PERF = "perf"
+
+
+class Placement(enum.StrEnum):
+    AUTO = "auto"
+    ENTRY = "entry"
+    AFTER = "after"
+
+
+class Barrier(enum.StrEnum):
+    AUTO = "auto"
+    EXPEDITED = "expedited"
+    NORMAL = "normal"
+
+
+def run(stop: Stop) -> int:
+    """Run the command line; its exit status."""
+    try:
+        app(obj=stop)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    except BatchprobeError as error:
+        tell(f"error: {error}")
+        return error.exit_status
+    return 0
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"batchprobe {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    _show: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def attach(
+    context: typer.Context,
+    lists: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE...", help="Function lists; - is standard input."),
+    ],
+    duration: Annotated[
+        float | None,
+        typer.Option("-d", "--duration", min=0.0, metavar="SECONDS", help="Stop by itself."),
+    ] = None,
+    interval: Annotated[
+        float | None,
+        typer.Option("-i", "--interval", min=0.01, metavar="SECONDS", help="Print new hits."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 4 if anything was skipped.")
+    ] = False,
+    abi: Annotated[Abi, typer.Option(help="Which kernel object carries the probes.")] = Abi.AUTO,
+    placement: Annotated[
+        Placement, typer.Option(help="At a function's entry, or behind its patch site.")
+    ] = Placement.AUTO,
+    barrier: Annotated[
+        Barrier, typer.Option(help="Whether grace periods may be expedited (rcu_expedited).")
+    ] = Barrier.AUTO,
+    top: Annotated[
+        int | None, typer.Option("--top", min=1, metavar="N", help="Only the N most hit.")
+    ] = None,
+    command: Annotated[
+        str | None,
+        typer.Option("-c", "--command", metavar="CMD", help="Trace while CMD runs."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Write the data there."),
+    ] = None,
+) -> None:
+    """Attach a probe to each function of the lists, count their hits, detach all in one batch."""
+    specs = _read_lists(lists)
+    options = AttachOptions(
+        duration=duration,
+        interval=interval,
+        as_json=as_json,
+        strict=strict,
+        abi=abi.value,
+        placement=placement.value,
+        barrier=barrier.value,
+        top=top,
+        command=command,
+        output=output,
+    )
+    raise typer.Exit(attach_and_count(specs, options, context.obj))
+
+
+@app.command()
+def functions(
+    what: Annotated[
+        list[str],
+        typer.Argument(metavar="ENTRY|FILE...", help="Entries, or lists of them; - is stdin."),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Show what would be attached and what skipped, and why. Attaches nothing."""
+    from batchprobe.plan import plan  # noqa: PLC0415
+
+    specs: list[ProbeSpec] = []
+    for number, word in enumerate(what, 1):
+        if word == "-" or Path(word).is_file():
+            specs += _read_lists([word])
+        elif (spec := parse_entry(word, Source("<argument>", number))) is not None:
+            specs.append(spec)
+    found = plan(specs)
+    report = JsonReport(sys.stdout) if as_json else TextReport(sys.stdout, top=None)
+    report.resolution(found)
+    raise typer.Exit(0 if found.targets else 3)
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Say what this machine can trace with, and what would mend each lack."""
+    from batchprobe.kernel.features import Status, examine  # noqa: PLC0415
+
+    checks = examine()
+    if as_json:
+        report = JsonReport(sys.stdout)
+        for check in checks:
+            report.record(
+                "check",
+                {
+                    "name": check.name,
+                    "status": check.status.value,
+                    "detail": check.detail,
+                    "remedy": check.remedy,
+                },
+            )
+    else:
+        width = max(len(check.name) for check in checks)
+        for check in checks:
+            typer.echo(f"{check.status.value:>7}  {check.name:<{width}}  {check.detail}")
+            if check.remedy:
+                typer.echo(f"{'':>7}  {'':<{width}}  -> {check.remedy}")
+    lacks = any(c.name.startswith("abi") and c.status is Status.OK for c in checks)
+    raise typer.Exit(0 if lacks else 77)
+
+
+@app.command()
+def cleanup() -> None:
+    """Remove what dead batchprobe processes left: nothing of living ones or of other tools."""
+    from batchprobe.kernel.tracefs import Tracefs  # noqa: PLC0415
+    from batchprobe.leftovers import sweep  # noqa: PLC0415
+    from batchprobe.session import require_rights  # noqa: PLC0415
+
+    tracefs = Tracefs.find()
+    require_rights()
+    swept = sweep(tracefs, patience=2.0)
+    for name in swept.events:
+        typer.echo(f"removed the trace event {name}")
+    if swept.knob_restored:
+        typer.echo("restored rcu_expedited")
+    if not (swept.events or swept.knob_restored or swept.failed):
+        tell("nothing was left behind")
+    for failure in swept.failed:
+        tell(f"error: {failure}")
+    raise typer.Exit(5 if swept.failed else 0)
+
+
+def _read_lists(files: Sequence[str]) -> list[ProbeSpec]:
+    specs: list[ProbeSpec] = []
+    for file in files:
+        try:
+            data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        except OSError as error:
+            raise ListError(f"cannot read {file}: {error.strerror or error}") from None
+        specs += parse_list(data, "<stdin>" if file == "-" else file)
+    if not any(not spec.exclude for spec in specs):
+        names = ", ".join(files)
+        raise ListError(f"{names}: no function in it; one entry a line, see the README")
+    return specs
+
+
+class ListError(BatchprobeError):
+    """A list cannot be read, or has nothing in it."""
+
+    exit_status = 2
