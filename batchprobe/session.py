@@ -211,6 +211,7 @@ class Session:
             table=table,
             programs=cast("dict[str, Program]", self._programs),
             placement=self._placement,
+            taken={target.address for target in found.targets if target.address and target.offset},
             group=self._owner.group,
             short_waits=self._barrier.short_waits,
             progress=progress,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -45,6 +45,9 @@ class Context:
     table: FunctionTable
     programs: Mapping[str, Program]
     placement: Placement
+    # Where an entry asks for an offset: no other probe of the same function may move there, since
+    # the kernel takes a place once an event, and a hit's instruction pointer names one probe.
+    taken: Collection[int]
     # The group that this process's trace events live in.
     group: str
     # While in this block, grace periods are expedited, if they may be.

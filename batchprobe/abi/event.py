@@ -39,7 +39,9 @@ def offsets(probe: Probe, context: Context) -> tuple[int, ...]:
         return (0,)
     code = context.code(probe)
     after = None if code is None else context.arch.after_patch_site(code)
-    return (0,) if after is None else (after, 0)
+    if after is None or (target.address or 0) + after in context.taken:
+        return (0,)
+    return (after, 0)
 
 
 def register_ips(probe: Probe, context: Context) -> None:

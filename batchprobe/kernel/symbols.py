@@ -22,8 +22,8 @@ _NOT_A_FUNCTION = re.compile(
     r"__pfx_|__cfi_|.+\.cold(?:\.|$)|_(?:s|e)?(?:init)?text$|__\w*text_(?:start|end|begin)$"
 )
 # Nothing follows the last function of a module: how far from its start an address still counts as
-# inside. More than such functions, mostly module_exit, have.
-_LAST_REACH = 4096
+# inside. Hardly a function is larger.
+_LAST_REACH = 0x4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +57,10 @@ class FunctionTable:
         self._text = kallsyms.decode("ascii", "replace")
         self._read_traceable = traceable
         self._read_blacklist = blacklist
-        self._symbols = symbols = parse_kallsyms(self._text)
-        self._addresses, self._names = symbols.addresses, symbols.names
-        self._modules = symbols.modules
+        self._symbols = parse_kallsyms(self._text)
+        self._addresses = self._symbols.addresses
+        self._names = self._symbols.names
+        self._modules = self._symbols.modules
         loaded = {line.split(None, 1)[0].decode() for line in modules.splitlines() if line.strip()}
         self.modules = frozenset(loaded.union(self._modules) - {""})
         """The names of the modules loaded, with `_` for `-`."""

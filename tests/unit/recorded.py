@@ -1,0 +1,29 @@
+"""The files recorded from real kernels, for the tests."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from batchprobe.kernel.symbols import FunctionTable
+
+KERNELS = ("debian-11", "debian-12", "debian-13", "debian-sid")
+"""Linux 5.10, 6.1, 6.12, 7.2."""
+
+SYSCALL_PREFIXES = ("__x64_sys_", "sys_")
+
+
+def recorded(kernel: str, name: str) -> bytes:
+    """One recorded file."""
+    return (Path(__file__).parent / "data" / kernel / name).read_bytes()
+
+
+@cache
+def table(kernel: str, *, traceable: bool = True, blacklist: bool = True) -> FunctionTable:
+    """The table of a recorded kernel, with or without what may be unreadable."""
+    return FunctionTable.from_text(
+        recorded(kernel, "kallsyms"),
+        traceable=recorded(kernel, "available_filter_functions") if traceable else None,
+        blacklist=recorded(kernel, "blacklist") if blacklist else None,
+        modules=recorded(kernel, "modules"),
+    )
