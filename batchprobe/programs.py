@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from batchprobe import child, syscalls
 from batchprobe.errors import UnsupportedError
@@ -39,14 +40,21 @@ class Program:
 
 
 class Compiler:
-    """Compiles the programs in a child process while the caller does something else."""
+    """Compiles the programs in a child process while the caller does something else.
+
+    Once they are there, they serve the whole process.
+    """
+
+    _ready: ClassVar[dict[str, Program] | None] = None
 
     def __init__(self) -> None:
+        self._child: subprocess.Popen[str] | None = None
+        if Compiler._ready is not None:
+            return
         self._source = _source()
         self._cache = _cache_file(self._source)
-        self._ready = _read_cache(self._cache)
-        self._child: subprocess.Popen[str] | None = None
-        if self._ready is None:
+        Compiler._ready = _read_cache(self._cache)
+        if Compiler._ready is None:
             _require_bcc_and_headers()
             self._child = subprocess.Popen(
                 **child.arguments("compile", *PROGRAMS),
@@ -76,8 +84,8 @@ class Compiler:
                     remedy="do python3-bpfcc and the kernel headers match this kernel?",
                 )
             _write_cache(self._cache, out)
-            self._ready = _parse(out)
-        return self._ready
+            Compiler._ready = _parse(out)
+        return Compiler._ready
 
     def close(self) -> None:
         """End the child, if it still compiles."""

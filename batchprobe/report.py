@@ -29,6 +29,8 @@ class Summary:
     skipped: Sequence[Skipped] = ()
     left_out: Mapping[Reason, int] = field(default_factory=dict)
     hits: Mapping[str, int] = field(default_factory=dict)
+    # Probes whose module was not loaded when they were attached.
+    pending: Sequence[str] = ()
     missed: int | None = None
     attach_seconds: float = 0.0
     commit: CommitReport = field(default_factory=CommitReport)
@@ -78,6 +80,7 @@ class JsonReport:
                 "attached": len(summary.hits),
                 "skipped": [_skipped_json(skip) for skip in summary.skipped],
                 "left_out": _by_words(summary.left_out),
+                "pending": list(summary.pending),
                 "hits": dict(summary.hits),
                 "missed": summary.missed,
                 "attach_seconds": summary.attach_seconds,
@@ -187,6 +190,8 @@ def _story(summary: Summary) -> list[str]:
         f"final after {commit.barrier_seconds * 1e3:.1f} ms, "
         f"reclaimed in {commit.reclaim_seconds:.2f} s",
     ]
+    if summary.pending:
+        lines.insert(1, f"waiting for their module: {', '.join(summary.pending)}")
     if summary.barrier_note:
         lines.append(f"grace periods were not expedited: {summary.barrier_note}")
     lines += [f"LEFT BEHIND: {left.what}" for left in commit.left]

@@ -58,73 +58,105 @@ def attach_and_count(specs: Sequence[ProbeSpec], options: AttachOptions, stop: S
     Whatever happens meanwhile, the probes are detached and the summary is written.
     """
     command = _command(options.command)
-    summary = Summary()
     with _output(options.output) as out:
-        report: Report = JsonReport(out) if options.as_json else TextReport(out, top=options.top)
-        session = Session(abi=options.abi, placement=options.placement, barrier=options.barrier)
-        try:
-            probes = _attach(session, specs, summary, stop)
-        except (NothingAttachedError, AttachCancelledError) as error:
-            _describe(summary, session, [])
-            tell_skips(session.skipped)
-            session.close()
-            report.end(summary)
-            if isinstance(error, AttachCancelledError):
-                tell(str(error))
-                return 128 + stop.number
-            raise
-        tell_skips(session.skipped)
-        live = not options.as_json and options.interval is None and out.isatty()
-        child: subprocess.Popen[bytes] | None = None
-        stop.busy = lambda: f"still removing {len(probes)} probes: a moment"
-        broken: BaseException | None = None
-        try:
-            child = None if command is None else subprocess.Popen(command)
-            if live:
-                with LiveTable(top=options.top) as table:
-                    _count(session, options, stop, child, table)
-            else:
-                _count(session, options, stop, child, report)
-        except (OSError, KeyboardInterrupt) as error:
-            # A closed pipe, a full disk, a command that cannot start: the probes come off first.
-            broken = error
+        return _Run(options, stop, out, command).status(specs)
 
-        def final() -> None:
-            nonlocal broken
-            try:
-                report.final({probe.label: probe.count for probe in probes})
-            except OSError as error:
-                broken = broken or error
 
-        summary.commit = session.detach_all(final)
-        session.close()
-        _describe(summary, session, probes)
+class _Run:
+    """One run: its session, its report, and what went wrong so far."""
+
+    def __init__(
+        self, options: AttachOptions, stop: Stop, out: TextIO, command: Sequence[str] | None
+    ) -> None:
+        self._options = options
+        self._stop = stop
+        self._out = out
+        self._command = command
+        self._report: Report = (
+            JsonReport(out) if options.as_json else TextReport(out, top=options.top)
+        )
+        self._summary = Summary()
+        self._stages = Stages()
+        self._session = Session(
+            abi=options.abi,
+            placement=options.placement,
+            barrier=options.barrier,
+            progress=self._stages,
+        )
+        # What could not be written or started: told when the probes are off.
+        self._broken: OSError | None = None
+
+    def status(self, specs: Sequence[ProbeSpec]) -> int:
+        """Do it all."""
         try:
-            report.end(summary)
-        except OSError as error:
-            broken = broken or error
+            probes = self._attach(specs)
+        except AttachCancelledError as error:
+            tell(str(error))
+            return 128 + self._stop.number
+        self._stop.busy = lambda: f"still removing {len(probes)} probes: a moment"
+        child = self._trace()
+        # The command may take its time to end: the probes do not wait for it.
+        self._commit(probes)
         status = _end_of(child)
-    if broken is not None:
-        # What could not be written is gone; flushing it again at exit would only fail again.
-        _forget_stdout(broken)
-        tell(f"error: {broken}")
-        status = status or 1
-    if summary.commit.left:
-        return _LEFT_STATUS
-    if status:
-        return status
-    return _SKIPPED_STATUS if options.strict and session.skipped else 0
+        if self._broken is not None:
+            if self._out is sys.stdout:
+                _forget_stdout()
+            tell(f"error: {self._broken.strerror}: part of the results is lost")
+            status = status or 1
+        if self._summary.commit.left:
+            return _LEFT_STATUS
+        if status:
+            return status
+        return _SKIPPED_STATUS if self._options.strict and self._session.skipped else 0
 
+    def _attach(self, specs: Sequence[ProbeSpec]) -> list[Probe]:
+        began = time.perf_counter()
+        try:
+            with self._stages:
+                return self._session.attach(specs, cancelled=self._stop.is_set)
+        except (NothingAttachedError, AttachCancelledError):
+            self._session.close()
+            _describe(self._summary, self._session, [])
+            with self._outliving_output():
+                self._report.end(self._summary)
+            raise
+        finally:
+            self._summary.attach_seconds = time.perf_counter() - began
+            tell_skips(self._session.skipped)
 
-def _attach(
-    session: Session, specs: Sequence[ProbeSpec], summary: Summary, stop: Stop
-) -> list[Probe]:
-    began = time.perf_counter()
-    try:
-        with Stages() as stages:
-            return session.attach(specs, progress=stages, cancelled=stop.is_set)
-    finally:
-        summary.attach_seconds = time.perf_counter() - began
+    def _trace(self) -> subprocess.Popen[bytes] | None:
+        """Count until it is time to stop; the command, if there is one."""
+        child: subprocess.Popen[bytes] | None = None
+        live = not self._options.as_json and self._options.interval is None and self._out.isatty()
+        with self._outliving_output():
+            if self._command is not None:
+                child = subprocess.Popen(self._command)
+            if live:
+                with LiveTable(top=self._options.top) as table:
+                    _count(self._session, self._options, self._stop, child, table)
+            else:
+                _count(self._session, self._options, self._stop, child, self._report)
+        return child
+
+    def _commit(self, probes: Sequence[Probe]) -> None:
+        def final() -> None:
+            with self._outliving_output():
+                self._report.final({probe.label: probe.count for probe in probes})
+
+        with self._stages:
+            self._summary.commit = self._session.detach_all(final)
+            self._session.close()
+        _describe(self._summary, self._session, probes)
+        with self._outliving_output():
+            self._report.end(self._summary)
+
+    @contextlib.contextmanager
+    def _outliving_output(self) -> Iterator[None]:
+        """A closed pipe or a full disk must not keep the probes on."""
+        try:
+            yield
+        except OSError as error:
+            self._broken = self._broken or error
 
 
 def _describe(summary: Summary, session: Session, probes: Sequence[Probe]) -> None:
@@ -132,6 +164,7 @@ def _describe(summary: Summary, session: Session, probes: Sequence[Probe]) -> No
     summary.placement = "+".join(sorted({probe.placement for probe in probes}))
     summary.skipped = session.skipped
     summary.left_out = session.left_out
+    summary.pending = [probe.label for probe in probes if probe.address is None]
     summary.hits = {probe.label: probe.count for probe in probes}
     summary.missed = session.missed() if probes else None
     summary.barrier_note = session.barrier_note
@@ -204,6 +237,8 @@ def _output(path: Path | None) -> Iterator[TextIO]:
         yield stream
 
 
-def _forget_stdout(error: BaseException) -> None:
-    if isinstance(error, BrokenPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _forget_stdout() -> None:
+    """Let what could not be written go: the interpreter would try again at its exit."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)

@@ -33,7 +33,6 @@ class Stages:
     def __init__(self) -> None:
         self._console = Console(stderr=True)
         self._bar: Progress | None = None
-        self._task: tuple[str, object] | None = None
         self._told = time.monotonic()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
@@ -71,6 +70,7 @@ class Stages:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+            self._bar = None
 
 
 class LiveTable:

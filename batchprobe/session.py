@@ -9,8 +9,9 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Self, cast
+from typing import Self
 
 from batchprobe import abi as probe_abi
 from batchprobe import arch
@@ -34,13 +35,14 @@ from batchprobe.kernel.tracefs import Tracefs
 from batchprobe.leftovers import sweep
 from batchprobe.owner import Owner
 from batchprobe.probe import Probe, ProbeState
-from batchprobe.programs import Compiler, Program
+from batchprobe.programs import Compiler
 from batchprobe.spec import ProbeSpec, Source, parse_entry
 
 __all__ = ["Progress", "Session"]
 
 Progress = Callable[[str, int, int], None]
-"""Called with a stage ("compile", "resolve", "attach"), how much of it is done, and of how much."""
+"""Called with a stage ("resolve", "compile", "attach", and, where it takes long, "reclaim"), how
+much of it is done, and of how much."""
 
 _POLL_SECONDS = 0.1
 
@@ -58,16 +60,23 @@ class Session:
     thread may attach, detach and commit.
 
     `abi` is "auto", "multi", "event" or "perf"; `placement` "auto", "entry" or "after" (behind the
-    entry patch site); `barrier` "auto", "expedited" or "normal". Making a session touches nothing.
+    entry patch site); `barrier` "auto", "expedited" or "normal". `progress` hears of what takes
+    long. Making a session touches nothing.
     """
 
     def __init__(
-        self, *, abi: str = "auto", placement: str = "auto", barrier: str = "auto"
+        self,
+        *,
+        abi: str = "auto",
+        placement: str = "auto",
+        barrier: str = "auto",
+        progress: Progress = lambda _stage, _done, _total: None,
     ) -> None:
         if abi != "auto" and abi not in probe_abi.ABIS:
             raise ValueError(f"no probe ABI {abi!r}: auto, {', '.join(probe_abi.ABIS)}")
         self._abi = abi
         self._placement = Placement(placement)
+        self._progress = progress
         self._owner = Owner.this_process()
         self._barrier = Barrier(BarrierMode(barrier), self._owner)
         self._queue: CommitQueue[Probe] = CommitQueue(
@@ -82,7 +91,7 @@ class Session:
         self._carriers: list[Carrier] = []
         self._skipped: list[Skipped] = []
         self._left_out: Counter[Reason] = Counter()
-        self._programs: dict[str, Program] | None = None
+        self._symbols = _Symbols()
         self._guardian: Guardian | None = None
 
     # -- what there is -----------------------------------------------------------------------
@@ -140,7 +149,6 @@ class Session:
         self,
         entries: Iterable[str | ProbeSpec],
         *,
-        progress: Progress | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> list[Probe]:
         """Attach a probe to every function the entries name; all begin to count together.
@@ -153,7 +161,6 @@ class Session:
         `cancelled()` said so (nothing stays attached then).
         """
         specs = _specs(entries)
-        report = progress or (lambda _stage, _done, _total: None)
         with deferred_interrupt() as interrupt, self._attaching:
 
             def check() -> None:
@@ -161,7 +168,7 @@ class Session:
                     raise AttachCancelledError("interrupted while attaching: nothing is attached")
 
             try:
-                return self._attach(specs, report, check)
+                return self._attach(specs, self._progress, check)
             except AttachCancelledError:
                 if not interrupt.pressed:
                     raise
@@ -176,26 +183,23 @@ class Session:
             self._guardian = Guardian()
             sweep(tracefs)
             atexit.register(self.close)
-        compiler = None if self._programs else Compiler()
+        adapter = arch.current()
+        compiler = Compiler()
         try:
             report("resolve", 0, 1)
-            table = FunctionTable.from_kernel(tracefs.root)
-            adapter = arch.current()
+            table = self._symbols.table(tracefs)
             found = resolve(specs, table, syscall_prefixes=adapter.syscall_prefixes)
             report("resolve", 1, 1)
             check()
             if not found.targets:
                 self._note_skipped(found, ())
                 raise NothingAttachedError("no entry of the list names a function to probe")
-            if compiler is not None:
-                report("compile", 0, 1)
-                while self._programs is None:
-                    self._programs = compiler.wait(_POLL_SECONDS)
-                    check()
-                report("compile", 1, 1)
+            report("compile", 0, 1)
+            while (programs := compiler.wait(_POLL_SECONDS)) is None:
+                check()
+            report("compile", 1, 1)
         finally:
-            if compiler is not None:
-                compiler.close()
+            compiler.close()
         done = 0
 
         def progress(count: int) -> None:
@@ -209,12 +213,14 @@ class Session:
             tracefs=tracefs,
             text=KernelText(),
             table=table,
-            programs=cast("dict[str, Program]", self._programs),
+            programs=programs,
             placement=self._placement,
             taken={target.address for target in found.targets if target.address and target.offset},
             group=self._owner.group,
             short_waits=self._barrier.short_waits,
+            expedites=lambda: self._barrier.expedites,
             progress=progress,
+            reclaimed=lambda count, total: report("reclaim", count, total),
         )
         try:
             return self._carry(found, context)
@@ -362,7 +368,7 @@ class Session:
             unknown = [(bank, ip) for bank in banks for ip in bank.unknown_strays()]
             if not unknown:
                 return
-            table = FunctionTable.from_kernel(Tracefs.find().root)
+            table = self._symbols.table(Tracefs.find())
             waiting = {
                 (probe.bank, probe.target.module, probe.target.name): probe
                 for probe in self._probes
@@ -374,6 +380,23 @@ class Session:
                 probe = place and waiting.get((bank, place[0].module, place[0].name))
                 if probe:
                     bank.adopt(ip, probe.slot)
+
+
+class _Symbols:
+    """The function table, read again only when modules came or went."""
+
+    def __init__(self) -> None:
+        self._table: FunctionTable | None = None
+        self._modules: list[tuple[str, str]] = []
+
+    def table(self, tracefs: Tracefs) -> FunctionTable:
+        lines = Path("/proc/modules").read_text().splitlines()
+        # Name and address: a module that was loaded anew is another.
+        modules = [(fields[0], fields[5]) for fields in map(str.split, lines)]
+        if self._table is None or modules != self._modules:
+            self._table = FunctionTable.from_kernel(tracefs.root)
+            self._modules = modules
+        return self._table
 
 
 def require_rights() -> None:

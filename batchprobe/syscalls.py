@@ -17,6 +17,7 @@ __all__ = [
     "BPF_MAP_TYPE_HASH",
     "BPF_TRACE_KPROBE_MULTI",
     "KPROBE_MULTI_RETURN",
+    "RETURN_0",
     "kprobe_multi_link",
     "link_missed",
     "map_create",
@@ -43,6 +44,9 @@ _PROG_TYPE_KPROBE = 2
 BPF_TRACE_KPROBE_MULTI = 42
 KPROBE_MULTI_RETURN = 1
 _LOG_SIZE = 1 << 20
+
+# The shortest program: r0 = 0; exit.
+RETURN_0 = bytes.fromhex("b7000000000000009500000000000000")
 
 # include/uapi/linux/membarrier.h
 _MEMBARRIER_CMD_GLOBAL = 1

@@ -45,15 +45,19 @@ class Context:
     table: FunctionTable
     programs: Mapping[str, Program]
     placement: Placement
-    # Where an entry asks for an offset: no other probe of the same function may move there, since
-    # the kernel takes a place once an event, and a hit's instruction pointer names one probe.
-    taken: Collection[int]
     # The group that this process's trace events live in.
     group: str
     # While in this block, grace periods are expedited, if they may be.
     short_waits: Callable[[], AbstractContextManager[None]]
-    # Called with a number of probes that are done; raises to give up.
+    # Called with a number of probes that are attached; raises to give up.
     progress: Callable[[int], None]
+    # Where an entry asks for an offset: no other probe of the same function may move there, since
+    # the kernel takes a place once an event, and a hit's instruction pointer names one probe.
+    taken: Collection[int] = ()
+    # Whether waits are short, and so not worth any progress.
+    expedites: Callable[[], bool] = lambda: True
+    # Called during a slow reclaim with how many probes are removed, and of how many.
+    reclaimed: Callable[[int, int], None] = lambda _done, _total: None
 
     def code(self, probe: Probe) -> bytes | None:
         """The code of the probe's function, None if it cannot be read."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from batchprobe import syscalls
 from batchprobe.abi.base import Attached, Carrier, Context, Placement, Refusal
@@ -27,6 +27,9 @@ _event_numbers = itertools.count()
 # The first symbol of the kernel's text: found at once by a linear search too.
 _ANCHOR = "_text"
 _QUIET_TRIES = 3
+# What the kernel says to a second function of a name, since 6.6 and before.
+_NAMESAKES = frozenset({errno.EADDRNOTAVAIL, errno.EEXIST})
+_RAW_MARK = "slot=\\"
 
 
 def offsets(probe: Probe, context: Context) -> tuple[int, ...]:
@@ -105,7 +108,9 @@ class EventCarrier(Carrier):
         # kprobe_profile names events without their group.
         self._event = f"bp{os.getpid()}_{next(_event_numbers)}"
         self._fd = -1
-        self._defined = False
+        self._defined: dict[Probe, str] = {}
+        self._expedites = context.expedites
+        self._reclaimed = context.reclaimed
         self._shrunk = False
         self._unaccounted_before = 0
         self._missed: int | None = None
@@ -140,29 +145,38 @@ class EventCarrier(Carrier):
         first: KernelError | None = None
         for offset in offsets(probe, context):
             probe.offset = offset
-            try:
-                # Set before: a write interrupted half-way may have defined it.
-                self._defined = True
-                self._tracefs.command(f"{self._kind}:{self._name} {self._location(probe)}")
-            except KernelError as error:
-                first = first or error
-            else:
-                return None
+            for place in self._places(probe):
+                try:
+                    # Set before: a write interrupted half-way may have defined it.
+                    self._defined[probe] = place
+                    self._tracefs.command(f"{self._kind}:{self._name} {place}")
+                except KernelError as error:
+                    first = first or error
+                    del self._defined[probe]
+                    if error.errno not in _NAMESAKES:
+                        break
+                else:
+                    return None
         return first
 
-    def _location(self, probe: Probe) -> str:
-        """The probe's place as kprobe_events takes it, and takes it back for a delete.
+    def _places(self, probe: Probe) -> Iterator[str]:
+        """The probe's place as kprobe_events takes it, best first.
 
         `_text+N` reaches namesakes, costs the kernel no search, and unlike a raw address can be
         deleted alone: the kernel compares raw addresses as %p, which hides them (since 4.15).
         """
         target = probe.target
         function = target.function
-        if function is None or function.module:
-            # By name, so that the kernel arms it again whenever the module comes.
-            place = f"{target.module}:{target.name}"
-            return f"{place}+{probe.offset}" if probe.offset else place
-        return f"{_ANCHOR}+{function.address - self._base + probe.offset}"
+        if function is not None and not function.module:
+            yield f"{_ANCHOR}+{function.address - self._base + probe.offset}"
+            return
+        # By name, so that the kernel arms it again whenever the module comes.
+        name = f"{target.module}:{target.name}"
+        yield f"{name}+{probe.offset}" if probe.offset else name
+        if function is not None:
+            # One of several of that name. Raw addresses look alike to the kernel: the argument,
+            # which nobody reads, tells them apart.
+            yield f"{function.address + probe.offset:#x} {_RAW_MARK}{probe.slot}:u32"
 
     def _arm(self) -> None:
         """Open the one fd: all probes are armed, and run the program."""
@@ -178,13 +192,25 @@ class EventCarrier(Carrier):
             return Reclaimed(dirty=len(gone), left=(left,) if left else ())
         # What is deleted leaves kprobe_profile, so its misses can't be told any more.
         self._shrunk = True
-        lefts = []
-        for probe in gone:
+        dead = [probe for probe in self._defined if probe not in self.live]
+        return Reclaimed(clean=len(gone), left=tuple(self._delete(dead)))
+
+    def _delete(self, probes: Sequence[Probe]) -> list[Left]:
+        """Delete single probes of the event; those that stay are tried again next time."""
+        left = []
+        for done, probe in enumerate(probes, 1):
+            place = self._defined[probe]
+            if _RAW_MARK in place:
+                # It can only go with the whole event; its gate is closed.
+                continue
             try:
-                self._tracefs.command(f"-:{self._name} {self._location(probe)}")
+                self._tracefs.command(f"-:{self._name} {place}")
             except KernelError as error:
-                lefts.append(Left(str(error), error.errno))
-        return Reclaimed(clean=len(gone), left=tuple(lefts))
+                left.append(Left(str(error), error.errno))
+            else:
+                del self._defined[probe]
+            self._reclaimed(done, len(probes))
+        return left
 
     def _remove(self) -> Left | None:
         """Disarm all probes, then delete the event; what stays and why, or None."""
@@ -197,13 +223,16 @@ class EventCarrier(Carrier):
             self.bank.close()
         if not self._defined:
             return None
+        if not self._expedites():
+            # One write would hold the kernel for a grace period a probe, and show no progress.
+            self._delete(list(self._defined)[:-1])
         try:
             self._tracefs.command(f"-:{self._name}")
         except KernelError as error:
             # Nothing was defined after all, or somebody else removed it.
             if (self._tracefs.root / "events" / self._group / self._event).exists():
                 return Left(str(error), error.errno)
-        self._defined = False
+        self._defined.clear()
         return None
 
     def _unaccounted(self) -> int:

@@ -27,6 +27,7 @@ def attach(probes: Sequence[Probe], context: Context, attached: Attached) -> Non
 
     What is no plain function entry is refused, and so is all where the kernel lacks kprobe_multi.
     """
+    _require_links()
     for is_return in (False, True):
         wanted = []
         for probe in probes:
@@ -46,6 +47,23 @@ def attach(probes: Sequence[Probe], context: Context, attached: Attached) -> Non
             attached.refused += carrier.refused
             if carrier.live:
                 attached.carriers.append(carrier)
+
+
+def _require_links() -> None:
+    """Raise UnsupportedError where the kernel was built without kprobe_multi links.
+
+    It says so before it looks at the functions: none need to be named, or filtered, to ask.
+    """
+    program = syscalls.prog_load(
+        "nothing", syscalls.RETURN_0, attach_type=syscalls.BPF_TRACE_KPROBE_MULTI
+    )
+    try:
+        os.close(syscalls.kprobe_multi_link(program, [], []))
+    except KernelError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            raise UnsupportedError(f"{_LACKING} ({error})", remedy=_REMEDY) from None
+    finally:
+        os.close(program)
 
 
 def _unfit(probe: Probe, context: Context) -> str:

@@ -6,8 +6,10 @@ and falls back to a trace event of its own when the kernel refuses.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
+from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -97,11 +99,18 @@ class PerfCarrier(Carrier):
         self.refused.append(refusal)
 
     def _close(self, probes: Iterable[Probe]) -> None:
-        fds = [self._fds.pop(probe) for probe in probes]
-        with ThreadPoolExecutor(min(_CLOSERS, len(fds) or 1)) as closers:
+        fds = deque(self._fds.pop(probe) for probe in probes)
+
+        def close_next(_: int) -> None:
             # close(2) releases the descriptor whatever it says.
-            for _ in closers.map(os.close, fds):
-                pass
+            os.close(fds.popleft())
+
+        # At the interpreter's exit no thread can be started any more.
+        workers = min(_CLOSERS, len(fds) or 1)
+        with contextlib.suppress(RuntimeError), ThreadPoolExecutor(workers) as closers:
+            list(closers.map(close_next, range(len(fds))))
+        while fds:
+            close_next(0)
 
     def reclaim(self, gone: Sequence[Probe]) -> Reclaimed:
         self.live.difference_update(gone)
