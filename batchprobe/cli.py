@@ -160,7 +160,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Say what this machine can trace with, and what would mend each lack."""
-    from batchprobe.kernel.features import Status, examine  # noqa: PLC0415
+    from batchprobe.doctor import can_trace, examine  # noqa: PLC0415
 
     checks = examine()
     if as_json:
@@ -181,20 +181,18 @@ def doctor(
             typer.echo(f"{check.status.value:>7}  {check.name:<{width}}  {check.detail}")
             if check.remedy:
                 typer.echo(f"{'':>7}  {'':<{width}}  -> {check.remedy}")
-    lacks = any(c.name.startswith("abi") and c.status is Status.OK for c in checks)
-    raise typer.Exit(0 if lacks else 77)
+    raise typer.Exit(0 if can_trace(checks) else 77)
 
 
 @app.command()
 def cleanup() -> None:
     """Remove what dead batchprobe processes left: nothing of living ones or of other tools."""
+    from batchprobe.kernel.features import require_tracing  # noqa: PLC0415
     from batchprobe.kernel.tracefs import Tracefs  # noqa: PLC0415
     from batchprobe.leftovers import sweep  # noqa: PLC0415
-    from batchprobe.session import require_rights  # noqa: PLC0415
 
-    tracefs = Tracefs.find()
-    require_rights()
-    swept = sweep(tracefs, patience=2.0)
+    require_tracing()
+    swept = sweep(Tracefs.find(), patience=2.0)
     for name in swept.events:
         typer.echo(f"removed the trace event {name}")
     if swept.knob_restored:

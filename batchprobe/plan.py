@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from batchprobe import arch
+from batchprobe.kernel.features import require_tracing
 from batchprobe.kernel.resolve import resolve
 from batchprobe.kernel.symbols import FunctionTable
 from batchprobe.kernel.targets import Reason, Resolution, Skipped
@@ -19,6 +20,7 @@ def plan(specs: Sequence[ProbeSpec]) -> Resolution:
 
     The kernel has the last word on those: see `Session.attach`.
     """
+    require_tracing()
     table = FunctionTable.from_kernel(Tracefs.find().root)
     found = resolve(specs, table, syscall_prefixes=arch.current().syscall_prefixes)
     likely = []

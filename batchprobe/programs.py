@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,14 +57,17 @@ class Compiler:
         Compiler._ready = _read_cache(self._cache)
         if Compiler._ready is None:
             _require_bcc_and_headers()
-            self._child = subprocess.Popen(
-                **child.arguments("compile", *PROGRAMS),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                start_new_session=True,  # the terminal's Ctrl-C is ours to answer
-            )
+            with tempfile.TemporaryFile("w+") as source:
+                source.write(self._source)
+                source.seek(0)
+                self._child = subprocess.Popen(
+                    **child.arguments("compile", *PROGRAMS),
+                    stdin=source,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    start_new_session=True,  # the terminal's Ctrl-C is ours to answer
+                )
 
     def wait(self, timeout: float | None = None) -> dict[str, Program] | None:
         """The programs by name, or None if they are not ready within `timeout` seconds.
@@ -71,9 +75,8 @@ class Compiler:
         Raises UnsupportedError where bcc cannot compile, with what clang said.
         """
         if self._child is not None:
-            feed = None if self._child.stdin is None or self._child.stdin.closed else self._source
             try:
-                out, err = self._child.communicate(feed, timeout=timeout)
+                out, err = self._child.communicate(timeout=timeout)
             except subprocess.TimeoutExpired:
                 return None
             status = self._child.returncode
@@ -83,8 +86,8 @@ class Compiler:
                     f"bcc could not compile the programs (exit {status}):\n{err.strip()}",
                     remedy="do python3-bpfcc and the kernel headers match this kernel?",
                 )
-            _write_cache(self._cache, out)
             Compiler._ready = _parse(out)
+            _write_cache(self._cache, out)
         return Compiler._ready
 
     def close(self) -> None:

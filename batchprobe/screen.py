@@ -40,7 +40,7 @@ class Stages:
             self._draw(stage, done, total)
         elif time.monotonic() - self._told > _QUIET_SECONDS:
             self._told = time.monotonic()
-            tell(f"{_STAGES[stage]}: {done} of {total}")
+            tell(_STAGES[stage] + (f": {done} of {total}" if total > 1 else ""))
 
     def _draw(self, stage: str, done: int, total: int) -> None:
         if self._bar is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
-import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,6 +26,7 @@ from batchprobe.errors import (
 )
 from batchprobe.guardian import Guardian
 from batchprobe.interrupts import deferred_interrupt
+from batchprobe.kernel.features import require_tracing
 from batchprobe.kernel.resolve import resolve
 from batchprobe.kernel.symbols import FunctionTable
 from batchprobe.kernel.targets import Reason, Resolution, Skipped
@@ -177,8 +177,8 @@ class Session:
     def _attach(
         self, specs: Sequence[ProbeSpec], report: Progress, check: Callable[[], None]
     ) -> list[Probe]:
+        require_tracing()
         tracefs = Tracefs.find()
-        require_rights()
         if self._guardian is None:
             self._guardian = Guardian()
             sweep(tracefs)
@@ -397,19 +397,6 @@ class _Symbols:
             self._table = FunctionTable.from_kernel(tracefs.root)
             self._modules = modules
         return self._table
-
-
-def require_rights() -> None:
-    """Raise UnsupportedError where this user may not attach probes."""
-    if os.geteuid() != 0:
-        raise UnsupportedError("attaching kprobes needs root", remedy="run it with sudo")
-    lockdown = "/sys/kernel/security/lockdown"
-    with contextlib.suppress(FileNotFoundError), open(lockdown) as stream:  # noqa: PTH123
-        if "[confidentiality]" in stream.read():
-            raise UnsupportedError(
-                "the kernel is locked down (confidentiality): it refuses kprobes and BPF reads",
-                remedy="boot with lockdown=integrity or none, see kernel_lockdown(7)",
-            )
 
 
 def _read_counts(probes: Iterable[Probe]) -> dict[Probe, int]:

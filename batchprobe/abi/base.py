@@ -84,6 +84,14 @@ class Attached:
     carriers: list[Carrier] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
 
+    def take(self, carrier: Carrier, refused: Sequence[Refusal]) -> None:
+        """An ABI made a carrier; one that carries nothing goes at once."""
+        self.refused += refused
+        if carrier.live:
+            self.carriers.append(carrier)
+        else:
+            carrier.bank.close()
+
     def refuse(self, probes: Sequence[Probe], error: KernelError) -> None:
         """All of these were refused, for one reason."""
         self.refused += [Refusal(probe, error.errno, str(error)) for probe in probes]

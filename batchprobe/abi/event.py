@@ -91,9 +91,7 @@ def attach(probes: Sequence[Probe], context: Context, attached: Attached) -> Non
         except KernelError as error:
             attached.refuse(wanted, error)
             continue
-        attached.refused += carrier.refused
-        if carrier.live:
-            attached.carriers.append(carrier)
+        attached.take(carrier, carrier.refused)
 
 
 class EventCarrier(Carrier):

@@ -45,9 +45,7 @@ def attach(probes: Sequence[Probe], context: Context, attached: Attached) -> Non
         except KernelError as error:
             attached.refuse(wanted, error)
             continue
-        attached.refused += carrier.refused
-        if carrier.live:
-            attached.carriers.append(carrier)
+        attached.take(carrier, carrier.refused)
 
 
 def _raise_file_limit(more: int) -> None:

@@ -34,7 +34,7 @@ class KernelText:
                 if kind == _PT_LOAD:
                     self._segments.append((address, address + size, offset))
         except (OSError, struct.error) as error:
-            self.reason = f"{path}: {error}"
+            self.reason = str(error)
             self.close()
 
     def read(self, address: int, size: int) -> bytes | None:
