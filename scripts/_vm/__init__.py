@@ -1,0 +1,1 @@
+"""Run a command on a distribution's stock kernel in a virtual machine: the parts of scripts/vm."""

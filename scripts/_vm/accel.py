@@ -1,0 +1,91 @@
+"""How a guest's CPU is run: by KVM where a guest has been seen to work, else by emulation."""
+
+import contextlib
+import os
+import platform
+import subprocess
+import tempfile
+from enum import Enum
+from pathlib import Path
+from typing import Final
+
+from _vm import cache, cpio
+from _vm.arch import Arch
+from _vm.kernel import KernelFiles
+from _vm.run import progress
+
+_DEVICE: Final = Path("/dev/kvm")
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_PROBE_SECONDS: Final = 15.0
+_WORD: Final = b"this guest works"
+_INIT: Final = b"""#!/bin/busybox sh
+/bin/busybox mount -t devtmpfs dev /dev
+echo this guest works >/dev/console
+/bin/busybox poweroff -f
+"""
+
+
+class Accel(Enum):
+    """The two ways."""
+
+    KVM = "kvm"
+    TCG = "tcg"
+
+
+def choose(arch: Arch, kernel: KernelFiles) -> Accel:
+    """KVM if a tiny guest ran under it since this machine was started."""
+    if arch.name != platform.machine() or not os.access(_DEVICE, os.R_OK | os.W_OK):
+        return Accel.TCG
+    known = cache.cache_dir() / "kvm-works"
+    boot = _BOOT_ID.read_text().strip()
+    if answer := _known(known, boot):
+        return answer
+    with cache.locked("kvm-works"):
+        if answer := _known(known, boot):
+            return answer
+        progress(f"trying whether KVM runs a guest here ({_PROBE_SECONDS:.0f} s at most)")
+        accel = Accel.KVM if _probe(arch, kernel) else Accel.TCG
+        progress(f"using {'KVM' if accel is Accel.KVM else 'emulation'} until the next start")
+        known.write_text(f"{boot} {accel.value}\n")
+        return accel
+
+
+def _known(file: Path, boot: str) -> Accel | None:
+    with contextlib.suppress(OSError, ValueError):
+        seen, answer = file.read_text().split()
+        if seen == boot:
+            return Accel(answer)
+    return None
+
+
+def _probe(arch: Arch, kernel: KernelFiles) -> bool:
+    with tempfile.TemporaryDirectory(prefix="batchprobe-kvm-") as scratch:
+        initrd, console = Path(scratch, "initrd"), Path(scratch, "console")
+        overlay = cpio.archive([cpio.Entry("init", _INIT)])
+        initrd.write_bytes(kernel.initramfs.read_bytes() + overlay)
+        command = [
+            *("setpriv", "--pdeathsig", "KILL", arch.qemu),
+            *(*arch.machine, *arguments(arch, Accel.KVM), "-m", "512M"),
+            *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
+            *("-monitor", "none", "-serial", f"file:{console}"),
+            *("-kernel", str(kernel.image), "-initrd", str(initrd)),
+            *("-append", f"console={arch.console} panic=-1 quiet"),
+        ]
+        try:
+            subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=_PROBE_SECONDS,
+                check=False,
+            )
+        except (subprocess.TimeoutExpired, OSError):
+            return False
+        return console.exists() and _WORD in console.read_bytes()
+
+
+def arguments(arch: Arch, accel: Accel) -> list[str]:
+    """QEMU's accelerator and CPU."""
+    if accel is Accel.KVM:
+        return ["-accel", "kvm", "-cpu", "host"]
+    return ["-accel", "tcg,thread=multi", "-cpu", arch.cpu_tcg]

@@ -1,0 +1,26 @@
+"""The distribution kernels that a guest can run, by name."""
+
+from dataclasses import dataclass
+from typing import Final
+
+DEFAULT_KERNEL: Final = "debian-12"
+USERSPACE_SUITE: Final = "bookworm"
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """A release whose stock kernel can be booted."""
+
+    name: str
+    suite: str
+
+
+DISTRIBUTIONS: Final = {
+    d.name: d
+    for d in (
+        Distribution("debian-11", "bullseye"),
+        Distribution("debian-12", "bookworm"),
+        Distribution("debian-13", "trixie"),
+        Distribution("debian-sid", "sid"),
+    )
+}

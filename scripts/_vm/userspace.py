@@ -1,0 +1,173 @@
+"""The guests' user space: one disk image for all kernels."""
+
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+from typing import Final
+
+from _vm import cache
+from _vm.apt import KEYRING, source_line
+from _vm.arch import Arch
+from _vm.disk import make_ext4
+from _vm.errors import VmError
+from _vm.kernels import USERSPACE_SUITE
+from _vm.run import progress, tool
+
+SITE: Final = "/opt/site"
+
+PACKAGES: Final = (
+    "base-files",
+    "base-passwd",
+    "bash",
+    "bpftool",
+    "busybox-static",
+    "coreutils",
+    "dash",
+    "debianutils",
+    "diffutils",
+    "findutils",
+    "grep",
+    "gzip",
+    "hostname",
+    "iproute2",
+    "kmod",
+    "less",
+    "libpam-modules",
+    "libpam-runtime",
+    "login",
+    "mawk",
+    "mount",
+    "ncurses-base",
+    "passwd",
+    "procps",
+    "psmisc",
+    "python3",
+    "python3-bpfcc",
+    "sed",
+    "tar",
+    "util-linux",
+    "util-linux-extra",
+    "xz-utils",
+    "zstd",
+)
+
+# What maintainer scripts would have linked; extract mode runs none.
+_LINKS: Final = {
+    "usr/bin/sh": "dash",
+    "usr/bin/awk": "mawk",
+    "usr/bin/which": "which.debianutils",
+    "etc/mtab": "../proc/self/mounts",
+}
+
+_FILES: Final = {
+    "etc/hostname": "vm\n",
+    "etc/hosts": "127.0.0.1 localhost vm\n::1 localhost\n",
+    "etc/nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files\n",
+    "etc/resolv.conf": "",
+    # The guest has nothing to protect: root becomes anybody, and nobody becomes root.
+    "etc/pam.d/common-auth": "auth required pam_deny.so\n",
+    "etc/pam.d/common-account": "account required pam_permit.so\n",
+    "etc/pam.d/common-password": "password required pam_deny.so\n",
+    "etc/pam.d/common-session": "session required pam_permit.so\n",
+    "etc/pam.d/common-session-noninteractive": "session required pam_permit.so\n",
+}
+
+_UNUSED: Final = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info")
+
+
+def requirements(checkout: Path) -> list[str]:
+    """What the package and its tests import from PyPI."""
+    project = tomllib.loads((checkout / "pyproject.toml").read_text())["project"]
+    extras = project.get("optional-dependencies", {})
+    return [*project["dependencies"], *extras.get("test", [])]
+
+
+def obtain(checkout: Path, arch: Arch) -> Path:
+    """The image, built if need be."""
+    wanted = requirements(checkout)
+    facts = [arch.debian, *arch.pip_platforms, USERSPACE_SUITE, *sorted(wanted)]
+    key = cache.key_of([cache.source_of(__file__), *facts])
+
+    def build(product: Path) -> None:
+        progress(f"building the guests' user space from Debian {USERSPACE_SUITE} (a minute, once)")
+        tree = product.parent / "tree"
+        _extract(tree, arch)
+        _settle(tree)
+        _install_site(tree, product.parent / "pip", wanted, arch)
+        _compile(tree)
+        make_ext4(tree, product / "disk.img", spare_mib=3072)
+
+    return cache.obtain(f"userspace-{arch.debian}", key, build) / "disk.img"
+
+
+def _extract(tree: Path, arch: Arch) -> None:
+    hooks = "/usr/share/mmdebstrap/hooks/merged-usr"
+    tool(
+        [
+            *("mmdebstrap", "--quiet", "--mode=root", "--variant=extract", f"--hook-dir={hooks}"),
+            *(f"--keyring={KEYRING}", f"--architectures={arch.debian}"),
+            f"--include={','.join(PACKAGES)}",
+            *(USERSPACE_SUITE, str(tree), source_line(USERSPACE_SUITE)),
+        ],
+        env={"TMPDIR": str(tree.parent)},
+    )
+
+
+def _settle(tree: Path) -> None:
+    """Do what maintainer scripts would have done, as far as a guest needs it."""
+    for name in _UNUSED:
+        shutil.rmtree(tree / name, ignore_errors=True)
+    for name, target in _LINKS.items():
+        link = tree / name
+        if not link.is_symlink():
+            link.symlink_to(target)
+    for name in ("passwd", "group"):
+        shutil.copy(tree / f"usr/share/base-passwd/{name}.master", tree / "etc" / name)
+    users = (tree / "etc/passwd").read_text().splitlines()
+    shadow = tree / "etc/shadow"
+    shadow.write_text("".join(f"{u.split(':')[0]}:*:19000:0:99999:7:::\n" for u in users))
+    shadow.chmod(0o640)
+    for name, text in _FILES.items():
+        file = tree / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    for name in ("kernel", "usr/lib/modules", "usr/src", "boot", "root"):
+        (tree / name).mkdir(parents=True, exist_ok=True)
+    tool(["ldconfig", "-r", str(tree)])
+
+
+def _install_site(tree: Path, scratch: Path, wanted: list[str], arch: Arch) -> None:
+    tool(["/usr/bin/python3", "-m", "venv", str(scratch)])
+    platforms = [x for p in arch.pip_platforms for x in ("--platform", p)]
+    tool(
+        [
+            *(str(scratch / "bin/pip"), "install", "--quiet", "--no-compile"),
+            *("--target", str(tree / SITE.lstrip("/"))),
+            *("--only-binary=:all:", "--implementation=cp", *platforms),
+            *(f"--python-version={_python_version(tree)}", *wanted),
+        ]
+    )
+
+
+def _python_version(tree: Path) -> str:
+    return (tree / "usr/bin/python3").readlink().name.removeprefix("python")
+
+
+def _compile(tree: Path) -> None:
+    """Byte-compile ahead: emulated start-up is slow, and every boot would pay for it."""
+    version = _python_version(tree)
+    if version != f"{sys.version_info.major}.{sys.version_info.minor}":
+        raise VmError(
+            f"the guests' Python is {version}, this is {sys.version.split()[0]}:"
+            " byte-compiling their packages needs the same version"
+        )
+    folders = ["usr/lib/python3", f"usr/lib/python{version}", SITE.lstrip("/")]
+    tool(
+        [
+            *(sys.executable, "-m", "compileall", "-q", "-j", "0"),
+            *("--invalidation-mode", "unchecked-hash", "-s", str(tree), "-p", "/"),
+            *(str(tree / folder) for folder in folders),
+        ],
+        env={"PYTHONDONTWRITEBYTECODE": ""},
+    )

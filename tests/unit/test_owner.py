@@ -1,0 +1,127 @@
+"""Who owns what, and who is dead for certain; the shared knob on files of our own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchprobe.barrier import ExpeditedKnob
+from batchprobe.owner import Owner
+
+NUMBERS = st.integers(min_value=0, max_value=2**64)
+
+
+@given(NUMBERS, NUMBERS, NUMBERS)
+def test_a_group_names_its_owner(pid: int, start: int, namespace: int) -> None:
+    owner = Owner(pid, start, namespace)
+    assert Owner.from_group(owner.group) == owner
+
+
+@pytest.mark.parametrize(
+    "group",
+    ["kprobes", "batchprobe", "batchprobe_1_2", "batchprobe_1_2_3_4", "xbatchprobe_1_2_3",
+     "batchprobe_1_2_3x", "batchprobe_-1_2_3", "batchprobe_1_2_x", ""],
+)  # fmt: skip
+def test_groups_of_others(group: str) -> None:
+    assert Owner.from_group(group) is None
+
+
+@pytest.fixture
+def other() -> Iterator[tuple[Owner, subprocess.Popen[bytes]]]:
+    """Another living process."""
+    tell = "from batchprobe.owner import Owner; print(Owner.this_process().group, flush=True);"
+    with subprocess.Popen(
+        (sys.executable, "-c", f"{tell} input()"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        if process.stdout is None:
+            raise AssertionError("it is a pipe")
+        owner = Owner.from_group(process.stdout.readline().decode().strip())
+        assert owner is not None
+        yield owner, process
+        if process.returncode is None:
+            process.kill()
+
+
+def test_the_living_and_the_dead(other: tuple[Owner, subprocess.Popen[bytes]]) -> None:
+    owner, process = other
+    assert owner.pid == process.pid
+    assert not Owner.this_process().is_dead
+    assert not owner.is_dead
+    # Its number went to another process, which started later.
+    assert replace(owner, start=owner.start + 1).is_dead
+    # In another PID namespace the number means nothing to us.
+    assert not replace(owner, namespace=owner.namespace + 1, start=0).is_dead
+    process.kill()
+    # Until it is waited for it is a zombie: nothing it held is there any more.
+    zombie = Path(f"/proc/{owner.pid}/stat")
+    while zombie.read_text().rpartition(")")[2].split()[0] != "Z":
+        pass
+    assert owner.is_dead
+    process.wait()
+    assert owner.is_dead
+
+
+class Knob:
+    """An ExpeditedKnob on files of our own."""
+
+    def __init__(self, folder: Path, original: str) -> None:
+        self.file = folder / "knob"
+        self.file.write_text(f"{original}\n")
+        self.shared = ExpeditedKnob(folder / "state", self.file)
+
+    @property
+    def value(self) -> str:
+        return self.file.read_text().strip()
+
+
+@pytest.mark.parametrize("original", ["0", "1"])
+def test_the_first_sets_the_knob_and_the_last_restores_it(
+    tmp_path: Path, original: str, other: tuple[Owner, subprocess.Popen[bytes]]
+) -> None:
+    knob, me, (someone, _) = Knob(tmp_path, original), Owner.this_process(), other
+    for order in ([me, someone], [someone, me], [me, me]):
+        for owner in order:
+            knob.shared.take(owner)
+            assert knob.value == "1"
+        knob.shared.give_back(order[0])
+        assert knob.value == "1"
+        knob.shared.give_back(order[1])
+        assert knob.value == original
+    assert not knob.shared.restore_for_dead()
+
+
+def test_the_dead_hold_nothing(tmp_path: Path) -> None:
+    knob, me = Knob(tmp_path, "0"), Owner.this_process()
+    dead = replace(me, start=me.start + 1)
+    knob.shared.take(dead)
+    assert knob.shared.restore_for_dead()
+    assert knob.value == "0"
+
+    knob.shared.take(me)
+    knob.shared.take(dead)
+    assert knob.shared.restore_for_dead()
+    assert knob.value == "1"
+    knob.shared.give_back(me)
+    assert knob.value == "0"
+
+
+def test_a_value_set_by_somebody_meanwhile_stays(tmp_path: Path) -> None:
+    knob, me = Knob(tmp_path, "1"), Owner.this_process()
+    knob.shared.take(me)
+    knob.file.write_text("0")
+    knob.shared.give_back(me)
+    assert knob.value == "0"
+
+
+def test_giving_back_what_was_not_taken(tmp_path: Path) -> None:
+    knob = Knob(tmp_path, "0")
+    knob.shared.give_back(Owner.this_process())
+    assert knob.value == "0"
+    assert not knob.shared.restore_for_dead()

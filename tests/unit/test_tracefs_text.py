@@ -1,0 +1,83 @@
+"""The text of tracefs, and what files under another root answer."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from batchprobe import KernelError
+from batchprobe.kernel.tracefs import (
+    Definition,
+    ProfileLine,
+    Tracefs,
+    parse_events,
+    parse_profile,
+)
+
+EVENTS = """\
+p:kprobes/p_vfs_read_0 vfs_read
+r32:batchprobe_7_8_9/bp7_0 _text+3311648
+p:batchprobe_7_8_9/bp7_1 zram:disksize_show+5 id=\\17:u32
+p:batchprobe_7_8_9/bp7_1 0x00000000deadbeef
+"""
+PROFILE = """\
+  bp7_0                                                             100               0
+  bp7_0                                                               3               2
+  a_very_long_name_of_an_event_that_fills_its_column_and_more_than_it 18446744073709551615 7
+"""
+
+
+def test_events() -> None:
+    assert parse_events(EVENTS) == [
+        Definition(False, "kprobes", "p_vfs_read_0", "vfs_read"),
+        Definition(True, "batchprobe_7_8_9", "bp7_0", "_text+3311648"),
+        Definition(False, "batchprobe_7_8_9", "bp7_1", "zram:disksize_show+5"),
+        Definition(False, "batchprobe_7_8_9", "bp7_1", "0x00000000deadbeef"),
+    ]
+    assert parse_events("") == []
+
+
+def test_profile() -> None:
+    assert parse_profile(PROFILE) == [
+        ProfileLine("bp7_0", 100, 0),
+        ProfileLine("bp7_0", 3, 2),
+        ProfileLine(
+            "a_very_long_name_of_an_event_that_fills_its_column_and_more_than_it", 2**64 - 1, 7
+        ),
+    ]
+    assert parse_profile("") == []
+
+
+@pytest.fixture
+def tracefs(tmp_path: Path) -> Tracefs:
+    (tmp_path / "kprobe_events").write_text(EVENTS)
+    (tmp_path / "kprobe_profile").write_text(PROFILE)
+    (tmp_path / "events" / "group" / "event").mkdir(parents=True)
+    (tmp_path / "events" / "group" / "event" / "id").write_text("1234\n")
+    return Tracefs(tmp_path)
+
+
+def test_a_command_is_appended(tracefs: Tracefs) -> None:
+    """Truncating the real file would delete everybody's events."""
+    tracefs.command("p:group/event vfs_read")
+    tracefs.command("-:group/event")
+    text = (tracefs.root / "kprobe_events").read_text()
+    assert text == EVENTS + "p:group/event vfs_read\n-:group/event\n"
+
+
+def test_files_are_read(tracefs: Tracefs) -> None:
+    assert tracefs.definitions() == parse_events(EVENTS)
+    assert tracefs.profile() == parse_profile(PROFILE)
+    assert tracefs.event_id("group", "event") == 1234
+
+
+def test_errors_keep_errno_and_say_what_was_asked(tracefs: Tracefs) -> None:
+    with pytest.raises(KernelError, match="events/group/other/id") as error:
+        tracefs.event_id("group", "other")
+    assert error.value.errno == errno.ENOENT
+    (tracefs.root / "kprobe_events").unlink()
+    with pytest.raises(KernelError, match=r"-:x/y.*ENOENT") as error:
+        tracefs.command("-:x/y")
+    assert error.value.errno == errno.ENOENT
