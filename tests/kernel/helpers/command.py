@@ -1,0 +1,154 @@
+"""The command as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from helpers.machine import HANG_SECONDS, children, eventually, our_events
+
+__all__ = ["COMMAND", "Finished", "Running", "run"]
+
+COMMAND = (sys.executable, "-m", "batchprobe")
+
+
+class Finished:
+    """What a run of the command came to."""
+
+    def __init__(self, status: int, stdout: str, stderr: str) -> None:
+        self.status = status
+        self.stdout = stdout
+        self.stderr = stderr
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """The objects of --json, one a line; a line that is none is an error."""
+        return [json.loads(line) for line in self.stdout.splitlines()]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The last line of --json."""
+        last = self.records[-1]
+        assert last["type"] == "summary", f"the last line is no summary: {last}"
+        return last
+
+    def __repr__(self) -> str:
+        return f"exit {self.status}\n-- stdout\n{self.stdout}\n-- stderr\n{self.stderr}"
+
+
+def run(
+    *arguments: str | Path,
+    stdin: str | bytes = "",
+    before: tuple[str, ...] = (),
+    env: Mapping[str, str] | None = None,
+) -> Finished:
+    """Run it to its end; `before` is a command that runs it."""
+    done = subprocess.run(
+        (*before, *COMMAND, *map(str, arguments)),
+        input=stdin.encode() if isinstance(stdin, str) else stdin,
+        capture_output=True,
+        timeout=HANG_SECONDS,
+        env=env,
+        check=False,
+    )
+    return Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+class Running:
+    """The command while it runs; it is killed with the block if it is still there."""
+
+    def __init__(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> None:
+        self.process = subprocess.Popen(
+            (*COMMAND, *map(str, arguments)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=env,
+        )
+        self._told: dict[str, list[str]] = {"stdout": [], "stderr": []}
+        self._readers = [
+            threading.Thread(target=self._read, args=(name,), daemon=True) for name in self._told
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, name: str) -> None:
+        stream = getattr(self.process, name)
+        with stream:
+            for line in stream:
+                self._told[name].append(line)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self.process.poll() is None
+
+    def until(self, seen: Callable[[], object], what: str) -> None:
+        """Wait until `seen` is true; fail if the command ends before."""
+        eventually(lambda: seen() or not self.is_running, what)
+        assert seen(), f"ended before {what}: {self.finish()!r}"
+
+    def lines(self, kind: str) -> list[str]:
+        """The lines of --json so far with this `type`."""
+        return [line for line in self._told["stdout"] if f'"type":"{kind}"' in line]
+
+    def until_line(self, kind: str) -> None:
+        """Wait for a line of --json with this `type`."""
+        self.until(lambda: self.lines(kind), f"a line of type {kind}")
+
+    def until_told(self, words: str) -> None:
+        """Wait for these words on stderr."""
+        self.until(lambda: words in "".join(self._told["stderr"]), f"{words!r} on stderr")
+
+    def until_signals_are_caught(self) -> None:
+        """Wait until the process has handlers of its own for all three."""
+        wanted = sum(1 << (n - 1) for n in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM))
+
+        def caught() -> bool:
+            for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+                if line.startswith("SigCgt:"):
+                    return int(line.split()[1], 16) & wanted == wanted
+            return False
+
+        self.until(caught, "the signal handlers")
+
+    def until_child(self, module: str) -> int:
+        """Wait for the child process that runs this module of the package; its number."""
+
+        def found() -> list[int]:
+            return [pid for pid, command in children(self.pid).items() if module in command]
+
+        self.until(found, f"a child {module}")
+        return found()[0]
+
+    def until_defined(self, probes: int) -> None:
+        """Wait until so many probes of its trace event are defined."""
+        self.until(lambda: len(our_events(self.pid)) >= probes, f"{probes} probes")
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def finish(self) -> Finished:
+        """Wait for its end."""
+        status = self.process.wait(HANG_SECONDS)
+        for reader in self._readers:
+            reader.join(HANG_SECONDS)
+        return Finished(status, "".join(self._told["stdout"]), "".join(self._told["stderr"]))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.is_running:
+            self.process.kill()
+        self.finish()

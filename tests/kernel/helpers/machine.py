@@ -1,0 +1,98 @@
+"""What the machine offers and holds, asked without batchprobe."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = [
+    "ABIS",
+    "HANG_SECONDS",
+    "KNOB",
+    "RELEASE",
+    "TRACEFS",
+    "Held",
+    "children",
+    "eventually",
+    "held",
+    "our_events",
+    "why_not",
+]
+
+TRACEFS = Path("/sys/kernel/tracing")
+KNOB = Path("/sys/kernel/rcu_expedited")
+# No test measures time; nothing may take this long, even under emulation on a busy machine.
+HANG_SECONDS = 120.0
+
+RELEASE = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
+# What the stock kernels have: Debian's 6.1 lacks CONFIG_FPROBE, 6.12 and later have it. A kernel
+# that should have an ABI and lacks it fails its tests.
+ABIS = ("multi", "event", "perf") if RELEASE >= (6, 12) else ("event", "perf")
+
+
+def why_not() -> str:
+    """Why no kprobe can be tested here, empty if they can."""
+    if os.geteuid() != 0:
+        return "attaching kprobes needs root"
+    if not (TRACEFS / "kprobe_events").exists():
+        return f"no {TRACEFS}/kprobe_events: a kernel with kprobes and a mounted tracefs is needed"
+    return ""
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a run of batchprobe could leave behind."""
+
+    events: tuple[str, ...]
+    programs: frozenset[int]
+    links: frozenset[int]
+    expedited: str
+
+
+def held() -> Held:
+    """What the kernel holds now."""
+    return Held(
+        events=tuple(our_events()),
+        programs=_bpf_ids("prog"),
+        links=_bpf_ids("link"),
+        expedited=KNOB.read_text().strip(),
+    )
+
+
+def our_events(pid: int | str = "") -> list[str]:
+    """The lines of kprobe_events that are batchprobe's, of one process if it is named."""
+    lines = (TRACEFS / "kprobe_events").read_text().splitlines()
+    return [line for line in lines if f":batchprobe_{pid}" in line]
+
+
+def _bpf_ids(kind: str) -> frozenset[int]:
+    shown = subprocess.run(("bpftool", "-j", kind, "show"), capture_output=True, check=True)
+    return frozenset(entry["id"] for entry in json.loads(shown.stdout or b"[]"))
+
+
+def children(pid: int | None = None) -> dict[int, str]:
+    """The living children of a process (this one), each with its command line."""
+    found = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[1]) == (pid or os.getpid()):
+                command = (stat.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                found[int(stat.parent.name)] = command
+        except OSError:
+            continue  # gone meanwhile
+    return found
+
+
+def eventually(what: Callable[[], object], why: str, seconds: float = HANG_SECONDS) -> None:
+    """Wait until `what` is true; fail with `why` if it does not become so."""
+    deadline = time.monotonic() + seconds
+    while not what():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds:.0f} s: {why}")
+        time.sleep(0.01)

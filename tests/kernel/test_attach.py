@@ -1,0 +1,230 @@
+"""`batchprobe attach` from the list to the summary."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.command import COMMAND, Running, run
+from helpers.machine import ABIS, HANG_SECONDS, held
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "examples" / "funcs.txt"
+
+SUMMARY_KEYS = {
+    "type", "schema", "kernel", "arch", "abi", "placement", "requested", "attached", "skipped",
+    "hits", "missed", "attach_seconds", "commit",
+}  # fmt: skip
+COMMIT_KEYS = {
+    "probes", "clean", "dirty", "barriers", "top_seconds", "barrier_seconds", "reclaim_seconds",
+    "left",
+}  # fmt: skip
+
+
+def check_summary(summary: dict[str, Any]) -> None:
+    assert summary.keys() >= SUMMARY_KEYS
+    assert summary["commit"].keys() >= COMMIT_KEYS
+    assert (summary["schema"], summary["kernel"]) == (1, os.uname().release)
+    assert summary["arch"] == os.uname().machine
+    assert summary["attached"] == len(summary["hits"]) == summary["commit"]["probes"]
+    assert summary["requested"] == summary["attached"] + len(summary["skipped"])
+    assert sum(summary["hits"].values()) > 0
+    assert (summary["commit"]["barriers"], summary["commit"]["left"]) == (1, 0)
+    assert summary["commit"]["clean"] + summary["commit"]["dirty"] == summary["attached"]
+    assert summary["missed"] is None or summary["missed"] >= 0
+    for key in ("top_seconds", "barrier_seconds", "reclaim_seconds"):
+        assert summary["commit"][key] >= 0
+
+
+def test_the_example() -> None:
+    before = held().expedited
+    done = run("attach", EXAMPLE, "-d", "2", "--json")
+    assert done.status == 0, done
+    check_summary(done.summary)
+    assert done.summary["attached"] > 50
+    assert done.summary["abi"].split("+")[0] == sorted(ABIS[:1])[0]
+    now = held()
+    assert (now.events, now.expedited) == ((), before)
+
+
+@pytest.mark.parametrize("abi", ABIS)
+def test_lists_from_files_and_standard_input(abi: str, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_text("vfs_read # reading\n\nvfs_write\n")
+    second.write_text("!vfs_write\nvfs_open%return\n")
+    done = run("attach", first, "-", second, "-d", "1", "--json", "--abi", abi, stdin="vfs_getattr")
+    assert done.status == 0, done
+    # On purpose left out is told, and no probe.
+    assert set(done.summary["hits"]) == {"vfs_read", "vfs_getattr", "vfs_open%return"}
+    assert [skip["entry"] for skip in done.summary["skipped"]] == ["vfs_write"]
+    assert done.summary["abi"] == abi
+    # Python and the shell read files all the time, if not always within one second.
+    if sum(done.summary["hits"].values()):
+        check_summary(done.summary)
+
+
+def test_every_kind_of_bad_entry_is_named_with_its_reason(tmp_path: Path) -> None:
+    blacklisted = _forbidden()
+    bad = [
+        ("getppid_nonsense", "unknown function"),
+        ("vfs_raed", "there is vfs_read"),
+        (blacklisted, "blacklisted by the kernel"),
+        ("jiffies", "not a function"),
+        ("vfs_read+0x100000", "bad offset"),
+        (f"vfs_write+{_inside_instruction()}", "not an instruction boundary"),
+        ("no_such_module:*", "module not loaded"),
+        ("zz_nothing_*", "no match"),
+        ("/^zz_nothing/", "no match"),
+        ("vfs_fsync", "excluded"),
+        ("0x1000", "unknown function"),
+        ("syscall:no_such_call", "unknown function"),
+    ]
+    lines = ["vfs_read", "!vfs_fsync", *(entry for entry, _ in bad)]
+    file = tmp_path / "bad list"
+    file.write_text("\n".join(lines))
+    done = run("attach", file, "-d", "0", "--json", "--strict", "--abi", "event")
+    assert done.status == 4, done
+    assert set(done.summary["hits"]) == {"vfs_read"}
+    skipped = done.summary["skipped"]
+    told = {skip["entry"]: skip for skip in skipped}
+    for number, (entry, reason) in enumerate(bad, 3):
+        assert reason in told[entry]["reason"], told[entry]
+        assert (told[entry]["file"], told[entry]["line"]) == (str(file), number)
+        assert f"{file}:{number}: {entry}: {told[entry]['reason']}" in done.stderr
+    assert len(skipped) == len(bad)
+
+
+def _forbidden() -> str:
+    """A function of the kernel's blacklist."""
+    for line in Path("/sys/kernel/debug/kprobes/blacklist").read_text().splitlines():
+        name = line.split("\t")[1]
+        if name in {"do_int3", "exc_int3", "notify_die"}:
+            return name
+    raise AssertionError("none of the expected functions is blacklisted")
+
+
+def _inside_instruction() -> int:
+    """One byte into the call or nop that every traceable function begins with."""
+    return 1
+
+
+def test_usage_errors_attach_nothing(tmp_path: Path) -> None:
+    good, malformed, empty = tmp_path / "good", tmp_path / "malformed", tmp_path / "empty"
+    good.write_text("vfs_read\n")
+    malformed.write_text("vfs_read\nvfs write\n")
+    empty.write_text("# nothing\n\n")
+    cases: dict[tuple[str | Path, ...], str] = {
+        (malformed,): f"{malformed}:2:4: ",
+        (tmp_path / "absent",): "absent: No such file",
+        (tmp_path,): "Is a directory",
+        (empty,): "no function in it",
+        (good, "-o", tmp_path / "no" / "where"): "cannot write",
+        (good, "-c", "no-such-command --at all"): "no such command",
+        (good, "-c", "'"): "-c",
+        (good, "--abi", "best"): "--abi",
+    }
+    started = [(Running("attach", *arguments), words) for arguments, words in cases.items()]
+    for running, words in started:
+        with running:
+            done = running.finish()
+        assert done.status == 2, done
+        assert words in done.stderr, done
+        assert not done.stdout
+        assert "Traceback" not in done.stderr
+
+
+def test_nothing_to_attach() -> None:
+    done = run("attach", "-", "--json", stdin="no_such_function\n")
+    assert done.status == 3, done
+    assert done.summary["attached"] == 0
+    assert "no_such_function" in done.stderr
+
+
+# 1,000 calls that nothing else makes, in slices, so that intervals have something to tell apart.
+CALLER = """
+import os, time
+for _ in range(10):
+    for _ in range(100):
+        os.getsid(0)
+    time.sleep(0.1)
+"""
+
+
+def caller(tmp_path: Path, end: str = "") -> str:
+    script = tmp_path / "caller.py"
+    script.write_text(CALLER + end)
+    return f"{sys.executable} -I -S {script}"
+
+
+def test_command_is_traced_from_its_first_call_to_its_last(tmp_path: Path) -> None:
+    ends = {"raise SystemExit(9)": 9, "os.kill(os.getpid(), 15)": 128 + signal.SIGTERM}
+    for end, status in ends.items():
+        command = caller(tmp_path, end)
+        done = run("attach", "-", "-c", command, "-i", "0.2", "--json", stdin="syscall:getsid")
+        assert done.status == status, done
+        assert done.summary["hits"] == {"syscall:getsid": 1000}
+        *counts, final, _ = done.records
+        assert final["type"] == "final"
+        assert final["hits"] == done.summary["hits"]
+        assert len(counts) > 1
+        assert {record["type"] for record in counts} == {"counts"}
+        seconds = [record["seconds"] for record in counts]
+        assert seconds == sorted(seconds)
+        # Differences: they come to the total, but for what the last interval did not end on.
+        parts = [record["hits"]["syscall:getsid"] for record in counts]
+        assert all(part < 1000 for part in parts)
+        assert 0 < sum(parts) <= 1000
+
+
+def test_text_shows_the_most_hit(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    calls = "syscall:getsid\nsyscall:getppid\nsyscall:sched_getparam\nsyscall:getpgid"
+    end = "os.getppid(), os.getppid(), os.getpgid(0)"
+    done = run("attach", "-", "-c", caller(tmp_path, end), "--top", "2", "-o", out, stdin=calls)
+    assert (done.status, done.stdout) == (0, ""), done
+    assert [line.split() for line in out.read_text().splitlines()][:4] == [
+        ["HITS", "FUNCTION"],
+        ["1000", "syscall:getsid"],
+        ["2", "syscall:getppid"],
+        ["…", "1", "more"],
+    ]
+    assert "4 probes" in done.stderr
+    assert "1003 hits, 1 functions never called" in done.stderr
+    assert "barriers: 1" in done.stderr
+
+
+def test_reader_that_goes_away() -> None:
+    """What cannot be written costs the data, not the clean-up."""
+    process = subprocess.Popen(
+        (*COMMAND, "attach", "-", "-i", "0.1", "--json"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    if process.stdin is None or process.stdout is None or process.stderr is None:
+        raise AssertionError("all three are pipes")
+    process.stdin.write("vfs_read\nvfs_write\n")
+    process.stdin.close()
+    assert json.loads(process.stdout.readline())["type"] == "counts"
+    process.stdout.close()
+    told = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(HANG_SECONDS) == 1
+    assert "Broken pipe" in told
+    assert "Traceback" not in told
+    assert not held().events
+
+
+def test_full_disk() -> None:
+    done = run("attach", "-", "-d", "0.2", "--json", "-o", "/dev/full", stdin="vfs_read")
+    assert done.status == 1, done
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not held().events

@@ -1,0 +1,197 @@
+"""Known calls are counted exactly, whatever carries the probes."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers.machine import ABIS
+from helpers.workers import CALLS, Worker
+
+from batchprobe import Probe, Session, arch
+from batchprobe.kernel.text import KernelText
+
+PLACEMENTS = [
+    *((abi, placement) for abi in ABIS for placement in ("entry", "after") if abi != "multi"),
+    *((abi, "auto") for abi in ("auto", *ABIS)),
+]
+
+
+def counts(probes: list[Probe]) -> dict[str, int]:
+    return {probe.label: probe.count for probe in probes}
+
+
+@pytest.mark.parametrize(("abi", "placement"), PLACEMENTS)
+def test_calls_from_all_cpus_are_counted_exactly(
+    abi: str, placement: str, workers: list[Worker]
+) -> None:
+    kinds = [f"syscall:{call}{kind}" for call in CALLS for kind in ("", "%return")]
+    with Session(abi=abi, placement=placement) as session:
+        probes = session.attach(kinds)
+        assert not session.skipped
+        assert {probe.label for probe in probes} == set(kinds)
+        assert abi in ("auto", *(probe.abi for probe in probes))
+        entries = {probe.placement for probe in probes if not probe.target.is_return}
+        if placement != "auto":
+            assert entries == {placement}
+
+        for _ in range(10_000):
+            os.getppid()
+        alone = counts(probes)
+        for worker in workers:
+            worker.begin(CALLS, rounds=1_000)
+        for worker in workers:
+            assert worker.finish() == 1_000
+        together = {probe.label: count for probe, count in session.counts().items()}
+        report = session.detach_all()
+
+    calls = {"syscall:getppid": 10_000, "syscall:getppid%return": 10_000}
+    assert alone == {kind: calls.get(kind, 0) for kind in kinds}
+    assert together == {kind: calls.get(kind, 0) + 2_000 for kind in kinds}
+    assert counts(probes) == together
+    assert session.missed() in ((None,) if abi == "perf" else (0, None))
+    assert (report.probes, report.barriers, report.left) == (len(kinds), 1, ())
+
+
+@pytest.mark.parametrize("abi", ABIS)
+def test_threads_are_counted_exactly(abi: str) -> None:
+    with Session(abi=abi) as session:
+        (probe,) = session.attach(["syscall:getsid"])
+        threads = [
+            threading.Thread(target=lambda: [os.getsid(0) for _ in range(500)]) for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert probe.count == 2_000
+
+
+@pytest.mark.parametrize("abi", ABIS)
+def test_namesakes_addresses_and_offsets(abi: str) -> None:
+    """`type_show` is many functions; reading a network device's type runs exactly one of them."""
+    getsid = address_of("__x64_sys_getsid")
+    entries = ["type_show", f"{getsid:#x}"]
+    if abi != "multi":
+        entries.append(f"__x64_sys_getpgid+{boundary('__x64_sys_getpgid')}")
+    kind = os.open("/sys/class/net/lo/type", os.O_RDONLY)
+    with Session(abi=abi) as session:
+        probes = session.attach(entries)
+        namesakes = [probe for probe in probes if probe.target.name == "type_show"]
+        assert len(namesakes) > 1
+        for _ in range(300):
+            os.pread(kind, 64, 0)
+        for _ in range(200):
+            os.getsid(0)
+        for _ in range(100):
+            os.getpgid(0)
+        session.detach_all()
+    os.close(kind)
+    assert sorted(probe.count for probe in namesakes)[-2:] == [0, 300]
+    others = [(probe.target.name, probe.count) for probe in probes if probe not in namesakes]
+    assert others[0] == ("__x64_sys_getsid", 200)
+    assert others[1:] == ([] if abi == "multi" else [("__x64_sys_getpgid", 100)])
+
+
+def test_one_place_asked_for_in_two_ways(workers: list[Worker]) -> None:
+    """`NAME` may come to stand where `NAME+OFFSET` says: both count."""
+    call = "__x64_sys_getpgid"
+    for abi in ("event", "perf"):
+        with Session(abi=abi) as session:
+            probes = session.attach([call, f"{call}+{boundary(call)}", f"{call}%return"])
+            assert len(probes) == 3, session.skipped
+            workers[0].call(["getpgid"], rounds=100)
+            session.detach_all()
+        assert [probe.count for probe in probes] == [100, 100, 100], abi
+
+
+def address_of(name: str) -> int:
+    for line in Path("/proc/kallsyms").read_text().splitlines():
+        if line.split()[2] == name:
+            return int(line.split()[0], 16)
+    raise AssertionError(f"no {name} here")
+
+
+def boundary(name: str) -> int:
+    """The offset behind a function's entry patch site, an instruction boundary."""
+    text = KernelText()
+    code = text.read(address_of(name), 16)
+    text.close()
+    assert code, text.reason
+    offset = arch.current().after_patch_site(code)
+    assert offset, f"{name} has no patch site"
+    return offset
+
+
+# What one round of `file_work` calls, beneath the system calls; nothing else does meanwhile.
+FILE_WORK = {
+    "vfs_mkdir": 1,
+    "vfs_rmdir": 1,
+    "vfs_symlink": 1,
+    "vfs_link": 2,
+    "vfs_rename": 1,
+    "vfs_mknod": 1,
+    "vfs_fallocate": 3,
+    "shmem_mkdir": 1,
+    "shmem_symlink": 1,
+    "shmem_link": 2,
+    "shmem_rmdir": 1,
+    "shmem_fallocate": 3,
+    "eventfd_write": 5,
+    "eventfd_read": 1,
+    "syscall:eventfd2": 1,
+    "syscall:mkdir": 1,
+    "syscall:rename": 1,
+    "syscall:fallocate": 3,
+}
+
+
+def file_work(folder: Path) -> None:
+    """Each call's number is in FILE_WORK."""
+    (folder / "directory").mkdir()
+    (folder / "symbolic").symlink_to("nowhere")
+    file = folder / "file"
+    fd = os.open(file, os.O_CREAT | os.O_RDWR)
+    for size in (1, 5_000, 10_000):
+        os.posix_fallocate(fd, 0, size)
+    os.close(fd)
+    for name in ("hard", "harder"):
+        (folder / name).hardlink_to(file)
+    (folder / "hard").rename(folder / "harder still")
+    os.mkfifo(folder / "fifo")
+    counter = os.eventfd(0)
+    for _ in range(5):
+        os.eventfd_write(counter, 1)
+    os.eventfd_read(counter)
+    os.close(counter)
+    for entry in list(folder.iterdir()):
+        if entry.name == "directory":
+            entry.rmdir()
+        else:
+            entry.unlink()
+
+
+@pytest.fixture
+def memory_folder() -> Iterator[Path]:
+    folder = Path("/dev/shm") / f"batchprobe-{os.getpid()}"  # noqa: S108 - a tmpfs is wanted
+    folder.mkdir()
+    yield folder
+    folder.rmdir()
+
+
+def test_all_abis_count_the_same(memory_folder: Path) -> None:
+    rounds = 20
+    seen: dict[str, dict[str, int]] = {}
+    for abi in ABIS:
+        with Session(abi=abi) as session:
+            probes = session.attach(FILE_WORK)
+            for _ in range(rounds):
+                file_work(memory_folder)
+            session.detach_all()
+        seen[abi] = counts(probes)
+    expected = {name: FILE_WORK[name] * rounds for name in seen["event"]}
+    assert len(expected) >= len(FILE_WORK) - 3, "too few of these functions are on this kernel"
+    assert seen == dict.fromkeys(ABIS, expected)

@@ -1,0 +1,97 @@
+"""What the machine or the user lacks is said in one line, with what would mend it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers.command import Finished, run
+from helpers.machine import ABIS
+from helpers.traced import traced
+
+from batchprobe import Session, UnsupportedError, barrier, syscalls
+
+LIST = "vfs_read\n"
+
+
+def check_cannot(done: Finished, *words: str) -> None:
+    assert done.status == 77, done
+    assert not done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("batchprobe: error: ")
+    for word in words:
+        assert word in line
+
+
+def test_not_root() -> None:
+    nobody = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
+    check_cannot(run("attach", "-", "-d", "1", stdin=LIST, before=nobody), "root")
+
+
+def in_namespace(*commands: str) -> tuple[str, ...]:
+    """What runs a command after these, seen by it alone."""
+    return ("unshare", "-m", "sh", "-c", f'{" && ".join(commands)} && exec "$@"', "sh")
+
+
+def test_tracefs_not_mounted() -> None:
+    hide = in_namespace(
+        "umount /sys/kernel/tracing", "{ umount /sys/kernel/debug/tracing || :; } 2>/dev/null",
+        "umount /sys/kernel/debug",
+    )  # fmt: skip
+    remedy = "mount -t tracefs nodev /sys/kernel/tracing"
+    check_cannot(run("attach", "-", "-d", "1", stdin=LIST, before=hide), remedy)
+
+
+def without_cache(folder: Path) -> dict[str, str]:
+    return {**os.environ, "XDG_CACHE_HOME": str(folder)}
+
+
+def test_no_headers(tmp_path: Path) -> None:
+    release = os.uname().release
+    build = Path(f"/lib/modules/{release}/build").resolve()
+    hide = in_namespace(f"mount -t tmpfs none {build}")
+    done = run("attach", "-", "-d", "1", stdin=LIST, before=hide, env=without_cache(tmp_path))
+    check_cannot(done, f"linux-headers-{release}")
+
+
+def test_no_bcc(tmp_path: Path) -> None:
+    found = subprocess.run(
+        (sys.executable, "-c", "import bcc; print(*bcc.__path__)"),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    # A directory without a file in it would still be a package to Python: hide all beside it too.
+    packages = Path(found.stdout.strip()).parent
+    hide = in_namespace(f"mount -t tmpfs none {packages}")
+    env = {**without_cache(tmp_path), "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    done = run("attach", "-", "-d", "1", stdin=LIST, before=hide, env=env)
+    check_cannot(done, "python3-bpfcc")
+
+
+@pytest.mark.skipif("multi" in ABIS, reason="this kernel has kprobe_multi links")
+def test_multi_where_the_kernel_lacks_it() -> None:
+    check_cannot(run("attach", "-", "--abi", "multi", stdin=LIST), "CONFIG_FPROBE", "5.18")
+    # The library says it before any probe is on, and can go on with another.
+    with Session(abi="multi") as session:
+        with pytest.raises(UnsupportedError, match="kprobe_multi"):
+            session.attach(["vfs_read", "vfs_write%return"])
+        assert session.probes == []
+
+
+def test_waiting_through_a_map_waits_for_rcu() -> None:
+    waits = ("synchronize_rcu", "synchronize_rcu_expedited")
+    with traced(*waits) as calls:
+        before = calls().total()
+        barrier.wait_through_map()
+        assert calls().total() > before
+
+
+def test_membarrier_waits_for_rcu() -> None:
+    with traced("synchronize_rcu", "synchronize_rcu_expedited") as calls:
+        before = calls().total()
+        syscalls.membarrier_global()
+        assert calls().total() > before

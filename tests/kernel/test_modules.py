@@ -1,0 +1,121 @@
+"""Functions of modules: loaded, not loaded yet, unloaded while probed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers.machine import ABIS
+
+from batchprobe import Reason, Session
+
+MODULE = "zram"
+SIZE = Path("/sys/block/zram0/disksize")
+STATE = Path("/sys/block/zram0/initstate")
+
+
+def load() -> None:
+    subprocess.run(("modprobe", MODULE), check=True)
+
+
+def unload() -> subprocess.CompletedProcess[str]:
+    return subprocess.run(("rmmod", MODULE), capture_output=True, text=True, check=False)
+
+
+def is_loaded() -> bool:
+    return Path(f"/sys/module/{MODULE}").exists()
+
+
+@pytest.fixture(autouse=True)
+def _unloaded(leaves_nothing: None) -> Iterator[None]:
+    assert not is_loaded()
+    yield
+    if is_loaded():
+        unload()
+
+
+def read(file: Path, times: int) -> None:
+    """Each read calls the attribute's function once."""
+    fd = os.open(file, os.O_RDONLY)
+    for _ in range(times):
+        os.pread(fd, 64, 0)
+    os.close(fd)
+
+
+def test_probes_wait_for_their_module() -> None:
+    with Session(abi="event") as session:
+        probes = session.attach(
+            [f"{MODULE}:disksize_show", f"{MODULE}:initstate_show%return", "syscall:getsid"]
+        )
+        assert not session.skipped
+        size, state, getsid = probes
+        assert size.target.pending
+        assert size.address is None
+        assert [probe.count for probe in probes] == [0, 0, 0]
+
+        load()
+        read(SIZE, 100)
+        read(STATE, 50)
+        os.getsid(0)
+        assert session.counts() == {size: 100, state: 50, getsid: 1}
+        assert [probe.count for probe in probes] == [100, 50, 1]
+
+        # The kernel takes them off with the module, and puts them on again when it is back.
+        assert unload().returncode == 0
+        assert session.counts() == {size: 100, state: 50, getsid: 1}
+        load()
+        read(SIZE, 10)
+        read(STATE, 5)
+
+        session.detach(size, commit=True)
+        read(SIZE, 1)
+        assert size.count == 110
+        report = session.detach_all()
+        assert report.left == ()
+    assert (size.count, state.count, getsid.count) == (110, 55, 1)
+
+
+def test_probes_whose_module_went_away_come_off() -> None:
+    load()
+    with Session(abi="event") as session:
+        (size,) = session.attach([f"{MODULE}:disksize_show"])
+        read(SIZE, 30)
+        assert unload().returncode == 0
+        report = session.detach_all()
+        assert (report.probes, report.left) == (1, ())
+    assert size.count == 30
+
+
+@pytest.mark.parametrize("abi", ABIS)
+def test_loaded_module(abi: str) -> None:
+    load()
+    with Session(abi=abi) as session:
+        probes = session.attach([f"{MODULE}:*_show", f"{MODULE}:disksize_show%return"])
+        by_label = {probe.label: probe for probe in probes}
+        assert len(by_label) > 3
+        assert {probe.target.module for probe in probes} == {MODULE}
+        read(SIZE, 40)
+        read(STATE, 20)
+        if abi == "multi":
+            # A link holds on to the module.
+            assert unload().returncode != 0
+        session.detach_all()
+    counted = {label: probe.count for label, probe in by_label.items() if probe.count}
+    assert counted == {
+        f"{MODULE}:disksize_show": 40,
+        f"{MODULE}:disksize_show%return": 40,
+        f"{MODULE}:initstate_show": 20,
+    }
+    assert unload().returncode == 0
+
+
+def test_only_the_event_abi_can_wait() -> None:
+    for abi in (abi for abi in ABIS if abi != "event"):
+        with Session(abi=abi) as session:
+            session.attach([f"{MODULE}:disksize_show", f"{MODULE}:*_show", "vfs_read"])
+            reasons = [skip.reason for skip in session.skipped]
+            assert reasons == [Reason.MODULE_NOT_LOADED, Reason.UNSUPPORTED]
+            assert [probe.label for probe in session.attached] == ["vfs_read"]

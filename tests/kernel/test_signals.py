@@ -1,0 +1,130 @@
+"""SIGINT, SIGTERM and SIGHUP at any moment: the probes come off, and the status tells."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from helpers.command import Finished, Running
+from helpers.machine import KNOB, children, our_events
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+# Enough to be caught in the middle of.
+MANY = "vfs_*\ntcp_*\nip_*\n"
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    file = tmp_path / "many"
+    file.write_text(MANY)
+    return file
+
+
+def check_stopped_before_probes_were_on(done: Finished, number: int) -> None:
+    assert done.status == 128 + number, done
+    assert done.summary["attached"] == 0
+    assert "Traceback" not in done.stderr
+    assert not our_events()
+
+
+def check_ran(done: Finished) -> None:
+    assert done.status == 0, done
+    assert done.summary["attached"] == done.summary["commit"]["probes"] > 0
+    assert (done.summary["commit"]["barriers"], done.summary["commit"]["left"]) == (1, 0)
+    assert done.records[-2]["type"] == "final"
+    assert "Traceback" not in done.stderr
+    assert not our_events()
+
+
+# One of the three for each moment, every run; all three for each, once in a while.
+def each_signal(number: int) -> list[object]:
+    return [
+        pytest.param(n, marks=[] if n == number else [pytest.mark.long], id=n.name) for n in SIGNALS
+    ]
+
+
+@pytest.mark.parametrize("number", each_signal(signal.SIGTERM))
+def test_during_start_up(number: int, many: Path) -> None:
+    with Running("attach", many, "--json") as running:
+        running.until_signals_are_caught()
+        running.signal(number)
+        check_stopped_before_probes_were_on(running.finish(), number)
+
+
+@pytest.mark.parametrize("number", each_signal(signal.SIGINT))
+def test_during_the_compile(number: int, many: Path, tmp_path: Path) -> None:
+    empty_cache = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    with Running("attach", many, "--json", env=empty_cache) as running:
+        compiler = running.until_child("batchprobe.compile")
+        running.signal(number)
+        check_stopped_before_probes_were_on(running.finish(), number)
+        assert not Path(f"/proc/{compiler}").exists()
+
+
+@pytest.mark.parametrize("number", each_signal(signal.SIGHUP))
+def test_during_the_attach(number: int, many: Path) -> None:
+    with Running("attach", many, "--json", "--abi", "event") as running:
+        running.until_defined(20)
+        running.signal(number)
+        check_stopped_before_probes_were_on(running.finish(), number)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_during_the_run(number: int, tmp_path: Path) -> None:
+    few = tmp_path / "few"
+    few.write_text("vfs_read\nvfs_read%return\nvfs_write\n")
+    with Running("attach", few, "-i", "0.1", "--json") as running:
+        running.until_line("counts")
+        guardian = running.until_child("batchprobe.guardian")
+        running.signal(number)
+        check_ran(running.finish())
+        assert not Path(f"/proc/{guardian}").exists()
+
+
+@pytest.mark.parametrize("number", each_signal(signal.SIGINT))
+def test_again_during_the_commit(number: int, many: Path) -> None:
+    """Impatience does not abandon probes."""
+    # Grace periods of full length, one a probe: the reclaim takes seconds.
+    slow = ("--abi", "event", "--barrier", "normal")
+    with Running("attach", many, "-i", "0.1", "--json", *slow) as running:
+        running.until_line("counts")
+        running.signal(signal.SIGTERM)
+        running.until_line("final")
+        assert our_events(running.pid), "the reclaim was over too soon to be interrupted"
+        running.signal(number)
+        running.until_told("still removing")
+        running.signal(signal.SIGINT)
+        check_ran(running.finish())
+
+
+def test_started_with_nohup_it_goes_on(tmp_path: Path) -> None:
+    few = tmp_path / "few"
+    few.write_text("vfs_read\n")
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        running = Running("attach", few, "-i", "0.1", "--json")
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    with running:
+        running.until_line("counts")
+        running.signal(signal.SIGHUP)
+        seen = len(running.lines("counts"))
+        running.until(lambda: len(running.lines("counts")) > seen + 1, "counts after SIGHUP")
+        running.signal(signal.SIGINT)
+        check_ran(running.finish())
+
+
+def test_the_traced_command_ends_with_the_tracer(tmp_path: Path) -> None:
+    few = tmp_path / "few"
+    few.write_text("vfs_read\n")
+    with Running("attach", few, "-i", "0.1", "--json", "-c", "sleep 1000") as running:
+        running.until_line("counts")
+        (sleeper,) = [pid for pid, what in children(running.pid).items() if "sleep" in what]
+        running.signal(signal.SIGTERM)
+        done = running.finish()
+    assert done.status == 128 + signal.SIGTERM, done
+    assert done.summary["commit"]["left"] == 0
+    assert not Path(f"/proc/{sleeper}").exists()
+    assert KNOB.read_text().strip() == "0"
