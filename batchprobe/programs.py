@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -33,11 +34,15 @@ class Program:
 
     def load(self, map_fds: Mapping[str, int], *, attach_type: int = 0) -> int:
         """Load it on these maps; returns the program's fd. Raises KernelError."""
+        return syscalls.prog_load(self.name, self.code_on(map_fds), attach_type=attach_type)
+
+    def code_on(self, map_fds: Mapping[str, int]) -> bytes:
+        """The bytecode with these maps in it."""
         code = bytearray(self.code)
         for index, name in self.maps:
             at = index * _INSTRUCTION_SIZE + 4
             code[at : at + 4] = map_fds[name].to_bytes(4, sys.byteorder)
-        return syscalls.prog_load(self.name, bytes(code), attach_type=attach_type)
+        return bytes(code)
 
 
 class Compiler:
@@ -159,7 +164,7 @@ def _read_cache(file: Path) -> dict[str, Program] | None:
             if status.st_uid != os.geteuid() or status.st_mode & 0o022:
                 return None
             return _parse(stream.read())
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         # Absent or damaged: compiling makes it anew.
         return None
 
@@ -174,4 +179,5 @@ def _write_cache(file: Path, text: str) -> None:
         temporary.rename(file)
     except OSError:
         # A read-only home costs the next start a compile, nothing else.
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()

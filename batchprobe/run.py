@@ -233,8 +233,12 @@ def _output(path: Path | None) -> Iterator[TextIO]:
         stream = path.open("w")
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from None
-    with stream:
+    try:
         yield stream
+    finally:
+        # Every line was flushed: what cannot be written now could not be then, and was told.
+        with contextlib.suppress(OSError):
+            stream.close()
 
 
 def _forget_stdout() -> None:

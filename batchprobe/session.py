@@ -375,8 +375,9 @@ class Session:
                 if probe.state is not ProbeState.DETACHED and probe.target.module
             }
             for bank, ip in unknown:
-                # The breakpoint has been stepped over on some architectures.
-                place = table.function_at(ip - 1)
+                # A return probe's is the function's own address; an entry probe's may be behind the
+                # breakpoint, which is still inside the function.
+                place = table.function_at(ip)
                 probe = place and waiting.get((bank, place[0].module, place[0].name))
                 if probe:
                     bank.adopt(ip, probe.slot)

@@ -100,15 +100,17 @@ class MultiCarrier(Carrier):
             self._epochs = self.bank.array("epochs", self.bank.cpus)
             self._program = self._load(context)
             self._attach(list(probes))
+            for cpu in range(self.bank.cpus):
+                self._epochs.cells[cpu] = self._epoch
+            self._carried = len(self.live)
+            for probe in self.live:
+                probe.abi = NAME
+            context.progress(len(self.live))
         except BaseException:
+            if self._link >= 0:
+                os.close(self._link)
             self.bank.close()
             raise
-        for cpu in range(self.bank.cpus):
-            self._epochs.cells[cpu] = self._epoch
-        self._carried = len(self.live)
-        for probe in self.live:
-            probe.abi = NAME
-        context.progress(len(self.live))
 
     def _load(self, context: Context) -> int:
         try:

@@ -34,13 +34,14 @@ proc /new/proc proc defaults 0 0
 sysfs /new/sys sysfs defaults 0 0
 dev /new/dev devtmpfs defaults 0 0
 tmpfs /new/run tmpfs mode=755 0 0
-tmpfs /new/tmp tmpfs mode=1777 0 0
 tracefs /new/sys/kernel/tracing tracefs defaults 0 0
 debugfs /new/sys/kernel/debug debugfs defaults 0 0
 securityfs /new/sys/kernel/security securityfs defaults 0 0
 bpf /new/sys/fs/bpf bpf defaults 0 0
 cgroup2 /new/sys/fs/cgroup cgroup2 defaults 0 0
 END
+# `mount -a` mounts nothing over what is mounted already.
+grep -q ' /new/tmp ' /shares || echo 'tmpfs /new/tmp tmpfs mode=1777 0 0' >>/fstab
 mount -a -T /fstab
 
 while read -r _ place _; do

@@ -222,9 +222,16 @@ def test_reader_that_goes_away() -> None:
     assert not held().events
 
 
-def test_full_disk() -> None:
-    done = run("attach", "-", "-d", "0.2", "--json", "-o", "/dev/full", stdin="vfs_read")
+@pytest.mark.parametrize("through", ["-o", "stdout"])
+def test_full_disk(through: str) -> None:
+    words = ("attach", "-", "-d", "0.2", "--json")
+    if through == "-o":
+        done = run(*words, "-o", "/dev/full", stdin="vfs_read")
+    else:
+        shell = ("sh", "-c", 'exec "$@" >/dev/full', "sh")
+        done = run(*words, stdin="vfs_read", before=shell)
     assert done.status == 1, done
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
     assert not held().events

@@ -87,7 +87,10 @@ def test_contract(abi: str, workers: list[Worker]) -> None:
 def test_survivors_of_partial_commits_count_exactly(abi: str, workers: list[Worker]) -> None:
     """Both CPUs call all the time; half of what is left goes, again and again."""
     with Session(abi=abi) as session:
-        probes = session.attach([*SYSCALLS, *(f"{call}%return" for call in SYSCALLS)])
+        # Disarming perf return probes whose functions are being called crashes Linux 6.1 under
+        # emulation with a thread a CPU, and not with one thread for all.
+        kinds = ("",) if abi == "perf" else ("", "%return")
+        probes = session.attach(call + kind for kind in kinds for call in SYSCALLS)
         links = held().links
         for worker in workers:
             worker.begin(CALLS)
@@ -109,7 +112,7 @@ def test_survivors_of_partial_commits_count_exactly(abi: str, workers: list[Work
         assert {probe.count for probe in survivors} == {rounds}
         assert {probe.count - gone[probe] for probe in gone} == {0}
         assert max(gone.values()) < rounds
-        assert len(survivors) == 4
+        assert len(survivors) == 2 * len(kinds)
         # A link cannot shrink: it was replaced under load.
         assert bool(replaced) == (abi == "multi")
     assert {probe.count for probe in survivors} == {rounds}

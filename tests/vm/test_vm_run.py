@@ -11,6 +11,7 @@ import select
 import signal
 import struct
 import subprocess
+import tempfile
 import termios
 import time
 from collections.abc import Iterator
@@ -154,13 +155,16 @@ def test_only_the_output_is_a_terminal() -> None:
     assert (text, process.returncode) == (b"False True False\r\na line\r\n", 0)
 
 
-def test_closed_streams() -> None:
-    done = subprocess.run(
-        ["sh", "-c", '"$@" <&- >&-', "-", VM, "--", "sh", "-c", "cat; echo x; echo y >&2; exit 6"],
-        capture_output=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+def test_closed_streams_and_a_shared_tmp() -> None:
+    with tempfile.NamedTemporaryFile(dir="/tmp") as file:
+        script = f"cat; echo x; test -f {Path(file.name).name} && echo y >&2; exit 6"
+        done = subprocess.run(
+            ["sh", "-c", '"$@" <&- >&-', "-", VM, "--", "sh", "-c", script],
+            cwd="/tmp",  # noqa: S108
+            capture_output=True,
+            timeout=PATIENCE,
+            check=False,
+        )
     assert (done.stdout, done.stderr, done.returncode) == (b"", b"y\n", 6)
 
 

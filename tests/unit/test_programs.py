@@ -1,0 +1,115 @@
+"""The compiled programs: their cache, and the maps put into them."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from pathlib import Path
+
+import pytest
+from recorded import recorded
+
+from batchprobe import programs
+from batchprobe.programs import PROGRAMS
+
+# What the compiler printed on Debian 12.
+TEXT = recorded("debian-12", "programs.json").decode()
+MAPS = ("config", "gates", "counts", "slots", "strays", "epochs", "symbols")
+
+
+def test_every_program_is_there() -> None:
+    parsed = programs._parse(TEXT)
+    assert set(parsed) == set(PROGRAMS)
+    for name, program in parsed.items():
+        assert program.name == name
+        assert len(program.code) % 8 == 0
+        used = {map_name for _, map_name in program.maps}
+        assert {"config", "counts", "gates"} <= used <= set(MAPS)
+    assert "epochs" in {name for _, name in parsed["by_cookie"].maps}
+    assert "symbols" in {name for _, name in parsed["by_running_kprobe"].maps}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_maps_take_the_place_of_their_names(name: str) -> None:
+    """Only the immediate operand of a map's load (64 bits, pseudo source 1) changes."""
+    program = programs._parse(TEXT)[name]
+    fds = {map_name: 1000 + number for number, map_name in enumerate(MAPS)}
+    code = program.code_on(fds)
+    before, after = (list(struct.iter_unpack("=BBhi", c)) for c in (program.code, code))
+    at = dict(program.maps)
+    assert at
+    for index, (old, new) in enumerate(zip(before, after, strict=True)):
+        if index in at:
+            assert (new[0], new[1] >> 4, new[3]) == (0x18, 1, fds[at[index]])
+            assert new[:3] == old[:3]
+        else:
+            assert new == old
+    # No load of a map was overlooked: it would name a descriptor of the compiler's.
+    loads = {i for i, (op, registers, _, _) in enumerate(before) if (op, registers >> 4) == (24, 1)}
+    assert loads == set(at)
+
+
+def test_a_map_that_is_missing_is_an_error() -> None:
+    with pytest.raises(KeyError):
+        programs._parse(TEXT)["by_ip"].code_on({"config": 3})
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    file = tmp_path / "programs" / "key.json"
+    programs._write_cache(file, TEXT)
+    return file
+
+
+def test_cache_is_read_back(cache: Path) -> None:
+    assert programs._read_cache(cache) == programs._parse(TEXT)
+    assert cache.stat().st_mode & 0o777 == 0o600
+    assert cache.parent.stat().st_mode & 0o777 == 0o700
+    assert os.listdir(cache.parent) == [cache.name]  # noqa: PTH208
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+def test_cache_that_others_may_write_is_not_trusted(cache: Path, mode: int) -> None:
+    cache.chmod(mode)
+    assert programs._read_cache(cache) is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_cache_of_another_user_is_not_trusted(cache: Path) -> None:
+    os.chown(cache, 65534, 65534)
+    assert programs._read_cache(cache) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", TEXT[: len(TEXT) // 2], "[]", "1", '{"by_ip": {}}', '{"by_ip": 1}',
+     json.dumps({"by_ip": {"code": "zz", "maps": []}}),
+     json.dumps({"by_ip": {"code": "00", "maps": 7}})],
+)  # fmt: skip
+def test_damaged_cache_counts_as_none(cache: Path, text: str) -> None:
+    cache.write_text(text)
+    assert programs._read_cache(cache) is None
+
+
+def test_absent_cache(tmp_path: Path) -> None:
+    assert programs._read_cache(tmp_path / "absent") is None
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    programs._write_cache(tmp_path / "file" / "key.json", TEXT)
+    assert (tmp_path / "file").read_bytes() == b""
+
+
+def test_the_cache_belongs_to_this_kernel_and_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    source = programs._source()
+    file = programs._cache_file(source)
+    assert file == programs._cache_file(source)
+    assert file.is_relative_to(tmp_path / "batchprobe")
+    assert file != programs._cache_file(source + " ")
+    for name in PROGRAMS:
+        assert f"int {name}(struct pt_regs *ctx)" in source
