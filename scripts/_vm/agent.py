@@ -62,10 +62,7 @@ class Agent:
             for channel, fd in self._sinks.items():
                 if self._pending[channel].buffer:
                     self._add(poll, fd, _WRITE)
-            ready = {}
-            for fd, events in poll.poll():
-                ready[fd] = events
-            self._serve(ready)
+            self._serve(dict(poll.poll()))
 
     def _add(self, poll: select.poll, fd: int, events: int) -> None:
         # The terminal's master is both a source and a sink.

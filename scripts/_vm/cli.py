@@ -203,6 +203,8 @@ def environment(cwd: Path) -> list[str]:
         "PWD": str(cwd),
         "PYTHONPATH": f"{CHECKOUT}:{userspace.SITE}",
         "BATCHPROBE_GUEST": "1",
+        # Outlives the guest: bcc compiles once a kernel, not once a start.
+        "XDG_CACHE_HOME": f"{CHECKOUT}/.cache",
     }
     passed = {
         name: value
