@@ -80,13 +80,14 @@ class ExpeditedKnob:
             text = os.pread(fd, 1 << 20, 0)
             state = json.loads(text) if text else {"original": None, "holders": []}
             before = [Owner(*holder) for holder in state["holders"]]
-            holders = [holder for holder in before if not holder.is_dead]
+            alive = [holder for holder in before if not holder.is_dead]
+            holders = list(alive)
             yield holders
             original = state["original"]
             if holders and not before:
                 original = self._knob.read_text().strip()
             self._save(fd, original, holders)
-            if holders and not before:
+            if holders and not alive:
                 self._knob.write_text("1")
             elif before and not holders:
                 # Somebody may have set another value meanwhile: that one stays.

@@ -14,7 +14,7 @@ from typing import Self
 
 from batchprobe import abi as probe_abi
 from batchprobe import arch
-from batchprobe.abi import Attached, Carrier, Context, Placement, Refusal
+from batchprobe.abi import Attached, Carrier, Context, Placement, Refusal, hit_ips
 from batchprobe.bank import Bank
 from batchprobe.barrier import Barrier, BarrierMode
 from batchprobe.commit import CommitQueue, CommitReport
@@ -369,18 +369,20 @@ class Session:
             if not unknown:
                 return
             table = self._symbols.table(Tracefs.find())
-            waiting = {
-                (probe.bank, probe.target.module, probe.target.name): probe
-                for probe in self._probes
-                if probe.state is not ProbeState.DETACHED and probe.target.module
-            }
+            waiting: dict[tuple[Bank, str, str], list[Probe]] = {}
+            for probe in self._probes:
+                target = probe.target
+                if probe.state is not ProbeState.DETACHED and target.module:
+                    waiting.setdefault((probe.bank, target.module, target.name), []).append(probe)
+            adapter = arch.current()
             for bank, ip in unknown:
-                # A return probe's is the function's own address; an entry probe's may be behind the
-                # breakpoint, which is still inside the function.
                 place = table.function_at(ip)
-                probe = place and waiting.get((bank, place[0].module, place[0].name))
-                if probe:
-                    bank.adopt(ip, probe.slot)
+                if place is None:
+                    continue
+                function = place[0]
+                for probe in waiting.get((bank, function.module, function.name), ()):
+                    if ip in hit_ips(probe, function, adapter):
+                        bank.adopt(ip, probe.slot)
 
 
 class _Symbols:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from batchprobe.abi import event, multi, perf
-from batchprobe.abi.base import Attached, Carrier, Context, Placement, Refusal
+from batchprobe.abi.base import Attached, Carrier, Context, Placement, Refusal, hit_ips
 from batchprobe.probe import Probe
 
-__all__ = ["ABIS", "Attached", "Carrier", "Context", "Placement", "Refusal"]
+__all__ = ["ABIS", "Attached", "Carrier", "Context", "Placement", "Refusal", "hit_ips"]
 
 ABIS: dict[str, Callable[[Sequence[Probe], Context, Attached], None]] = {
     multi.NAME: multi.attach,

@@ -15,13 +15,13 @@ from batchprobe.errors import KernelError
 
 if TYPE_CHECKING:
     from batchprobe.arch import Arch
-    from batchprobe.kernel.symbols import FunctionTable
+    from batchprobe.kernel.symbols import Function, FunctionTable
     from batchprobe.kernel.text import KernelText
     from batchprobe.kernel.tracefs import Tracefs
     from batchprobe.probe import Probe
     from batchprobe.programs import Program
 
-__all__ = ["Attached", "Carrier", "Context", "Placement", "Refusal"]
+__all__ = ["Attached", "Carrier", "Context", "Placement", "Refusal", "hit_ips"]
 
 # A function longer than this is probed at its entry: its code is not read whole.
 _LONGEST_FUNCTION = 1 << 16
@@ -65,6 +65,13 @@ class Context:
         if function is None or not 0 < function.size <= _LONGEST_FUNCTION:
             return None
         return self.text.read(function.address, function.size)
+
+
+def hit_ips(probe: Probe, function: Function, arch: Arch) -> tuple[int, ...]:
+    """What names a hit of the probe, now that its function is there: see `Arch`."""
+    if probe.target.is_return:
+        return arch.entry_ips(function.address)
+    return arch.hit_ips(function.address, probe.offset)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from batchprobe import syscalls
-from batchprobe.abi.base import Attached, Carrier, Context, Placement, Refusal
+from batchprobe.abi.base import Attached, Carrier, Context, Placement, Refusal, hit_ips
 from batchprobe.bank import Bank
 from batchprobe.commit import Left, Reclaimed
 from batchprobe.errors import KernelError
@@ -49,15 +49,9 @@ def offsets(probe: Probe, context: Context) -> tuple[int, ...]:
 
 def register_ips(probe: Probe, context: Context) -> None:
     """Tell the bank what the handler's instruction pointer will read."""
-    function = probe.target.function
-    if function is None:
-        return
-    if probe.target.is_return:
-        ips = context.arch.entry_ips(function.address)
-    else:
-        ips = context.arch.hit_ips(function.address, probe.offset)
-    for ip in ips:
-        probe.bank.address(ip, probe.slot)
+    if probe.target.function is not None:
+        for ip in hit_ips(probe, probe.target.function, context.arch):
+            probe.bank.address(ip, probe.slot)
 
 
 def load(bank: Bank, context: Context, *, is_return: bool) -> int:

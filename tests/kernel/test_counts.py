@@ -129,7 +129,6 @@ def boundary(name: str) -> int:
 # What one round of `file_work` calls, beneath the system calls; nothing else does meanwhile.
 FILE_WORK = {
     "vfs_mkdir": 1,
-    "vfs_rmdir": 1,
     "vfs_symlink": 1,
     "vfs_link": 2,
     "vfs_rename": 1,

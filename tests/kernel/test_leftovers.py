@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from helpers.command import Running, run
-from helpers.machine import HANG_SECONDS, KNOB, children, eventually, our_events
+from helpers.machine import HANG_SECONDS, KNOB, eventually, our_events
 from helpers.traced import define
 
 from batchprobe.barrier import ExpeditedKnob
@@ -196,4 +196,3 @@ def test_the_guardian_outlives_an_exit_without_a_clean_up() -> None:
     done = subprocess.run((sys.executable, "-c", program), timeout=HANG_SECONDS, check=False)
     assert done.returncode == 5
     eventually(lambda: not our_events(), "the guardian removes the events")
-    assert not [what for what in children(1).values() if "guardian" in what and not what]
