@@ -114,6 +114,7 @@ def _inside_instruction() -> int:
     return 1
 
 
+@pytest.mark.one_kernel
 def test_usage_errors_attach_nothing(tmp_path: Path) -> None:
     good, malformed, empty = tmp_path / "good", tmp_path / "malformed", tmp_path / "empty"
     good.write_text("vfs_read\n")
@@ -139,6 +140,7 @@ def test_usage_errors_attach_nothing(tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.one_kernel
 def test_nothing_to_attach() -> None:
     done = run("attach", "-", "--json", stdin="no_such_function\n")
     assert done.status == 3, done
@@ -162,6 +164,7 @@ def caller(tmp_path: Path, end: str = "") -> str:
     return f"{sys.executable} -I -S {script}"
 
 
+@pytest.mark.one_kernel
 def test_command_is_traced_from_its_first_call_to_its_last(tmp_path: Path) -> None:
     ends = {"raise SystemExit(9)": 9, "os.kill(os.getpid(), 15)": 128 + signal.SIGTERM}
     for end, status in ends.items():
@@ -182,6 +185,7 @@ def test_command_is_traced_from_its_first_call_to_its_last(tmp_path: Path) -> No
         assert 0 < sum(parts) <= 1000
 
 
+@pytest.mark.one_kernel
 def test_text_shows_the_most_hit(tmp_path: Path) -> None:
     out = tmp_path / "out"
     calls = "syscall:getsid\nsyscall:getppid\nsyscall:sched_getparam\nsyscall:getpgid"
@@ -199,6 +203,7 @@ def test_text_shows_the_most_hit(tmp_path: Path) -> None:
     assert "barriers: 1" in done.stderr
 
 
+@pytest.mark.one_kernel
 def test_reader_that_goes_away() -> None:
     """What cannot be written costs the data, not the clean-up."""
     process = subprocess.Popen(
@@ -222,6 +227,7 @@ def test_reader_that_goes_away() -> None:
     assert not held().events
 
 
+@pytest.mark.one_kernel
 @pytest.mark.parametrize("through", ["-o", "stdout"])
 def test_full_disk(through: str) -> None:
     words = ("attach", "-", "-d", "0.2", "--json")

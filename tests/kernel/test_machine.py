@@ -26,6 +26,7 @@ def check_cannot(done: Finished, *words: str) -> None:
         assert word in line
 
 
+@pytest.mark.one_kernel
 def test_not_root() -> None:
     nobody = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
     check_cannot(run("attach", "-", "-d", "1", stdin=LIST, before=nobody), "root")
@@ -36,6 +37,7 @@ def in_namespace(*commands: str) -> tuple[str, ...]:
     return ("unshare", "-m", "sh", "-c", f'{" && ".join(commands)} && exec "$@"', "sh")
 
 
+@pytest.mark.one_kernel
 def test_tracefs_not_mounted() -> None:
     hide = in_namespace(
         "umount /sys/kernel/tracing", "{ umount /sys/kernel/debug/tracing || :; } 2>/dev/null",
@@ -49,6 +51,7 @@ def without_cache(folder: Path) -> dict[str, str]:
     return {**os.environ, "XDG_CACHE_HOME": str(folder)}
 
 
+@pytest.mark.one_kernel
 def test_no_headers(tmp_path: Path) -> None:
     release = os.uname().release
     build = Path(f"/lib/modules/{release}/build").resolve()
@@ -57,6 +60,7 @@ def test_no_headers(tmp_path: Path) -> None:
     check_cannot(done, f"linux-headers-{release}")
 
 
+@pytest.mark.one_kernel
 def test_no_bcc(tmp_path: Path) -> None:
     found = subprocess.run(
         (sys.executable, "-c", "import bcc; print(*bcc.__path__)"),

@@ -45,6 +45,7 @@ def each_signal(number: int) -> list[object]:
     ]
 
 
+@pytest.mark.one_kernel
 @pytest.mark.parametrize("number", each_signal(signal.SIGTERM))
 def test_during_start_up(number: int, many: Path) -> None:
     with Running("attach", many, "--json") as running:
@@ -53,6 +54,7 @@ def test_during_start_up(number: int, many: Path) -> None:
         check_stopped_before_probes_were_on(running.finish(), number)
 
 
+@pytest.mark.one_kernel
 @pytest.mark.parametrize("number", each_signal(signal.SIGINT))
 def test_during_the_compile(number: int, many: Path, tmp_path: Path) -> None:
     empty_cache = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
@@ -83,6 +85,7 @@ def test_during_the_run(number: int, tmp_path: Path) -> None:
         assert not Path(f"/proc/{guardian}").exists()
 
 
+@pytest.mark.one_kernel
 @pytest.mark.parametrize("number", each_signal(signal.SIGINT))
 def test_again_during_the_commit(number: int, many: Path) -> None:
     """Impatience does not abandon probes."""
@@ -99,6 +102,7 @@ def test_again_during_the_commit(number: int, many: Path) -> None:
         check_ran(running.finish())
 
 
+@pytest.mark.one_kernel
 def test_started_with_nohup_it_goes_on(tmp_path: Path) -> None:
     few = tmp_path / "few"
     few.write_text("vfs_read\n")
@@ -116,6 +120,7 @@ def test_started_with_nohup_it_goes_on(tmp_path: Path) -> None:
         check_ran(running.finish())
 
 
+@pytest.mark.one_kernel
 def test_the_traced_command_ends_with_the_tracer(tmp_path: Path) -> None:
     few = tmp_path / "few"
     few.write_text("vfs_read\n")
