@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
-import threading
 from collections.abc import Callable
 from types import FrameType
 
@@ -14,31 +14,35 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stop:
-    """Set by the first signal; later ones are answered with `busy`'s words, if there are any."""
+    """Set by the first signal; later ones are answered with `busy`'s words, if there are any.
+
+    Not a threading.Event: its set() takes a lock, which the interrupted main thread may hold.
+    """
 
     def __init__(self) -> None:
-        self._event = threading.Event()
         self.number = 0
         self.busy: Callable[[], str] = str
+        self._reader, self._writer = os.pipe()
         for number in _SIGNALS:
             # Who starts us with nohup means it.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._note)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        if self._event.is_set() and (words := self.busy()):
-            # Not print: the main thread may be inside it.
-            os.write(2, f"batchprobe: {words}\n".encode())
-        self.number = self.number or number
-        self._event.set()
+        if self.number:
+            if words := self.busy():
+                # Not print: the main thread may be inside it.
+                os.write(2, f"batchprobe: {words}\n".encode())
+            return
+        self.number = number
+        # Once only, so the pipe is never full.
+        os.write(self._writer, b".")
 
     def is_set(self) -> bool:
-        return self._event.is_set()
+        return self.number != 0
 
     def wait(self, seconds: float | None) -> bool:
         """Wait for a signal; whether one came."""
-        return self._event.wait(seconds)
-
-    def set(self) -> None:
-        """Stop without a signal."""
-        self._event.set()
+        if not self.number:
+            select.select([self._reader], [], [], seconds)
+        return self.is_set()
