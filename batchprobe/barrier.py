@@ -135,7 +135,6 @@ class Barrier:
         self._owner = owner
         self._lock = threading.Lock()
         self._depth = 0
-        self.note = ""
         reason = why_not_expedited() if mode is BarrierMode.AUTO else None
         self.note = reason or ""
         self.expedites = mode is not BarrierMode.NORMAL and reason is None
@@ -185,22 +184,19 @@ def wait_through_map() -> None:
     maybe_wait_bpf_programs(), kernel/bpf/syscall.c, Linux 4.20.
     """
     fds: list[int] = []
-    try:
-        for kind, inner in (
-            (syscalls.BPF_MAP_TYPE_ARRAY, 0),
-            (syscalls.BPF_MAP_TYPE_ARRAY_OF_MAPS, -1),
-        ):
-            fds.append(
-                syscalls.map_create(
-                    "barrier",
-                    kind,
-                    key_size=4,
-                    value_size=4,
-                    entries=1,
-                    inner_fd=fds[inner] if inner else 0,
-                )
+
+    def create(kind: int, inner_fd: int = 0) -> int:
+        fds.append(
+            syscalls.map_create(
+                "barrier", kind, key_size=4, value_size=4, entries=1, inner_fd=inner_fd
             )
-        syscalls.map_update(fds[1], struct.pack("=I", 0), struct.pack("=I", fds[0]))
+        )
+        return fds[-1]
+
+    try:
+        inner = create(syscalls.BPF_MAP_TYPE_ARRAY)
+        outer = create(syscalls.BPF_MAP_TYPE_ARRAY_OF_MAPS, inner)
+        syscalls.map_update(outer, struct.pack("=I", 0), struct.pack("=I", inner))
     finally:
         for fd in fds:
             os.close(fd)

@@ -11,6 +11,8 @@ from typing import Annotated
 import typer
 
 from batchprobe import __version__
+from batchprobe.abi import Placement
+from batchprobe.barrier import BarrierMode
 from batchprobe.errors import BatchprobeError
 from batchprobe.report import JsonReport, TextReport, tell
 from batchprobe.run import AttachOptions, attach_and_count
@@ -36,18 +38,6 @@ class Abi(enum.StrEnum):
     MULTI = "multi"
     EVENT = "event"
     PERF = "perf"
-
-
-class Placement(enum.StrEnum):
-    AUTO = "auto"
-    ENTRY = "entry"
-    AFTER = "after"
-
-
-class Barrier(enum.StrEnum):
-    AUTO = "auto"
-    EXPEDITED = "expedited"
-    NORMAL = "normal"
 
 
 def run(stop: Stop) -> int:
@@ -101,8 +91,8 @@ def attach(
         Placement, typer.Option(help="At a function's entry, or behind its patch site.")
     ] = Placement.AUTO,
     barrier: Annotated[
-        Barrier, typer.Option(help="Whether grace periods may be expedited (rcu_expedited).")
-    ] = Barrier.AUTO,
+        BarrierMode, typer.Option(help="Whether grace periods may be expedited (rcu_expedited).")
+    ] = BarrierMode.AUTO,
     top: Annotated[
         int | None, typer.Option("--top", min=1, metavar="N", help="Only the N most hit.")
     ] = None,

@@ -9,7 +9,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from batchprobe import abi as probe_abi
@@ -168,15 +167,14 @@ class Session:
                     raise AttachCancelledError("interrupted while attaching: nothing is attached")
 
             try:
-                return self._attach(specs, self._progress, check)
+                return self._attach(specs, check)
             except AttachCancelledError:
                 if not interrupt.pressed:
                     raise
         raise AssertionError("unreachable: the interrupt was raised")
 
-    def _attach(
-        self, specs: Sequence[ProbeSpec], report: Progress, check: Callable[[], None]
-    ) -> list[Probe]:
+    def _attach(self, specs: Sequence[ProbeSpec], check: Callable[[], None]) -> list[Probe]:
+        report = self._progress
         require_tracing()
         tracefs = Tracefs.find()
         if self._guardian is None:
@@ -344,12 +342,7 @@ class Session:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     # -- inside ------------------------------------------------------------------------------

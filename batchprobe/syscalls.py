@@ -21,7 +21,6 @@ __all__ = [
     "kprobe_multi_link",
     "link_missed",
     "map_create",
-    "map_delete",
     "map_items",
     "map_update",
     "membarrier_global",
@@ -33,7 +32,7 @@ __all__ = [
 ]
 
 # include/uapi/linux/bpf.h
-_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _MAP_NEXT_KEY, _PROG_LOAD = range(6)
+_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _, _MAP_NEXT_KEY, _PROG_LOAD = range(6)
 _OBJ_GET_INFO = 15
 _LINK_CREATE = 28
 BPF_MAP_TYPE_HASH = 1
@@ -182,12 +181,6 @@ def map_update(fd: int, key: bytes, value: bytes) -> None:
     value_buffer = ctypes.create_string_buffer(value, len(value))
     attr = _MapElem(fd, 0, ctypes.addressof(key_buffer), ctypes.addressof(value_buffer), 0)
     _bpf("bpf(BPF_MAP_UPDATE_ELEM)", _MAP_UPDATE, attr)
-
-
-def map_delete(fd: int, key: bytes) -> None:
-    """Delete one element of a map."""
-    key_buffer = ctypes.create_string_buffer(key, len(key))
-    _bpf("bpf(BPF_MAP_DELETE_ELEM)", _MAP_DELETE, _MapElem(fd, 0, ctypes.addressof(key_buffer)))
 
 
 def map_items(fd: int, key_size: int, value_size: int) -> list[tuple[bytes, bytes]]:

@@ -91,17 +91,25 @@ class Attached:
     carriers: list[Carrier] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
 
-    def take(self, carrier: Carrier, refused: Sequence[Refusal]) -> None:
-        """An ABI made a carrier; one that carries nothing goes at once."""
-        self.refused += refused
-        if carrier.live:
-            self.carriers.append(carrier)
-        else:
-            carrier.bank.close()
+    def carry(self, probes: Sequence[Probe], make: Callable[[list[Probe], bool], Carrier]) -> None:
+        """`make` a carrier of the entry probes, and one of the return probes: kinds never mix.
 
-    def refuse(self, probes: Sequence[Probe], error: KernelError) -> None:
-        """All of these were refused, for one reason."""
-        self.refused += [Refusal(probe, error.errno, str(error)) for probe in probes]
+        One that carries nothing goes at once; a KernelError of `make` refuses all its probes.
+        """
+        for is_return in (False, True):
+            wanted = [probe for probe in probes if probe.target.is_return is is_return]
+            if not wanted:
+                continue
+            try:
+                carrier = make(wanted, is_return)
+            except KernelError as error:
+                self.refused += [Refusal(probe, error.errno, str(error)) for probe in wanted]
+                continue
+            self.refused += carrier.refused
+            if carrier.live:
+                self.carriers.append(carrier)
+            else:
+                carrier.bank.close()
 
 
 class Carrier(ABC):
@@ -120,6 +128,8 @@ class Carrier(ABC):
         for slot, probe in enumerate(probes, NO_SLOT + 1):
             probe.carrier, probe.slot = self, slot
         self.live = set(probes)
+        # What it was given and the kernel would not take.
+        self.refused: list[Refusal] = []
 
     @abstractmethod
     def reclaim(self, gone: Sequence[Probe]) -> Reclaimed:

@@ -76,16 +76,9 @@ def load(bank: Bank, context: Context, *, is_return: bool) -> int:
 
 def attach(probes: Sequence[Probe], context: Context, attached: Attached) -> None:
     """Attach entry probes to one event, return probes to another (a kind may not mix)."""
-    for is_return in (False, True):
-        wanted = [probe for probe in probes if probe.target.is_return is is_return]
-        if not wanted:
-            continue
-        try:
-            carrier = EventCarrier(wanted, context, is_return=is_return)
-        except KernelError as error:
-            attached.refuse(wanted, error)
-            continue
-        attached.take(carrier, carrier.refused)
+    attached.carry(
+        probes, lambda wanted, is_return: EventCarrier(wanted, context, is_return=is_return)
+    )
 
 
 class EventCarrier(Carrier):
@@ -93,7 +86,6 @@ class EventCarrier(Carrier):
 
     def __init__(self, probes: Sequence[Probe], context: Context, *, is_return: bool) -> None:
         super().__init__(probes)
-        self.refused: list[Refusal] = []
         self._tracefs: Tracefs = context.tracefs
         self._kind = "r" if is_return else "p"
         self._group = context.group

@@ -28,23 +28,15 @@ def attach(probes: Sequence[Probe], context: Context, attached: Attached) -> Non
     What is no plain function entry is refused, and so is all where the kernel lacks kprobe_multi.
     """
     _require_links()
-    for is_return in (False, True):
-        wanted = []
-        for probe in probes:
-            if probe.target.is_return is not is_return:
-                continue
-            detail = _unfit(probe, context)
-            if detail:
-                attached.refused.append(Refusal(probe, 0, detail))
-            else:
-                wanted.append(probe)
-        if wanted:
-            try:
-                carrier = MultiCarrier(wanted, context, is_return=is_return)
-            except KernelError as error:
-                attached.refuse(wanted, error)
-                continue
-            attached.take(carrier, carrier.refused)
+    fit = []
+    for probe in probes:
+        if detail := _unfit(probe, context):
+            attached.refused.append(Refusal(probe, 0, detail))
+        else:
+            fit.append(probe)
+    attached.carry(
+        fit, lambda wanted, is_return: MultiCarrier(wanted, context, is_return=is_return)
+    )
 
 
 def _require_links() -> None:
@@ -90,7 +82,6 @@ class MultiCarrier(Carrier):
 
     def __init__(self, probes: Sequence[Probe], context: Context, *, is_return: bool) -> None:
         super().__init__(probes)
-        self.refused: list[Refusal] = []
         self._is_return = is_return
         self._epoch = 1
         self._link = -1

@@ -36,16 +36,9 @@ def attach(probes: Sequence[Probe], context: Context, attached: Attached) -> Non
     except OSError as error:
         raise UnsupportedError(f"no perf kprobes: {error}", remedy="Linux 4.17 has them") from None
     _raise_file_limit(len(probes))
-    for is_return in (False, True):
-        wanted = [probe for probe in probes if probe.target.is_return is is_return]
-        if not wanted:
-            continue
-        try:
-            carrier = PerfCarrier(wanted, context, pmu, is_return=is_return)
-        except KernelError as error:
-            attached.refuse(wanted, error)
-            continue
-        attached.take(carrier, carrier.refused)
+    attached.carry(
+        probes, lambda wanted, is_return: PerfCarrier(wanted, context, pmu, is_return=is_return)
+    )
 
 
 def _raise_file_limit(more: int) -> None:
@@ -63,7 +56,6 @@ class PerfCarrier(Carrier):
         self, probes: Sequence[Probe], context: Context, pmu: int, *, is_return: bool
     ) -> None:
         super().__init__(probes)
-        self.refused: list[Refusal] = []
         self._fds: dict[Probe, int] = {}
         try:
             program = load(self.bank, context, is_return=is_return)

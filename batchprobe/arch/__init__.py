@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 
 from batchprobe.arch.base import Arch, SyscallNumbers
 from batchprobe.arch.x86_64 import X86_64
@@ -27,6 +28,7 @@ def for_machine(machine: str) -> Arch:
     )
 
 
+@cache
 def current() -> Arch:
     """The adapter for the machine that this runs on."""
     return for_machine(os.uname().machine)

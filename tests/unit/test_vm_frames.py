@@ -1,15 +1,9 @@
 """The frames between scripts/vm and its guest."""
 
-import sys
-from pathlib import Path
-
 import pytest
+from _vm import frames
 from hypothesis import given
 from hypothesis import strategies as st
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
-
-from _vm import frames
 
 FRAMES = st.tuples(
     st.integers(frames.READY, frames.FAILED), st.integers(0, 255), st.binary(max_size=200)

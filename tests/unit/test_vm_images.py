@@ -5,15 +5,11 @@ import shutil
 import stat
 import struct
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
-
 from _vm import cache, cpio
 from _vm.bzimage import plain_kernel
 

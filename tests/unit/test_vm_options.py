@@ -1,12 +1,8 @@
 """What scripts/vm makes of its command line, directories and environment."""
 
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
-
 from _vm import cli, shares
 from _vm.errors import VmError
 from _vm.guest import fstab_path
