@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         KernelError,
         NotAttachedError,
         NothingAttachedError,
+        SessionError,
         SpecError,
         UnsupportedError,
     )
@@ -41,6 +42,7 @@ __all__ = [
     "ProbeState",
     "Reason",
     "Session",
+    "SessionError",
     "Skipped",
     "SpecError",
     "UnsupportedError",

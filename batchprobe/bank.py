@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from batchprobe import syscalls
-from batchprobe.errors import KernelError, UnsupportedError
+from batchprobe import descriptors, syscalls
+from batchprobe.errors import KernelError, SessionError, UnsupportedError
 from batchprobe.programs import Program
 
 __all__ = ["NO_SLOT", "Bank", "Cells", "possible_cpus"]
@@ -55,13 +55,17 @@ class Cells:
             entries=count,
             flags=syscalls.BPF_F_MMAPABLE,
         )
-        self._memory = mmap.mmap(self.fd, -(-count * _CELL // mmap.PAGESIZE) * mmap.PAGESIZE)
+        try:
+            self._memory = mmap.mmap(self.fd, -(-count * _CELL // mmap.PAGESIZE) * mmap.PAGESIZE)
+        except OSError as error:
+            descriptors.close(self.fd)
+            raise KernelError(f"mmap({name})", error.errno or 0) from None
         self.cells = memoryview(self._memory).cast("Q")
 
     def close(self) -> None:
         self.cells.release()
         self._memory.close()
-        os.close(self.fd)
+        descriptors.close(self.fd)
 
 
 class Bank:
@@ -83,6 +87,7 @@ class Bank:
         self.lock = threading.Lock()
         _lift_memlock()
         self.has_strays = strays
+        self._pid = os.getpid()
         try:
             self._config = self.array("config", 1)
             self._config.cells[0] = self._stride
@@ -104,6 +109,11 @@ class Bank:
             raise UnsupportedError(
                 f"the maps for {slots} probes: {error}", remedy="more memory, or CAP_SYS_RESOURCE"
             ) from None
+
+    def require_ours(self) -> None:
+        """Raise SessionError in a forked child: its descriptors are closed, its locks unknown."""
+        if os.getpid() != self._pid:
+            raise SessionError(f"the probes are process {self._pid}'s")
 
     def array(self, name: str, count: int) -> Cells:
         """One more array of u64 for the programs, closed with the bank."""
@@ -186,11 +196,11 @@ class Bank:
         """Free the maps and programs; carriers must be gone."""
         with self.lock:
             for fd in self._programs:
-                os.close(fd)
+                descriptors.close(fd)
             self._programs.clear()
             arrays = {array.fd for array in self._arrays}
             for fd in set(self._fds.values()) - arrays:
-                os.close(fd)
+                descriptors.close(fd)
             self._fds.clear()
             for array in self._arrays:
                 array.close()

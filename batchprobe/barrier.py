@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import astuple
 from pathlib import Path
 
-from batchprobe import syscalls
+from batchprobe import descriptors, syscalls
 from batchprobe.errors import KernelError
 from batchprobe.owner import Owner
 
@@ -77,22 +77,26 @@ class ExpeditedKnob:
         fd = os.open(self._state / "rcu_expedited", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
-            text = os.pread(fd, 1 << 20, 0)
-            state = json.loads(text) if text else {"original": None, "holders": []}
-            before = [Owner(*holder) for holder in state["holders"]]
+            original, before = _parse(os.pread(fd, 1 << 20, 0))
             alive = [holder for holder in before if not holder.is_dead]
             holders = list(alive)
             yield holders
-            original = state["original"]
-            if holders and not before:
-                original = self._knob.read_text().strip()
-            self._save(fd, original, holders)
-            if holders and not alive:
-                self._knob.write_text("1")
-            elif before and not holders:
+            # Who dies between two of these steps is still named in the file, and so found.
+            if alive and holders:
+                self._save(fd, original, holders)
+            elif holders:
+                if not before:
+                    original = self._knob.read_text().strip()
+                self._save(fd, original, holders)
+                try:
+                    self._knob.write_text("1")
+                except OSError:
+                    self._save(fd, original, before)
+                    raise
+            elif before:
                 # Somebody may have set another value meanwhile: that one stays.
                 if self._knob.read_text().strip() == "1":
-                    self._knob.write_text(original)
+                    self._knob.write_text(original or "0")
                 self._save(fd, None, [])
         finally:
             os.close(fd)
@@ -118,13 +122,23 @@ class ExpeditedKnob:
     def restore_for_dead(self) -> bool:
         """Restore the knob if only dead processes hold it; whether there were any."""
         try:
-            state = json.loads((self._state / "rcu_expedited").read_text())
-        except (FileNotFoundError, ValueError):
+            _, holders = _parse((self._state / "rcu_expedited").read_bytes())
+        except FileNotFoundError:
             return False
-        if not any(Owner(*holder).is_dead for holder in state["holders"]):
+        if not any(holder.is_dead for holder in holders):
             return False
         with self._locked():
             return True
+
+
+def _parse(text: bytes) -> tuple[str | None, list[Owner]]:
+    """What the knob read before, and who holds it. We never write half a state: a file that says
+    something else was not written by us, and tells nothing."""
+    try:
+        state = json.loads(text)
+        return state["original"], [Owner(*map(int, holder)) for holder in state["holders"]]
+    except (ValueError, TypeError, KeyError):
+        return None, []
 
 
 class Barrier:
@@ -133,35 +147,49 @@ class Barrier:
     def __init__(self, mode: BarrierMode, owner: Owner) -> None:
         self._knob = ExpeditedKnob()
         self._owner = owner
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._depth = 0
+        # Our share of the knob could not be given back.
+        self._owing = False
         reason = why_not_expedited() if mode is BarrierMode.AUTO else None
         self.note = reason or ""
         self.expedites = mode is not BarrierMode.NORMAL and reason is None
 
     @contextlib.contextmanager
     def short_waits(self) -> Iterator[None]:
-        """While in this block, grace periods are expedited, if they may be."""
-        if not self.expedites:
-            yield
-            return
+        """While in this block, grace periods are expedited, if they may be.
+
+        Never raises: what cannot be expedited is waited for, what cannot be put back is owed.
+        """
         with self._lock:
-            if self._depth == 0:
+            if self.expedites and self._depth == 0 and not self._owing:
                 try:
                     self._knob.take(self._owner)
                 except OSError as error:
                     # Slow is better than not at all.
                     self.note = f"grace periods are not expedited: {error}"
                     self.expedites = False
-            self._depth += self.expedites
             taken = self.expedites
+            self._depth += taken
         try:
             yield
         finally:
             with self._lock:
                 self._depth -= taken
-                if taken and self._depth == 0:
-                    self._knob.give_back(self._owner)
+                self._owing = self._owing or (taken and self._depth == 0)
+            self.restore()
+
+    def restore(self) -> KernelError | None:
+        """Give the knob back if nobody here needs it; why it could not be, if it could not."""
+        with self._lock:
+            if not self._owing or self._depth:
+                return None
+            try:
+                self._knob.give_back(self._owner)
+            except OSError as error:
+                return KernelError("giving rcu_expedited back", error.errno or 0)
+            self._owing = False
+            return None
 
     def wait(self) -> int:
         """Wait until every handler that was running has finished; the number of waits it took.
@@ -199,4 +227,4 @@ def wait_through_map() -> None:
         syscalls.map_update(outer, struct.pack("=I", 0), struct.pack("=I", inner))
     finally:
         for fd in fds:
-            os.close(fd)
+            descriptors.close(fd)

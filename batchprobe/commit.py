@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-from batchprobe.errors import BatchprobeError
+from batchprobe.errors import KernelError, SessionError
 
 __all__ = ["Carrier", "CommitQueue", "CommitReport", "Item", "Left", "Reclaimed"]
 
@@ -43,8 +43,8 @@ class Carrier(Protocol):
     def reclaim(self, gone: Sequence[Any]) -> Reclaimed:
         """The bottom half: these probes are quiet; remove what only they needed.
 
-        Called again with no probes after a reclaim that left something. Never raises for a
-        refusal of the kernel's: that is `left`.
+        A refusal of the kernel's is `left`, not an error. Called again after a reclaim that left
+        something, with no probes, and after one that raised, with the same.
         """
         ...
 
@@ -84,6 +84,16 @@ class _Batch(Generic[ItemT]):
     items: list[ItemT] = field(default_factory=list)
     top_seconds: float = 0.0
     report: CommitReport | None = None
+    # The batch its items went to when its barrier failed.
+    joined: _Batch[ItemT] | None = None
+
+
+@dataclass(slots=True)
+class _Debt(Generic[ItemT]):
+    """What a carrier has still to reclaim."""
+
+    carrier: Carrier
+    gone: list[ItemT] = field(default_factory=list)
 
 
 class CommitQueue(Generic[ItemT]):
@@ -91,6 +101,10 @@ class CommitQueue(Generic[ItemT]):
 
     Who queued before a barrier began is covered by it, whoever runs it; who queued meanwhile is
     covered by the next one.
+
+    `barrier` waits, and says how many waits it took. `settle` is told which items are final; it may
+    be told twice. `short_waits` is entered around both and the reclaim; what it could not put back
+    is `restore`d after it, and by later commits until nothing is left.
     """
 
     def __init__(
@@ -99,14 +113,18 @@ class CommitQueue(Generic[ItemT]):
         barrier: Callable[[], int],
         short_waits: Callable[[], AbstractContextManager[None]],
         settle: Callable[[Sequence[ItemT]], None],
+        restore: Callable[[], KernelError | None] = lambda: None,
     ) -> None:
         self._barrier = barrier
         self._short_waits = short_waits
         self._settle = settle
-        self._lock = threading.Lock()
-        self._turn = threading.Lock()
+        self._restore = restore
+        # Reentrant: a signal handler may come between a thread's taking a lock and its next step.
+        self._lock = threading.RLock()
+        self._turn = threading.RLock()
+        self._committing = 0
         self._open: _Batch[ItemT] = _Batch()
-        self._unfinished: list[Carrier] = []
+        self._debts: dict[int, _Debt[ItemT]] = {}
 
     def add(self, items: Iterable[ItemT], top: Callable[[], None]) -> None:
         """Run the top half of `items` and queue them, as one step: no commit can come between."""
@@ -116,6 +134,16 @@ class CommitQueue(Generic[ItemT]):
             self._open.top_seconds += time.perf_counter() - start
             self._open.items.extend(items)
 
+    @property
+    def commits_here(self) -> bool:
+        """Whether this thread is inside a commit: a callback of it, or a signal handler."""
+        return self._committing == threading.get_ident()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is queued and nothing was left."""
+        return not self._open.items and not self._debts
+
     def commit(self, on_final: Callable[[], None] | None = None) -> CommitReport:
         """Apply all that is queued: one barrier, then reclaim.
 
@@ -123,64 +151,114 @@ class CommitQueue(Generic[ItemT]):
         nothing happens, once the batches that others are committing are done.
 
         Raises KernelError if the barrier fails: nothing is reclaimed then, and all stays queued.
-        An error in `on_final` is raised after the reclaim.
+        Raises SessionError inside another commit of this thread. An error in `on_final`, or one
+        that a carrier raised, is raised after the reclaim; what such a carrier had to do is left.
         """
+        if self.commits_here:
+            raise SessionError("commit inside a commit: wait until it has returned")
         with self._lock:
             batch = self._open
         with self._turn:
-            if batch.report is None:
-                with self._lock:
-                    if not batch.items and not self._unfinished:
-                        return CommitReport()
-                    self._open = _Batch()
-                self._run(batch, on_final)
-            return batch.report or CommitReport()
-
-    def _run(self, batch: _Batch[ItemT], on_final: Callable[[], None] | None) -> None:
-        began = time.perf_counter()
-        with self._short_waits():
+            self._committing = threading.get_ident()
             try:
-                barriers = self._barrier() if batch.items else 0
-            except BatchprobeError:
-                with self._lock:
-                    self._open.items[:0] = batch.items
-                    self._open.top_seconds += batch.top_seconds
-                raise
-            final = time.perf_counter()
-            self._settle(batch.items)
-            try:
-                if on_final is not None:
-                    on_final()
+                return self._take_turn(batch, on_final)
             finally:
-                reclaim_began = time.perf_counter()
-                clean, dirty, left = self._reclaim(batch.items)
-                batch.report = CommitReport(
-                    probes=len(batch.items),
-                    clean=clean,
-                    dirty=dirty,
-                    barriers=barriers,
-                    top_seconds=batch.top_seconds,
-                    barrier_seconds=final - began,
-                    reclaim_seconds=time.perf_counter() - reclaim_began,
-                    left=tuple(left),
-                )
+                self._committing = 0
 
-    def _reclaim(self, items: Sequence[ItemT]) -> tuple[int, int, list[Left]]:
-        gone_of: dict[int, tuple[Carrier, list[ItemT]]] = {
-            id(carrier): (carrier, []) for carrier in self._unfinished
-        }
+    def discard(self, carriers: Iterable[tuple[Carrier, Sequence[ItemT]]]) -> None:
+        """Reclaim carriers whose probes never counted, so that no barrier is needed.
+
+        What cannot be removed is left to the commits. Raises what a carrier raised.
+        """
+        errors: list[BaseException] = []
+        with self._turn:
+            for carrier, gone in carriers:
+                self._debts[id(carrier)] = _Debt(carrier, list(gone))
+            if self._debts:
+                with self._short_waits():
+                    self._reclaim((), errors)
+        if errors:
+            raise errors[0]
+
+    def _take_turn(self, batch: _Batch[ItemT], on_final: Callable[[], None] | None) -> CommitReport:
+        while batch.joined is not None:
+            batch = batch.joined
+        if batch.report is not None:
+            # Another thread's barrier covered it.
+            if on_final is not None:
+                on_final()
+            return batch.report
+        if self.is_idle:
+            return CommitReport(left=tuple(self._left_of_short_waits()))
+        began = time.perf_counter()
+        errors: list[BaseException] = []
+        with self._short_waits():
+            with self._lock:
+                # Sealed: only who has the turn does this, so `batch` is the open one.
+                self._open = _Batch()
+            barriers = self._wait(batch)
+            final = time.perf_counter()
+            if on_final is not None:
+                try:
+                    on_final()
+                except BaseException as error:
+                    errors.append(error)
+            reclaim_began = time.perf_counter()
+            clean, dirty, left = self._reclaim(batch.items, errors)
+        left += self._left_of_short_waits()
+        batch.report = CommitReport(
+            probes=len(batch.items),
+            clean=clean,
+            dirty=dirty,
+            barriers=barriers,
+            top_seconds=batch.top_seconds,
+            barrier_seconds=final - began,
+            reclaim_seconds=time.perf_counter() - reclaim_began,
+            left=tuple(left),
+        )
+        if errors:
+            raise errors[0]
+        return batch.report
+
+    def _left_of_short_waits(self) -> list[Left]:
+        error = self._restore()
+        return [Left(str(error), error.errno)] if error else []
+
+    def _wait(self, batch: _Batch[ItemT]) -> int:
+        """The barrier, after which the batch is settled; or, failing that, queued again."""
+        try:
+            barriers = self._barrier() if batch.items else 0
+            self._settle(batch.items)
+        except BaseException:
+            with self._lock:
+                batch.joined = self._open
+                batch.joined.items[:0] = batch.items
+                batch.joined.top_seconds += batch.top_seconds
+            raise
+        return barriers
+
+    def _reclaim(
+        self, items: Sequence[ItemT], errors: list[BaseException]
+    ) -> tuple[int, int, list[Left]]:
+        """Give each carrier its own; one that fails keeps its debt and stops no other."""
         for item in items:
             carrier = item.carrier
             if carrier is not None:
-                gone_of.setdefault(id(carrier), (carrier, []))[1].append(item)
-        self._unfinished = []
+                self._debts.setdefault(id(carrier), _Debt(carrier)).gone.append(item)
         clean = dirty = 0
         left: list[Left] = []
-        for carrier, gone in gone_of.values():
-            outcome = carrier.reclaim(gone)
+        for key, debt in list(self._debts.items()):
+            try:
+                outcome = debt.carrier.reclaim(debt.gone)
+            except BaseException as error:
+                errors.append(error)
+                left.append(Left(f"{len(debt.gone)} probes: {error!r}", 0))
+                continue
             clean += outcome.clean
             dirty += outcome.dirty
             if outcome.left:
                 left.extend(outcome.left)
-                self._unfinished.append(carrier)
+                debt.gone = []
+            else:
+                del self._debts[key]
         return clean, dirty, left

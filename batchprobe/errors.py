@@ -12,6 +12,7 @@ __all__ = [
     "KernelError",
     "NotAttachedError",
     "NothingAttachedError",
+    "SessionError",
     "SpecError",
     "UnsupportedError",
 ]
@@ -55,6 +56,10 @@ class NothingAttachedError(BatchprobeError):
 
 class NotAttachedError(BatchprobeError):
     """The probe is not attached (never was, or was detached before): nothing was changed."""
+
+
+class SessionError(BatchprobeError):
+    """The session cannot do this now: it is closed, another process's, or inside a commit."""
 
 
 class AttachCancelledError(BatchprobeError):

@@ -59,8 +59,12 @@ class Probe:
 
     @property
     def count(self) -> int:
-        """Hits so far; the final count once it is detached and committed."""
+        """Hits so far; the final count once it is detached and committed.
+
+        Raises SessionError in a forked child, where it is not final.
+        """
         if self._final is None:
+            self.bank.require_ours()
             with self.bank.lock:
                 # A commit of another thread may have settled it, and closed the bank, just now.
                 if self._final is None:

@@ -92,7 +92,7 @@ class _Run:
             probes = self._attach(specs)
         except AttachCancelledError as error:
             tell(str(error))
-            return 128 + self._stop.number
+            return _LEFT_STATUS if self._summary.commit.left else 128 + self._stop.number
         self._stop.busy = lambda: f"still removing {len(probes)} probes: a moment"
         child = self._trace()
         # The command may take its time to end: the probes do not wait for it.
@@ -115,7 +115,7 @@ class _Run:
             with self._stages:
                 return self._session.attach(specs, cancelled=self._stop.is_set)
         except (NothingAttachedError, AttachCancelledError):
-            self._session.close()
+            self._summary.commit = self._session.close()
             _describe(self._summary, self._session, [])
             with self._outliving_output():
                 self._report.end(self._summary)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ from batchprobe.errors import (
     AttachCancelledError,
     NotAttachedError,
     NothingAttachedError,
+    SessionError,
     UnsupportedError,
 )
 from batchprobe.guardian import Guardian
@@ -56,7 +58,8 @@ class Session:
                 print(probe.label, probe.count)
 
     Leaving the block detaches all in one commit; so do `close` and the interpreter's exit. Any
-    thread may attach, detach and commit.
+    thread may attach, detach and commit. A forked child may do nothing with it, and disturbs
+    nothing by its exit: the probes are its parent's.
 
     `abi` is "auto", "multi", "event" or "perf"; `placement` "auto", "entry" or "after" (behind the
     entry patch site); `barrier` "auto", "expedited" or "normal". `progress` hears of what takes
@@ -82,12 +85,19 @@ class Session:
             barrier=self._barrier.wait,
             short_waits=self._barrier.short_waits,
             settle=self._settle,
+            restore=self._barrier.restore,
         )
         # One attach at a time; and, held for moments only, what the lists and states say.
         self._attaching = threading.RLock()
+        self._attach_depth = 0
         self._lock = threading.RLock()
-        self._probes: list[Probe] = []
-        self._carriers: list[Carrier] = []
+        self._closed = False
+        # In order of attach; those that are gone are forgotten.
+        self._probes: dict[Probe, None] = {}
+        self._carriers: dict[Carrier, None] = {}
+        self._missed: int | None = 0
+        # Raised by `progress` during a reclaim, which goes on.
+        self._progress_error: BaseException | None = None
         self._skipped: list[Skipped] = []
         self._left_out: Counter[Reason] = Counter()
         self._symbols = _Symbols()
@@ -97,13 +107,17 @@ class Session:
 
     @property
     def probes(self) -> list[Probe]:
-        """All probes attached so far, in order; detached ones stay, with their final counts."""
-        return list(self._probes)
+        """The probes that are attached or queued, in order of attach.
+
+        A committed one is forgotten here; the object that `attach` gave keeps its final count.
+        """
+        with self._lock:
+            return list(self._probes)
 
     @property
     def attached(self) -> list[Probe]:
         """The probes that count now."""
-        return [probe for probe in self._probes if probe.state is ProbeState.ATTACHED]
+        return [probe for probe in self.probes if probe.state is ProbeState.ATTACHED]
 
     @property
     def skipped(self) -> list[Skipped]:
@@ -121,26 +135,25 @@ class Session:
         return self._barrier.note
 
     def counts(self) -> dict[Probe, int]:
-        """Hits of every probe so far. Counters only grow: print differences, never reset them."""
+        """Hits so far of every probe in `probes`, each bank read once.
+
+        Counters only grow: print differences, never reset them.
+        """
+        self._require_ours()
         self._adopt_strays()
         with self._lock:
             # No probe settles, and so no bank is closed, while the lock is held.
-            live = [p for p in self._probes if p.state is not ProbeState.DETACHED]
-            read = _read_counts(live)
-            return read | {p: p.count for p in self._probes if p not in read}
+            return _read_counts(self._probes)
 
     def missed(self) -> int | None:
         """Hits that found a probe but were not counted, None where the kernel cannot tell.
 
         The event ABI's are known after its last probe's commit.
         """
-        total = 0
-        for carrier in self._carriers:
-            missed = carrier.missed()
-            if missed is None:
-                return None
-            total += missed
-        return total
+        with self._lock:
+            missed = [self._missed, *(carrier.missed() for carrier in self._carriers)]
+        known = [count for count in missed if count is not None]
+        return sum(known) if len(known) == len(missed) else None
 
     # -- attach ------------------------------------------------------------------------------
 
@@ -157,14 +170,20 @@ class Session:
 
         Raises SpecError for a malformed entry, NothingAttachedError if no probe came of it,
         UnsupportedError where this machine or user cannot trace, AttachCancelledError after
-        `cancelled()` said so (nothing stays attached then).
+        `cancelled()` said so (nothing stays attached then), SessionError if the session is closed,
+        another process's, or in a commit of this thread.
         """
+        self._require_ours()
+        if self._queue.commits_here:
+            raise SessionError("attach inside a commit: wait until it has returned")
         specs = _specs(entries)
-        with deferred_interrupt() as interrupt, self._attaching:
+        with deferred_interrupt() as interrupt, self._one_attach():
 
             def check() -> None:
                 if interrupt.pressed or cancelled():
                     raise AttachCancelledError("interrupted while attaching: nothing is attached")
+                if self._closed:
+                    raise SessionError("the session is closed: nothing is attached")
 
             try:
                 return self._attach(specs, check)
@@ -172,6 +191,16 @@ class Session:
                 if not interrupt.pressed:
                     raise
         raise AssertionError("unreachable: the interrupt was raised")
+
+    @contextlib.contextmanager
+    def _one_attach(self) -> Iterator[None]:
+        with self._attaching:
+            self._attach_depth += 1
+            try:
+                yield
+            finally:
+                self._attach_depth -= 1
+                self._end_watch()
 
     def _attach(self, specs: Sequence[ProbeSpec], check: Callable[[], None]) -> list[Probe]:
         report = self._progress
@@ -218,7 +247,7 @@ class Session:
             short_waits=self._barrier.short_waits,
             expedites=lambda: self._barrier.expedites,
             progress=progress,
-            reclaimed=lambda count, total: report("reclaim", count, total),
+            reclaimed=self._reclaimed,
         )
         try:
             return self._carry(found, context)
@@ -239,6 +268,7 @@ class Session:
                 except UnsupportedError as error:
                     unsupported = error
                     continue
+                unsupported = attached.unsupported or unsupported
                 for refusal in attached.refused:
                     # What the kernel said tells more than what an ABI cannot express.
                     if refusal.errno or refusal.probe not in refusals:
@@ -248,23 +278,31 @@ class Session:
                 if not waiting:
                     break
         except BaseException:
-            with self._barrier.short_waits():
-                for carrier in attached.carriers:
-                    carrier.reclaim(list(carrier.live))
+            self._discard(attached.carriers + attached.failed)
             raise
-        if not attached.carriers and not refusals and unsupported is not None:
+        self._discard(attached.failed)
+        tried = any(refusal.errno for refusal in refusals.values())
+        if not attached.carriers and not tried and unsupported is not None:
             raise unsupported
         self._note_skipped(found, [_skip(refusals[probe], context.table) for probe in waiting])
         if not attached.carriers:
             raise NothingAttachedError("the kernel took none of the probes")
         lost = set(waiting)
         probes = [probe for probe in everything if probe not in lost]
-        with self._lock:
-            self._carriers += attached.carriers
-            self._probes += probes
+        # Before anybody knows the probes, and may detach one.
         for carrier in attached.carriers:
             carrier.bank.open_gates(probe.slot for probe in carrier.live)
-        return probes
+        with self._lock:
+            if not self._closed:
+                self._carriers.update(dict.fromkeys(attached.carriers))
+                self._probes.update(dict.fromkeys(probes))
+                return probes
+        self._discard(attached.carriers)
+        raise SessionError("the session was closed while it attached: nothing is attached")
+
+    def _discard(self, carriers: Sequence[Carrier]) -> None:
+        """Undo an attach; what cannot be removed is left to the commits."""
+        self._queue.discard((carrier, list(carrier.live)) for carrier in carriers)
 
     def _note_skipped(self, found: Resolution, refused: Sequence[Skipped]) -> None:
         self._skipped += [*found.skipped, *refused]
@@ -278,12 +316,13 @@ class Session:
         """Take probes out of service: they count no more, and wait for the commit.
 
         Nothing waits here, unless `commit` asks for it. Raises NotAttachedError, and changes
-        nothing, if any of them is not attached.
+        nothing, if any of them is not attached by this session.
         """
+        self._require_ours()
         gone = [probes] if isinstance(probes, Probe) else list(probes)
 
         def top() -> None:
-            _require_attached(gone)
+            self._require_attached(gone)
             by_bank: dict[Bank, list[int]] = {}
             for probe in gone:
                 by_bank.setdefault(probe.bank, []).append(probe.slot)
@@ -302,12 +341,23 @@ class Session:
         `on_final` is called when the counts are final, before the kernel objects are reclaimed.
         Commits of other threads that were queued before the barrier began are covered by it.
         """
-        self._adopt_strays()
+        self._require_ours()
         with deferred_interrupt():
-            return self._queue.commit(on_final)
+            try:
+                self._adopt_strays()
+            finally:
+                try:
+                    report = self._queue.commit(on_final)
+                finally:
+                    self._forget_gone()
+            error, self._progress_error = self._progress_error, None
+            if error is not None:
+                raise error
+        return report
 
     def detach_all(self, on_final: Callable[[], None] | None = None) -> CommitReport:
         """Detach every probe and commit, in one batch."""
+        self._require_ours()
         gone: list[Probe] = []
 
         def top() -> None:
@@ -327,16 +377,22 @@ class Session:
         try:
             yield self
         finally:
-            self.commit()
+            if self._is_ours:
+                self.commit()
 
     def close(self) -> CommitReport:
-        """Detach all, commit, and release everything. Does nothing the second time."""
+        """Detach all, commit, and release everything: no attach any more.
+
+        The second time it only tries again what the first time had to leave. In a forked child it
+        does nothing.
+        """
+        if not self._is_ours:
+            return CommitReport()
         with deferred_interrupt():
+            with self._lock:
+                self._closed = True
             report = self.detach_all()
-            if self._guardian is not None and not report.left:
-                self._guardian.dismiss()
-                self._guardian = None
-                atexit.unregister(self.close)
+            self._end_watch()
         return report
 
     def __enter__(self) -> Self:
@@ -347,12 +403,58 @@ class Session:
 
     # -- inside ------------------------------------------------------------------------------
 
+    @property
+    def _is_ours(self) -> bool:
+        return os.getpid() == self._owner.pid
+
+    def _require_ours(self) -> None:
+        if not self._is_ours:
+            raise SessionError(
+                f"the session and its probes are process {self._owner.pid}'s: "
+                "a forked child needs a Session of its own"
+            )
+
+    def _require_attached(self, probes: Sequence[Probe]) -> None:
+        if len(set(probes)) != len(probes):
+            raise NotAttachedError("a probe is detached twice in one call")
+        for probe in probes:
+            if probe.state is not ProbeState.ATTACHED:
+                raise NotAttachedError(f"{probe.label} is not attached: it is {probe.state.value}")
+            if probe not in self._probes:
+                raise NotAttachedError(f"{probe.label} is attached by another session")
+
     def _settle(self, probes: Sequence[Probe]) -> None:
         """The barrier has passed: keep the final counts."""
         with self._lock:
             for probe, count in _read_counts(probes).items():
                 probe.settle(count)
                 probe.state = ProbeState.DETACHED
+                self._probes.pop(probe, None)
+
+    def _forget_gone(self) -> None:
+        """Let go of carriers that carry nothing any more."""
+        with self._lock:
+            for carrier in [carrier for carrier in self._carriers if not carrier.live]:
+                del self._carriers[carrier]
+                missed = carrier.missed()
+                both_known = missed is not None and self._missed is not None
+                self._missed = (self._missed or 0) + (missed or 0) if both_known else None
+
+    def _end_watch(self) -> None:
+        """Dismiss the guardian once nothing can be left that it would have to remove."""
+        with self._attaching:
+            done = self._closed and not self._attach_depth
+            if done and not self._probes and self._queue.is_idle and self._guardian is not None:
+                self._guardian.dismiss()
+                self._guardian = None
+                atexit.unregister(self.close)
+
+    def _reclaimed(self, count: int, total: int) -> None:
+        if self._progress_error is None:
+            try:
+                self._progress("reclaim", count, total)
+            except BaseException as error:
+                self._progress_error = error
 
     def _adopt_strays(self) -> None:
         """Give hits of functions in modules that came later to their probes."""
@@ -418,14 +520,6 @@ def _specs(entries: Iterable[str | ProbeSpec]) -> list[ProbeSpec]:
             spec = parsed
         specs.append(spec)
     return specs
-
-
-def _require_attached(probes: Sequence[Probe]) -> None:
-    if len(set(probes)) != len(probes):
-        raise NotAttachedError("a probe is detached twice in one call")
-    for probe in probes:
-        if probe.state is not ProbeState.ATTACHED:
-            raise NotAttachedError(f"{probe.label} is not attached: it is {probe.state.value}")
 
 
 def _later(items: list[Probe]) -> Iterator[Probe]:

@@ -8,6 +8,7 @@ import sys
 from functools import cache
 
 from batchprobe import arch
+from batchprobe.descriptors import opened
 from batchprobe.errors import KernelError
 
 __all__ = [
@@ -43,6 +44,7 @@ _PROG_TYPE_KPROBE = 2
 BPF_TRACE_KPROBE_MULTI = 42
 KPROBE_MULTI_RETURN = 1
 _LOG_SIZE = 1 << 20
+_LOAD_TRIES = 8
 
 # The shortest program: r0 = 0; exit.
 RETURN_0 = bytes.fromhex("b7000000000000009500000000000000")
@@ -172,7 +174,7 @@ def map_create(
 ) -> int:
     """Create a BPF map; returns its file descriptor."""
     attr = _MapCreate(kind, key_size, value_size, entries, flags, inner_fd, 0, name.encode()[:15])
-    return _bpf(f"bpf(BPF_MAP_CREATE, {name})", _MAP_CREATE, attr)
+    return opened(_bpf(f"bpf(BPF_MAP_CREATE, {name})", _MAP_CREATE, attr))
 
 
 def map_update(fd: int, key: bytes, value: bytes) -> None:
@@ -220,17 +222,28 @@ def prog_load(name: str, instructions: bytes, *, attach_type: int = 0) -> int:
     )
     what = f"bpf(BPF_PROG_LOAD, {name})"
     try:
-        return _bpf(what, _PROG_LOAD, attr)
+        return opened(_load(what, attr))
     except KernelError as error:
         # Only a refusal pays for a log.
         log = ctypes.create_string_buffer(_LOG_SIZE)
         attr.log_level, attr.log_size, attr.log_buf = 1, _LOG_SIZE, ctypes.addressof(log)
         try:
-            return _bpf(what, _PROG_LOAD, attr)
+            return opened(_load(what, attr))
         except KernelError:
             if log.value:
                 error.add_note(log.value.decode(errors="replace")[-4000:])
             raise error from None
+
+
+def _load(what: str, attr: _ProgLoad) -> int:
+    for _ in range(_LOAD_TRIES):
+        try:
+            return _bpf(what, _PROG_LOAD, attr)
+        except KernelError as error:
+            # A signal came while the program was verified (do_check, kernel/bpf/verifier.c).
+            if error.errno != errno.EAGAIN:
+                raise
+    return _bpf(what, _PROG_LOAD, attr)
 
 
 def kprobe_multi_link(
@@ -248,7 +261,7 @@ def kprobe_multi_link(
         addrs=ctypes.addressof(address_array),
         cookies=ctypes.addressof(cookie_array),
     )
-    return _bpf("bpf(BPF_LINK_CREATE, kprobe_multi)", _LINK_CREATE, attr)
+    return opened(_bpf("bpf(BPF_LINK_CREATE, kprobe_multi)", _LINK_CREATE, attr))
 
 
 # struct bpf_link_info grew to this size with the member `missed` of its kprobe members (6.7).
@@ -300,7 +313,7 @@ def perf_kprobe_open(pmu_type: int, address: int, *, is_return: bool) -> int:
 
 def _perf_open(what: str, attr: _PerfEventAttr) -> int:
     attr.size = ctypes.sizeof(attr)
-    return _syscall(
+    fd = _syscall(
         what,
         arch.current().syscalls.perf_event_open,
         ctypes.byref(attr),
@@ -309,6 +322,7 @@ def _perf_open(what: str, attr: _PerfEventAttr) -> int:
         ctypes.c_long(-1),
         ctypes.c_long(_PERF_FLAG_FD_CLOEXEC),
     )
+    return opened(fd)
 
 
 def perf_run_bpf(event_fd: int, prog_fd: int) -> None:

@@ -20,8 +20,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     with Session() as session:
-        session.attach(options.entries)
-        before = dict.fromkeys(session.probes, 0)
+        probes = session.attach(options.entries)
+        before = dict.fromkeys(probes, 0)
         for number in range(options.rounds):
             time.sleep(1)
             now = session.counts()
@@ -35,8 +35,8 @@ def main() -> int:
                 session.detach(set(busiest) - set(keep))
             before = now
             print(f"round {number + 1}: {len(keep)} of {len(busiest)} stay", file=sys.stderr)
-        for probe, hits in sorted(session.counts().items(), key=lambda item: -item[1])[:20]:
-            print(f"{hits:>10}  {probe.label}")
+        for probe in sorted(probes, key=lambda probe: -probe.count)[:20]:
+            print(f"{probe.count:>10}  {probe.label}")
     return 0
 
 

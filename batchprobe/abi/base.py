@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from batchprobe.bank import NO_SLOT, Bank
 from batchprobe.commit import Reclaimed
-from batchprobe.errors import KernelError
+from batchprobe.errors import KernelError, UnsupportedError
 
 if TYPE_CHECKING:
     from batchprobe.arch import Arch
@@ -90,11 +90,20 @@ class Attached:
 
     carriers: list[Carrier] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
+    # Carriers that ended with no probe: to be reclaimed.
+    failed: list[Carrier] = field(default_factory=list)
+    # Why an ABI could carry nothing of a kind.
+    unsupported: UnsupportedError | None = None
 
-    def carry(self, probes: Sequence[Probe], make: Callable[[list[Probe], bool], Carrier]) -> None:
+    def carry(
+        self,
+        probes: Sequence[Probe],
+        context: Context,
+        make: Callable[[list[Probe], bool], Carrier],
+    ) -> None:
         """`make` a carrier of the entry probes, and one of the return probes: kinds never mix.
 
-        One that carries nothing goes at once; a KernelError of `make` refuses all its probes.
+        What it cannot attach is refused: those of the other kind may be attached by then.
         """
         for is_return in (False, True):
             wanted = [probe for probe in probes if probe.target.is_return is is_return]
@@ -102,20 +111,32 @@ class Attached:
                 continue
             try:
                 carrier = make(wanted, is_return)
-            except KernelError as error:
-                self.refused += [Refusal(probe, error.errno, str(error)) for probe in wanted]
+            except UnsupportedError as error:
+                self._refuse(wanted, error)
                 continue
-            self.refused += carrier.refused
-            if carrier.live:
-                self.carriers.append(carrier)
+            self.carriers.append(carrier)
+            try:
+                carrier.attach(context)
+            except (KernelError, UnsupportedError) as error:
+                self._refuse(wanted, error)
             else:
-                carrier.bank.close()
+                self.refused += carrier.refused
+                if carrier.live:
+                    continue
+            self.failed.append(self.carriers.pop())
+
+    def _refuse(self, probes: Sequence[Probe], error: KernelError | UnsupportedError) -> None:
+        if isinstance(error, UnsupportedError):
+            self.unsupported = error
+        errno = error.errno if isinstance(error, KernelError) else 0
+        self.refused += [Refusal(probe, errno, str(error)) for probe in probes]
 
 
 class Carrier(ABC):
     """A kernel object, or a bundle of like ones, and the live probes it carries.
 
     Its bank lives as long as it does: who needs a count later takes it before the reclaim.
+    Raises UnsupportedError where the bank cannot be had.
     """
 
     def __init__(self, probes: Sequence[Probe]) -> None:
@@ -127,13 +148,21 @@ class Carrier(ABC):
         )
         for slot, probe in enumerate(probes, NO_SLOT + 1):
             probe.carrier, probe.slot = self, slot
-        self.live = set(probes)
+        # In slot order; a dict, for a set has none.
+        self.live = dict.fromkeys(probes)
         # What it was given and the kernel would not take.
         self.refused: list[Refusal] = []
 
     @abstractmethod
+    def attach(self, context: Context) -> None:
+        """Attach `live`; what the kernel refuses moves to `refused`.
+
+        Whatever it raises, `reclaim` undoes what it did.
+        """
+
+    @abstractmethod
     def reclaim(self, gone: Sequence[Probe]) -> Reclaimed:
-        """See `batchprobe.commit.Carrier`."""
+        """See `batchprobe.commit.Carrier`. Once nothing is live, the bank is closed."""
 
     @abstractmethod
     def missed(self) -> int | None:
@@ -141,3 +170,11 @@ class Carrier(ABC):
 
         For the event ABI it is known once the carrier is gone.
         """
+
+    def _refuse(self, probe: Probe, error: KernelError) -> None:
+        self.live.pop(probe, None)
+        self.refused.append(Refusal(probe, error.errno, str(error)))
+
+    def _bury(self, gone: Sequence[Probe]) -> None:
+        for probe in gone:
+            self.live.pop(probe, None)

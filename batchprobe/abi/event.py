@@ -12,8 +12,8 @@ import itertools
 import os
 from collections.abc import Iterator, Sequence
 
-from batchprobe import syscalls
-from batchprobe.abi.base import Attached, Carrier, Context, Placement, Refusal, hit_ips
+from batchprobe import descriptors, syscalls
+from batchprobe.abi.base import Attached, Carrier, Context, Placement, hit_ips
 from batchprobe.bank import Bank
 from batchprobe.commit import Left, Reclaimed
 from batchprobe.errors import KernelError
@@ -77,7 +77,9 @@ def load(bank: Bank, context: Context, *, is_return: bool) -> int:
 def attach(probes: Sequence[Probe], context: Context, attached: Attached) -> None:
     """Attach entry probes to one event, return probes to another (a kind may not mix)."""
     attached.carry(
-        probes, lambda wanted, is_return: EventCarrier(wanted, context, is_return=is_return)
+        probes,
+        context,
+        lambda wanted, is_return: EventCarrier(wanted, context, is_return=is_return),
     )
 
 
@@ -99,18 +101,14 @@ class EventCarrier(Carrier):
         self._unaccounted_before = 0
         self._missed: int | None = None
         self._base = context.table.symbol_address(_ANCHOR) or 0
-        try:
-            self._program = load(self.bank, context, is_return=is_return)
-            for probe in probes:
-                self._append(probe, context)
-                context.progress(1)
-            if self.live:
-                self._arm()
-        except BaseException:
-            with context.short_waits():
-                self._remove()
-            self.bank.close()
-            raise
+
+    def attach(self, context: Context) -> None:
+        program = load(self.bank, context, is_return=self._kind == "r")
+        for probe in list(self.live):
+            self._append(probe, context)
+            context.progress(1)
+        if self.live:
+            self._arm(program)
 
     @property
     def _name(self) -> str:
@@ -122,8 +120,7 @@ class EventCarrier(Carrier):
             probe.abi = NAME
             register_ips(probe, context)
         else:
-            self.live.discard(probe)
-            self.refused.append(Refusal(probe, error.errno, str(error)))
+            self._refuse(probe, error)
 
     def _define(self, probe: Probe, context: Context) -> KernelError | None:
         first: KernelError | None = None
@@ -162,15 +159,15 @@ class EventCarrier(Carrier):
             # which nobody reads, tells them apart.
             yield f"{function.address + probe.offset:#x} {_RAW_MARK}{probe.slot}:u32"
 
-    def _arm(self) -> None:
+    def _arm(self, program: int) -> None:
         """Open the one fd: all probes are armed, and run the program."""
         self._fd = syscalls.perf_tracepoint_open(self._tracefs.event_id(self._group, self._event))
-        syscalls.perf_run_bpf(self._fd, self._program)
+        syscalls.perf_run_bpf(self._fd, program)
         # Hits between these two were counted by the kernel alone.
         self._unaccounted_before = self._unaccounted()
 
     def reclaim(self, gone: Sequence[Probe]) -> Reclaimed:
-        self.live.difference_update(gone)
+        self._bury(gone)
         if not self.live:
             left = self._remove()
             return Reclaimed(dirty=len(gone), left=(left,) if left else ())
@@ -200,11 +197,10 @@ class EventCarrier(Carrier):
         """Disarm all probes, then delete the event; what stays and why, or None."""
         if self._fd >= 0:
             # What is hit from the close on runs no program, yet the kernel counts it.
-            if not self._shrunk:
-                self._missed = max(0, self._unaccounted() - self._unaccounted_before)
-            os.close(self._fd)
-            self._fd = -1
-            self.bank.close()
+            self._missed = self._missed_till_now()
+            fd, self._fd = self._fd, -1
+            descriptors.close(fd)
+        self.bank.close()
         if not self._defined:
             return None
         if not self._expedites():
@@ -218,6 +214,16 @@ class EventCarrier(Carrier):
                 return Left(str(error), error.errno)
         self._defined.clear()
         return None
+
+    def _missed_till_now(self) -> int | None:
+        if self._shrunk:
+            return None
+        try:
+            return max(0, self._unaccounted() - self._unaccounted_before)
+        except (KernelError, OSError):
+            # Whoever gave up rights since the attach may not read it: unknown, and no reason to
+            # keep the probes.
+            return None
 
     def _unaccounted(self) -> int:
         """Hits by the kernel's count less runs of the program.

@@ -7,7 +7,7 @@ import errno
 import os
 from collections.abc import Sequence
 
-from batchprobe import syscalls
+from batchprobe import descriptors, syscalls
 from batchprobe.abi.base import Attached, Carrier, Context, Placement, Refusal
 from batchprobe.commit import Left, Reclaimed
 from batchprobe.errors import KernelError, UnsupportedError
@@ -18,6 +18,7 @@ __all__ = ["NAME", "attach"]
 NAME = "multi"
 # A kernel without CONFIG_FPROBE refuses the link; one before 5.15 the cookie helper.
 _UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.EINVAL})
+_FIRST_EPOCH = 1
 _LACKING = "this kernel has no kprobe_multi links"
 _REMEDY = "they need Linux 5.18 with CONFIG_FPROBE; --abi auto takes another ABI"
 
@@ -35,7 +36,7 @@ def attach(probes: Sequence[Probe], context: Context, attached: Attached) -> Non
         else:
             fit.append(probe)
     attached.carry(
-        fit, lambda wanted, is_return: MultiCarrier(wanted, context, is_return=is_return)
+        fit, context, lambda wanted, is_return: MultiCarrier(wanted, is_return=is_return)
     )
 
 
@@ -48,12 +49,12 @@ def _require_links() -> None:
         "nothing", syscalls.RETURN_0, attach_type=syscalls.BPF_TRACE_KPROBE_MULTI
     )
     try:
-        os.close(syscalls.kprobe_multi_link(program, [], []))
+        descriptors.close(syscalls.kprobe_multi_link(program, [], []))
     except KernelError as error:
         if error.errno == errno.EOPNOTSUPP:
             raise UnsupportedError(f"{_LACKING} ({error})", remedy=_REMEDY) from None
     finally:
-        os.close(program)
+        descriptors.close(program)
 
 
 def _unfit(probe: Probe, context: Context) -> str:
@@ -80,28 +81,28 @@ class MultiCarrier(Carrier):
     such a link stays until all its probes are gone.
     """
 
-    def __init__(self, probes: Sequence[Probe], context: Context, *, is_return: bool) -> None:
+    def __init__(self, probes: Sequence[Probe], *, is_return: bool) -> None:
         super().__init__(probes)
         self._is_return = is_return
-        self._epoch = 1
+        self._epoch = _FIRST_EPOCH
+        self._program = -1
         self._link = -1
-        self._link_missed: int | None = 0
+        # How many probes the link holds, dead ones too.
+        self._carried = 0
+        # Of links that were replaced; of all of them, when the last is gone.
+        self._old_missed: int | None = 0
         self._final_missed: int | None = None
-        try:
-            self._epochs = self.bank.array("epochs", self.bank.cpus)
-            self._program = self._load(context)
-            self._attach(list(probes))
-            for cpu in range(self.bank.cpus):
-                self._epochs.cells[cpu] = self._epoch
-            self._carried = len(self.live)
-            for probe in self.live:
-                probe.abi = NAME
-            context.progress(len(self.live))
-        except BaseException:
-            if self._link >= 0:
-                os.close(self._link)
-            self.bank.close()
-            raise
+
+    def attach(self, context: Context) -> None:
+        self._epochs = self.bank.array("epochs", self.bank.cpus)
+        self._program = self._load(context)
+        self._attach(list(self.live))
+        for cpu in range(self.bank.cpus):
+            self._epochs.cells[cpu] = self._epoch
+        self._carried = len(self.live)
+        for probe in self.live:
+            probe.abi = NAME
+        context.progress(len(self.live))
 
     def _load(self, context: Context) -> int:
         try:
@@ -120,13 +121,12 @@ class MultiCarrier(Carrier):
             if error.errno in _UNSUPPORTED and not self._any_works(probes):
                 raise UnsupportedError(f"{_LACKING} ({error})", remedy=_REMEDY) from None
             self._find_bad(probes, error)
-            self.live.difference_update(refusal.probe for refusal in self.refused)
             if self.live:
-                self._link = self._create([probe for probe in probes if probe in self.live])
+                self._link = self._create(list(self.live))
 
-    def _create(self, probes: Sequence[Probe]) -> int:
+    def _create(self, probes: Sequence[Probe], epoch: int = _FIRST_EPOCH) -> int:
         addresses = [probe.address or 0 for probe in probes]
-        cookies = [self._epoch << 32 | probe.slot for probe in probes]
+        cookies = [epoch << 32 | probe.slot for probe in probes]
         flags = syscalls.KPROBE_MULTI_RETURN if self._is_return else 0
         return syscalls.kprobe_multi_link(self._program, addresses, cookies, flags=flags)
 
@@ -134,7 +134,7 @@ class MultiCarrier(Carrier):
         """Whether the kernel takes links at all: EINVAL may also mean one bad function."""
         for probe in probes[:: max(1, len(probes) // 4)]:
             try:
-                os.close(self._create([probe]))
+                descriptors.close(self._create([probe]))
             except KernelError:
                 continue
             return True
@@ -143,68 +143,75 @@ class MultiCarrier(Carrier):
     def _find_bad(self, probes: Sequence[Probe], error: KernelError) -> None:
         """Halve until the functions that the kernel refuses are alone."""
         if len(probes) == 1:
-            self.refused.append(Refusal(probes[0], error.errno, str(error)))
+            self._refuse(probes[0], error)
             return
         middle = len(probes) // 2
         for half in (probes[:middle], probes[middle:]):
             try:
-                os.close(self._create(half))
+                descriptors.close(self._create(half))
             except KernelError as refusal:
                 self._find_bad(half, refusal)
 
     def reclaim(self, gone: Sequence[Probe]) -> Reclaimed:
-        self.live.difference_update(gone)
-        if self.live and (self._is_return or len(self.live) * 2 > self._carried):
+        self._bury(gone)
+        if not self.live:
+            self._final_missed = self.missed()
+            link, self._link = self._link, -1
+            if link >= 0:
+                descriptors.close(link)
+            self.bank.close()
+            return Reclaimed(dirty=len(gone))
+        if self._is_return or len(self.live) * 2 > self._carried:
             return Reclaimed(clean=len(gone))
-        old = self._link
-        if self.live:
-            try:
-                self._cut_over()
-            except (KernelError, OSError) as error:
-                # The old link goes on: its dead probes' gates are closed.
-                return Reclaimed(
-                    clean=len(gone), left=(Left(f"a smaller link: {error}", error.errno or 0),)
-                )
-            self._close(old)
-            return Reclaimed(clean=len(gone))
-        self._final_missed = self.missed()
-        self._link = -1
-        os.close(old)
-        self.bank.close()
-        return Reclaimed(dirty=len(gone))
+        try:
+            self._cut_over()
+        except KernelError as error:
+            # The old link goes on: its dead probes' gates are closed.
+            left = Left(f"{self._carried - len(self.live)} probes of a link: {error}", error.errno)
+            return Reclaimed(clean=len(gone), left=(left,))
+        return Reclaimed(clean=len(gone))
 
     def _cut_over(self) -> None:
-        survivors = sorted(self.live, key=lambda probe: probe.slot)
-        self._epoch += 1
-        try:
-            self._link = self._create(survivors)
-        except KernelError:
-            self._epoch -= 1
-            raise
+        """Replace the link by one of the live probes alone."""
+        epoch = self._epoch + 1
+        smaller = self._create(list(self.live), epoch)
+        larger, self._link, self._epoch = self._link, smaller, epoch
+        self._carried = len(self.live)
         before = os.sched_getaffinity(0)
-        try:
-            for cpu in range(self.bank.cpus):
-                # An offline CPU has no hits, and one we may not run on is moved as well as it can
-                # be: a hit half-way there may count twice or not at all.
-                with contextlib.suppress(OSError):
-                    os.sched_setaffinity(0, {cpu})
-                self._epochs.cells[cpu] = self._epoch
-        finally:
+        for cpu in range(self.bank.cpus):
+            # An offline CPU has no hits, and one we may not run on is moved as well as it can be: a
+            # hit half-way there may count twice or not at all.
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(0, {cpu})
+            self._epochs.cells[cpu] = epoch
+        self._old_missed = _sum(self._old_missed, _link_missed(larger))
+        descriptors.close(larger)
+        # Refused if our cpuset shrank meanwhile: the kernel has chosen CPUs for us then.
+        with contextlib.suppress(OSError):
             os.sched_setaffinity(0, before)
-        self._carried = len(survivors)
-
-    def _close(self, link: int) -> None:
-        missed = syscalls.link_missed(link)
-        if missed is None or self._link_missed is None:
-            self._link_missed = None
-        else:
-            self._link_missed += missed
-        os.close(link)
 
     def missed(self) -> int | None:
         if self._link < 0:
             return self._final_missed
-        now = syscalls.link_missed(self._link)
-        if now is None or self._link_missed is None:
-            return None
-        return self._link_missed + now + syscalls.prog_misses(self._program)
+        return _sum(self._old_missed, _link_missed(self._link), _prog_misses(self._program))
+
+
+def _link_missed(link: int) -> int | None:
+    # Whoever gave up rights since the attach may not ask: unknown, and no reason to keep a link.
+    try:
+        return syscalls.link_missed(link)
+    except KernelError:
+        return None
+
+
+def _prog_misses(program: int) -> int | None:
+    try:
+        return syscalls.prog_misses(program)
+    except KernelError:
+        return None
+
+
+def _sum(*counts: int | None) -> int | None:
+    """Their sum, None if any is unknown."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None

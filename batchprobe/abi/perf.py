@@ -7,14 +7,13 @@ and falls back to a trace event of its own when the kernel refuses.
 from __future__ import annotations
 
 import contextlib
-import os
 import resource
 from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from batchprobe import syscalls
+from batchprobe import descriptors, syscalls
 from batchprobe.abi.base import Attached, Carrier, Context, Refusal
 from batchprobe.abi.event import load, offsets, register_ips
 from batchprobe.commit import Reclaimed
@@ -37,7 +36,7 @@ def attach(probes: Sequence[Probe], context: Context, attached: Attached) -> Non
         raise UnsupportedError(f"no perf kprobes: {error}", remedy="Linux 4.17 has them") from None
     _raise_file_limit(len(probes))
     attached.carry(
-        probes, lambda wanted, is_return: PerfCarrier(wanted, context, pmu, is_return=is_return)
+        probes, context, lambda wanted, is_return: PerfCarrier(wanted, pmu, is_return=is_return)
     )
 
 
@@ -52,28 +51,25 @@ def _raise_file_limit(more: int) -> None:
 class PerfCarrier(Carrier):
     """A bundle of perf kprobes: each has its own kernel object, so all that leave are dirty."""
 
-    def __init__(
-        self, probes: Sequence[Probe], context: Context, pmu: int, *, is_return: bool
-    ) -> None:
+    def __init__(self, probes: Sequence[Probe], pmu: int, *, is_return: bool) -> None:
         super().__init__(probes)
+        self._pmu = pmu
+        self._is_return = is_return
         self._fds: dict[Probe, int] = {}
-        try:
-            program = load(self.bank, context, is_return=is_return)
-            for probe in probes:
-                self._attach(probe, context, pmu, program)
-                context.progress(1)
-        except BaseException:
-            self._close(list(self._fds))
-            self.bank.close()
-            raise
 
-    def _attach(self, probe: Probe, context: Context, pmu: int, program: int) -> None:
+    def attach(self, context: Context) -> None:
+        program = load(self.bank, context, is_return=self._is_return)
+        for probe in list(self.live):
+            self._attach(probe, context, program)
+            context.progress(1)
+
+    def _attach(self, probe: Probe, context: Context, program: int) -> None:
         refusal = Refusal(probe, 0, "a perf kprobe cannot wait for a module")
         for offset in offsets(probe, context) if probe.target.function else ():
             probe.offset = offset
             try:
                 self._fds[probe] = fd = syscalls.perf_kprobe_open(
-                    pmu, probe.address or 0, is_return=probe.target.is_return
+                    self._pmu, probe.address or 0, is_return=probe.target.is_return
                 )
                 register_ips(probe, context)
                 syscalls.perf_run_bpf(fd, program)
@@ -85,15 +81,15 @@ class PerfCarrier(Carrier):
             else:
                 probe.abi = NAME
                 return
-        self.live.discard(probe)
+        self.live.pop(probe)
         self.refused.append(refusal)
 
     def _close(self, probes: Iterable[Probe]) -> None:
-        fds = deque(self._fds.pop(probe) for probe in probes)
+        fds = deque(self._fds.pop(probe) for probe in probes if probe in self._fds)
 
         def close_next(_: int) -> None:
             # close(2) releases the descriptor whatever it says.
-            os.close(fds.popleft())
+            descriptors.close(fds.popleft())
 
         # At the interpreter's exit no thread can be started any more.
         workers = min(_CLOSERS, len(fds) or 1)
@@ -103,7 +99,7 @@ class PerfCarrier(Carrier):
             close_next(0)
 
     def reclaim(self, gone: Sequence[Probe]) -> Reclaimed:
-        self.live.difference_update(gone)
+        self._bury(gone)
         self._close(gone)
         if not self.live:
             self.bank.close()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from batchprobe.commit import CommitQueue, CommitReport, Left, Reclaimed
-from batchprobe.errors import KernelError
+from batchprobe.errors import KernelError, SessionError
 
 WAIT_SECONDS = 20
 
@@ -31,6 +31,8 @@ class Bundle:
     log: list[str]
     live: set[Thing] = field(default_factory=set)
     stubborn: int = 0
+    # Raised by its next reclaim, before or after it has done its work.
+    error: BaseException | None = None
 
     def add(self, number: int) -> list[Thing]:
         things = [Thing(self) for _ in range(number)]
@@ -39,6 +41,9 @@ class Bundle:
 
     def reclaim(self, gone: Sequence[Thing]) -> Reclaimed:
         self.log.append(f"reclaim {len(gone)}")
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
         self.live.difference_update(gone)
         left: tuple[Left, ...] = ()
         if self.stubborn:
@@ -55,8 +60,12 @@ class Machine:
     def __init__(self) -> None:
         self.log: list[str] = []
         self.broken = False
+        self.unrestored: KernelError | None = None
         self.queue: CommitQueue[Thing] = CommitQueue(
-            barrier=self.barrier, short_waits=self.short_waits, settle=self.settle
+            barrier=self.barrier,
+            short_waits=self.short_waits,
+            settle=self.settle,
+            restore=lambda: self.unrestored,
         )
 
     def barrier(self) -> int:
@@ -184,6 +193,78 @@ def test_what_was_left_is_tried_again_without_a_barrier(machine: Machine) -> Non
     assert machine.log == []
 
 
+def test_a_carrier_that_raises_stops_no_other_and_is_tried_again(machine: Machine) -> None:
+    bundles = [machine.bundle() for _ in range(3)]
+    bundles[1].error = ZeroDivisionError("in the middle")
+    for bundle in bundles:
+        machine.detach(bundle.add(2))
+    with pytest.raises(ZeroDivisionError):
+        machine.commit()
+    assert [len(bundle.live) for bundle in bundles] == [0, 2, 0]
+    report = machine.commit()
+    assert (report.probes, report.barriers, report.dirty, report.left) == (0, 0, 2, ())
+    assert not bundles[1].live
+    assert machine.commit() == CommitReport()
+
+
+def test_what_a_raising_carrier_left_is_done_by_the_next_batch() -> None:
+    machine = Pausing()
+    bundle = machine.bundle()
+    bundle.error = ZeroDivisionError("in the middle")
+    machine.detach(bundle.add(1))
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            machine.queue.commit()
+        except ZeroDivisionError as error:
+            errors.append(error)
+
+    first = in_thread(run)
+    assert machine.began.acquire(timeout=WAIT_SECONDS)
+    machine.detach(machine.bundle().add(1))
+    machine.go_on.release(2)
+    first.join(WAIT_SECONDS)
+    report = machine.queue.commit()
+    assert (len(errors), report.probes, report.dirty, report.left) == (1, 1, 2, ())
+
+
+def test_what_cannot_be_put_back_is_left_until_it_can(machine: Machine) -> None:
+    machine.unrestored = KernelError("the knob", 30)
+    machine.detach(machine.bundle().add(1))
+    for _ in range(2):
+        assert [left.errno for left in machine.commit().left] == [30]
+    machine.unrestored = None
+    assert machine.commit() == CommitReport()
+
+
+def test_a_commit_inside_a_commit_is_refused(machine: Machine) -> None:
+    machine.detach(machine.bundle().add(1))
+
+    def again() -> None:
+        machine.queue.commit()
+
+    with pytest.raises(SessionError):
+        machine.queue.commit(again)
+    assert machine.log[-2:] == ["reclaim 1", "long"]
+    # A detach is not: it waits for the next one.
+    late = machine.bundle()
+    machine.detach(machine.bundle().add(1))
+    assert machine.queue.commit(lambda: machine.detach(late.add(1))).probes == 1
+    assert late.live
+    assert machine.commit().probes == 1
+
+
+def test_what_never_counted_goes_without_a_barrier(machine: Machine) -> None:
+    bundle, stubborn = machine.bundle(), machine.bundle()
+    stubborn.stubborn = 1
+    machine.queue.discard((b, b.add(2)) for b in (bundle, stubborn))
+    assert machine.log == ["short", "reclaim 2", "reclaim 2", "long"]
+    report = machine.commit()
+    assert (report.probes, report.barriers, report.left) == (0, 0, ())
+    assert machine.commit() == CommitReport()
+
+
 class Pausing(Machine):
     """Its barrier waits until it is told to go on."""
 
@@ -232,6 +313,56 @@ def test_queued_before_the_barrier_is_covered_by_it_and_later_by_the_next() -> N
     # batch is the same all the same.
     assert reports["second"] is reports["third"]
     assert reports["second"].probes == 2
+
+
+def test_who_waits_while_a_barrier_fails_is_covered_by_the_next() -> None:
+    machine = Pausing()
+    early, late = machine.bundle().add(1), machine.bundle().add(1)
+    machine.detach(early)
+    machine.broken = True
+    done: list[CommitReport | KernelError] = []
+
+    def run() -> None:
+        try:
+            done.append(machine.queue.commit())
+        except KernelError as error:
+            done.append(error)
+
+    first = in_thread(run)
+    assert machine.began.acquire(timeout=WAIT_SECONDS)
+    # One that shares the failing batch, and one of the batch that it joins.
+    threads = [in_thread(run)]
+    machine.detach(late)
+    threads.append(in_thread(run))
+    machine.go_on.release()
+    first.join(WAIT_SECONDS)
+    machine.broken = False
+    machine.go_on.release(4)
+    for thread in threads:
+        thread.join(WAIT_SECONDS)
+    reports = [report for report in done if isinstance(report, CommitReport)]
+    assert len(reports) == len(done) - 1 == 2
+    both = max(reports, key=lambda report: report.probes)
+    assert (both.probes, both.dirty) == (2, 2)
+    # Whoever began only now found nothing to do.
+    assert all(report in (CommitReport(), both) for report in reports)
+    assert machine.log.count("settle 2") == 1
+
+
+def test_on_final_is_called_for_all_who_share_a_barrier() -> None:
+    machine = Pausing()
+    machine.detach(machine.bundle().add(1))
+    finals: list[int] = []
+    first = in_thread(machine.queue.commit)
+    assert machine.began.acquire(timeout=WAIT_SECONDS)
+    machine.detach(machine.bundle().add(1))
+    commits = [lambda n=n: machine.queue.commit(lambda: finals.append(n)) for n in range(4)]
+    threads = [in_thread(commit) for commit in commits]
+    machine.go_on.release(2)
+    for thread in (first, *threads):
+        thread.join(WAIT_SECONDS)
+    # Who came when all was done had nothing to wait for.
+    assert 1 <= len(finals) == len(set(finals)) <= 4
 
 
 def test_a_commit_waits_for_what_another_is_committing() -> None:

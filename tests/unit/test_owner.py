@@ -125,3 +125,43 @@ def test_giving_back_what_was_not_taken(tmp_path: Path) -> None:
     knob.shared.give_back(Owner.this_process())
     assert knob.value == "0"
     assert not knob.shared.restore_for_dead()
+
+
+def test_who_cannot_set_the_knob_does_not_hold_it(tmp_path: Path) -> None:
+    knob, me = Knob(tmp_path, "0"), Owner.this_process()
+    knob.file.unlink()
+    knob.file.mkdir()
+    with pytest.raises(OSError, match="knob"):
+        knob.shared.take(me)
+    knob.file.rmdir()
+    knob.file.write_text("0")
+    knob.shared.take(replace(me, start=me.start + 1))
+    assert knob.value == "1"
+    assert knob.shared.restore_for_dead()
+    assert knob.value == "0"
+
+
+def test_who_cannot_restore_the_knob_goes_on_holding_it(tmp_path: Path) -> None:
+    knob, me = Knob(tmp_path, "0"), Owner.this_process()
+    knob.shared.take(me)
+    knob.file.unlink()
+    for _ in range(2):
+        with pytest.raises(OSError, match="knob"):
+            knob.shared.give_back(me)
+    knob.file.write_text("1")
+    knob.shared.give_back(me)
+    assert knob.value == "0"
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b"[]", b'{"original": "1"}', b'{"holders": 3}', b"\xff"]
+)
+def test_a_state_that_is_not_ours_tells_nothing(tmp_path: Path, text: bytes) -> None:
+    knob, me = Knob(tmp_path, "0"), Owner.this_process()
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state/rcu_expedited").write_bytes(text)
+    assert not knob.shared.restore_for_dead()
+    knob.shared.take(me)
+    assert knob.value == "1"
+    knob.shared.give_back(me)
+    assert knob.value == "0"
