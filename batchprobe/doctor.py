@@ -256,7 +256,7 @@ class _Examination:
             definitions = self._tracefs.get().definitions()
         except UnsupportedError as error:
             return ok(f"none can be: {error.message}")
-        except OSError as error:
+        except KernelError as error:
             return warn(f"cannot be read: {error}")
         probes: Counter[bool] = Counter()
         for definition in definitions:
@@ -314,7 +314,7 @@ def _try_abi(name: str, target: Target, context: Context) -> Finding:
         _CALL(os.SCHED_OTHER)
         hits = probe.count if attached.carriers else 0
     finally:
-        for carrier in attached.carriers:
+        for carrier in (*attached.carriers, *attached.failed):
             left += carrier.reclaim([probe]).left
     took = _milliseconds(began)
     if attached.refused:

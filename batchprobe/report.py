@@ -9,10 +9,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Protocol, TextIO
 
-from batchprobe.commit import CommitReport
+from batchprobe.commit import CommitReport, Left
 from batchprobe.kernel.targets import Reason, Resolution, Skipped, Target
 
-__all__ = ["SCHEMA", "JsonReport", "Report", "Summary", "TextReport", "tell"]
+__all__ = [
+    "SCHEMA",
+    "JsonReport",
+    "Report",
+    "Summary",
+    "TextReport",
+    "tell",
+    "tell_left",
+    "tell_skips",
+]
 
 SCHEMA = 1
 _MOST_SKIPS_TOLD = 20
@@ -176,6 +185,17 @@ def tell_skips(skipped: Sequence[Skipped], most: int | None = _MOST_SKIPS_TOLD) 
         tell(f"… and {len(skipped) - most} more skipped ({what}): `batchprobe functions` names all")
 
 
+def tell_left(left: Sequence[Left]) -> None:
+    """Say on stderr what could not be removed, and what becomes of it."""
+    for one in left:
+        tell(f"error: left behind: {one.what}")
+    if left:
+        tell(
+            "it counts nothing any more; a process in the background goes on trying to remove it "
+            "for a minute, after that `batchprobe cleanup` does"
+        )
+
+
 def _story(summary: Summary) -> list[str]:
     commit = summary.commit
     missed = "unknown" if summary.missed is None else str(summary.missed)
@@ -194,7 +214,6 @@ def _story(summary: Summary) -> list[str]:
         lines.insert(1, f"waiting for their module: {', '.join(summary.pending)}")
     if summary.barrier_note:
         lines.append(f"grace periods were not expedited: {summary.barrier_note}")
-    lines += [f"LEFT BEHIND: {left.what}" for left in commit.left]
     return lines
 
 

@@ -11,13 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
 from batchprobe.errors import AttachCancelledError, BatchprobeError, NothingAttachedError
 from batchprobe.probe import Probe
-from batchprobe.report import JsonReport, Report, Summary, TextReport, tell, tell_skips
+from batchprobe.report import JsonReport, Report, Summary, TextReport, tell, tell_left, tell_skips
 from batchprobe.screen import LiveTable, Stages
 from batchprobe.session import Session
 from batchprobe.signals import Stop
@@ -92,7 +92,12 @@ class _Run:
             probes = self._attach(specs)
         except AttachCancelledError as error:
             tell(str(error))
-            return _LEFT_STATUS if self._summary.commit.left else 128 + self._stop.number
+            return self._left_status() or 128 + self._stop.number
+        except NothingAttachedError as error:
+            if status := self._left_status():
+                tell(f"error: {error}")
+                return status
+            raise
         self._stop.busy = lambda: f"still removing {len(probes)} probes: a moment"
         child = self._trace()
         # The command may take its time to end: the probes do not wait for it.
@@ -103,11 +108,15 @@ class _Run:
                 _forget_stdout()
             tell(f"error: {self._broken.strerror}: part of the results is lost")
             status = status or 1
-        if self._summary.commit.left:
-            return _LEFT_STATUS
+        if left_status := self._left_status():
+            return left_status
         if status:
             return status
         return _SKIPPED_STATUS if self._options.strict and self._session.skipped else 0
+
+    def _left_status(self) -> int:
+        tell_left(self._summary.commit.left)
+        return _LEFT_STATUS if self._summary.commit.left else 0
 
     def _attach(self, specs: Sequence[ProbeSpec]) -> list[Probe]:
         began = time.perf_counter()
@@ -144,8 +153,9 @@ class _Run:
                 self._report.final({probe.label: probe.count for probe in probes})
 
         with self._stages:
-            self._summary.commit = self._session.detach_all(final)
-            self._session.close()
+            commit = self._session.detach_all(final)
+            # What was left is tried once more.
+            self._summary.commit = replace(commit, left=self._session.close().left)
         _describe(self._summary, self._session, probes)
         with self._outliving_output():
             self._report.end(self._summary)

@@ -58,7 +58,8 @@ class Session:
                 print(probe.label, probe.count)
 
     Leaving the block detaches all in one commit; so do `close` and the interpreter's exit. Any
-    thread may attach, detach and commit. A forked child may do nothing with it, and disturbs
+    thread may attach, detach and commit; a signal handler may only detach, for the others wait for
+    what the interrupted thread may hold. A forked child may do nothing with it, and disturbs
     nothing by its exit: the probes are its parent's.
 
     `abi` is "auto", "multi", "event" or "perf"; `placement` "auto", "entry" or "after" (behind the
@@ -111,8 +112,8 @@ class Session:
 
         A committed one is forgotten here; the object that `attach` gave keeps its final count.
         """
-        with self._lock:
-            return list(self._probes)
+        # One step, without a lock: `detach_all` asks while it holds the queue's.
+        return list(self._probes)
 
     @property
     def attached(self) -> list[Probe]:
@@ -173,9 +174,7 @@ class Session:
         `cancelled()` said so (nothing stays attached then), SessionError if the session is closed,
         another process's, or in a commit of this thread.
         """
-        self._require_ours()
-        if self._queue.commits_here:
-            raise SessionError("attach inside a commit: wait until it has returned")
+        self._require_usable()
         specs = _specs(entries)
         with deferred_interrupt() as interrupt, self._one_attach():
 
@@ -318,6 +317,8 @@ class Session:
         Nothing waits here, unless `commit` asks for it. Raises NotAttachedError, and changes
         nothing, if any of them is not attached by this session.
         """
+        if commit:
+            self._require_usable()
         self._require_ours()
         gone = [probes] if isinstance(probes, Probe) else list(probes)
 
@@ -341,7 +342,7 @@ class Session:
         `on_final` is called when the counts are final, before the kernel objects are reclaimed.
         Commits of other threads that were queued before the barrier began are covered by it.
         """
-        self._require_ours()
+        self._require_usable()
         with deferred_interrupt():
             try:
                 self._adopt_strays()
@@ -357,7 +358,7 @@ class Session:
 
     def detach_all(self, on_final: Callable[[], None] | None = None) -> CommitReport:
         """Detach every probe and commit, in one batch."""
-        self._require_ours()
+        self._require_usable()
         gone: list[Probe] = []
 
         def top() -> None:
@@ -388,6 +389,7 @@ class Session:
         """
         if not self._is_ours:
             return CommitReport()
+        self._require_usable()
         with deferred_interrupt():
             with self._lock:
                 self._closed = True
@@ -413,6 +415,11 @@ class Session:
                 f"the session and its probes are process {self._owner.pid}'s: "
                 "a forked child needs a Session of its own"
             )
+
+    def _require_usable(self) -> None:
+        self._require_ours()
+        if self._queue.commits_here:
+            raise SessionError("inside a commit of this thread: wait until it has returned")
 
     def _require_attached(self, probes: Sequence[Probe]) -> None:
         if len(set(probes)) != len(probes):

@@ -8,7 +8,7 @@ import sys
 from functools import cache
 
 from batchprobe import arch
-from batchprobe.descriptors import opened
+from batchprobe.descriptors import open_noted
 from batchprobe.errors import KernelError
 
 __all__ = [
@@ -152,6 +152,11 @@ def _syscall(what: str, number: int, *args: object) -> int:
     return result
 
 
+def _ioctl(what: str, fd: int, request: int, argument: int) -> None:
+    if _libc().ioctl(fd, request, argument) < 0:
+        raise KernelError(what, ctypes.get_errno())
+
+
 def _bpf(what: str, command: int, attr: ctypes.Structure) -> int:
     return _syscall(
         what,
@@ -174,7 +179,7 @@ def map_create(
 ) -> int:
     """Create a BPF map; returns its file descriptor."""
     attr = _MapCreate(kind, key_size, value_size, entries, flags, inner_fd, 0, name.encode()[:15])
-    return opened(_bpf(f"bpf(BPF_MAP_CREATE, {name})", _MAP_CREATE, attr))
+    return open_noted(lambda: _bpf(f"bpf(BPF_MAP_CREATE, {name})", _MAP_CREATE, attr))
 
 
 def map_update(fd: int, key: bytes, value: bytes) -> None:
@@ -222,13 +227,13 @@ def prog_load(name: str, instructions: bytes, *, attach_type: int = 0) -> int:
     )
     what = f"bpf(BPF_PROG_LOAD, {name})"
     try:
-        return opened(_load(what, attr))
+        return open_noted(lambda: _load(what, attr))
     except KernelError as error:
         # Only a refusal pays for a log.
         log = ctypes.create_string_buffer(_LOG_SIZE)
         attr.log_level, attr.log_size, attr.log_buf = 1, _LOG_SIZE, ctypes.addressof(log)
         try:
-            return opened(_load(what, attr))
+            return open_noted(lambda: _load(what, attr))
         except KernelError:
             if log.value:
                 error.add_note(log.value.decode(errors="replace")[-4000:])
@@ -261,7 +266,7 @@ def kprobe_multi_link(
         addrs=ctypes.addressof(address_array),
         cookies=ctypes.addressof(cookie_array),
     )
-    return opened(_bpf("bpf(BPF_LINK_CREATE, kprobe_multi)", _LINK_CREATE, attr))
+    return open_noted(lambda: _bpf("bpf(BPF_LINK_CREATE, kprobe_multi)", _LINK_CREATE, attr))
 
 
 # struct bpf_link_info grew to this size with the member `missed` of its kprobe members (6.7).
@@ -313,26 +318,23 @@ def perf_kprobe_open(pmu_type: int, address: int, *, is_return: bool) -> int:
 
 def _perf_open(what: str, attr: _PerfEventAttr) -> int:
     attr.size = ctypes.sizeof(attr)
-    fd = _syscall(
-        what,
-        arch.current().syscalls.perf_event_open,
-        ctypes.byref(attr),
-        ctypes.c_long(-1),  # every task
-        ctypes.c_long(0),  # CPU 0
-        ctypes.c_long(-1),
-        ctypes.c_long(_PERF_FLAG_FD_CLOEXEC),
+    return open_noted(
+        lambda: _syscall(
+            what,
+            arch.current().syscalls.perf_event_open,
+            ctypes.byref(attr),
+            ctypes.c_long(-1),  # every task
+            ctypes.c_long(0),  # CPU 0
+            ctypes.c_long(-1),
+            ctypes.c_long(_PERF_FLAG_FD_CLOEXEC),
+        )
     )
-    return opened(fd)
 
 
 def perf_run_bpf(event_fd: int, prog_fd: int) -> None:
     """Attach a program to a perf event and enable it: from here the probe is armed."""
-    for what, request, argument in (
-        ("ioctl(PERF_EVENT_IOC_SET_BPF)", _PERF_SET_BPF, prog_fd),
-        ("ioctl(PERF_EVENT_IOC_ENABLE)", _PERF_ENABLE, 0),
-    ):
-        if _libc().ioctl(event_fd, request, argument) < 0:
-            raise KernelError(what, ctypes.get_errno())
+    _ioctl("ioctl(PERF_EVENT_IOC_SET_BPF)", event_fd, _PERF_SET_BPF, prog_fd)
+    _ioctl("ioctl(PERF_EVENT_IOC_ENABLE)", event_fd, _PERF_ENABLE, 0)
 
 
 def membarrier_global() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import time
 from collections.abc import Iterator, Sequence
 
 from batchprobe import descriptors, syscalls
@@ -27,6 +28,8 @@ _event_numbers = itertools.count()
 # The first symbol of the kernel's text: found at once by a linear search too.
 _ANCHOR = "_text"
 _QUIET_TRIES = 3
+_BUSY_SECONDS = 1.0
+_BUSY_STEP = 0.005
 # What the kernel says to a second function of a name, since 6.6 and before.
 _NAMESAKES = frozenset({errno.EADDRNOTAVAIL, errno.EEXIST})
 _RAW_MARK = "slot=\\"
@@ -98,7 +101,7 @@ class EventCarrier(Carrier):
         self._expedites = context.expedites
         self._reclaimed = context.reclaimed
         self._shrunk = False
-        self._unaccounted_before = 0
+        self._unaccounted_before: int | None = None
         self._missed: int | None = None
         self._base = context.table.symbol_address(_ANCHOR) or 0
 
@@ -117,8 +120,13 @@ class EventCarrier(Carrier):
     def _append(self, probe: Probe, context: Context) -> None:
         error = self._define(probe, context)
         if error is None:
+            try:
+                register_ips(probe, context)
+            except KernelError as unregistered:
+                error = unregistered
+                self._delete([probe])
+        if error is None:
             probe.abi = NAME
-            register_ips(probe, context)
         else:
             self._refuse(probe, error)
 
@@ -206,36 +214,49 @@ class EventCarrier(Carrier):
         if not self._expedites():
             # One write would hold the kernel for a grace period a probe, and show no progress.
             self._delete(list(self._defined)[:-1])
-        try:
-            self._tracefs.command(f"-:{self._name}")
-        except KernelError as error:
-            # Nothing was defined after all, or somebody else removed it.
-            if (self._tracefs.root / "events" / self._group / self._event).exists():
-                return Left(str(error), error.errno)
+        error = self._delete_event()
+        if error is not None:
+            return Left(str(error), error.errno)
         self._defined.clear()
         return None
 
-    def _missed_till_now(self) -> int | None:
-        if self._shrunk:
-            return None
-        try:
-            return max(0, self._unaccounted() - self._unaccounted_before)
-        except (KernelError, OSError):
-            # Whoever gave up rights since the attach may not read it: unknown, and no reason to
-            # keep the probes.
-            return None
+    def _delete_event(self) -> KernelError | None:
+        deadline = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                self._tracefs.command(f"-:{self._name}")
+            except KernelError as error:
+                if error.errno == errno.ENOENT:
+                    # Nothing was defined after all, or somebody else removed it.
+                    return None
+                if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                    return error
+                # A process that another thread is starting has our perf fd until its exec.
+                time.sleep(_BUSY_STEP)
+            else:
+                return None
 
-    def _unaccounted(self) -> int:
-        """Hits by the kernel's count less runs of the program.
+    def _missed_till_now(self) -> int | None:
+        before, now = self._unaccounted_before, self._unaccounted()
+        if self._shrunk or before is None or now is None:
+            return None
+        return max(0, now - before)
+
+    def _unaccounted(self) -> int | None:
+        """Hits by the kernel's count less runs of the program, None if they cannot be read.
 
         Exact if no probe was hit while it was read; else, after a few tries, too small by as many
         hits as there were meanwhile.
         """
         for _ in range(_QUIET_TRIES):
-            before = self.bank.runs()
-            lines = [line for line in self._tracefs.profile() if line.event == self._event]
+            try:
+                before = self.bank.runs()
+                lines = [line for line in self._tracefs.profile() if line.event == self._event]
+                after = self.bank.runs()
+            except KernelError:
+                # Say, rights were given up since: no reason to refuse probes, or to keep them.
+                return None
             hits = sum(line.hits + line.missed for line in lines)
-            after = self.bank.runs()
             if before == after:
                 break
         return hits - after

@@ -90,16 +90,19 @@ class Tracefs:
             raise KernelError(f"kprobe_events: {line}", error.errno or 0) from None
 
     def definitions(self) -> list[Definition]:
-        """What kprobe_events lists now."""
-        return parse_events((self.root / "kprobe_events").read_text())
+        """What kprobe_events lists now. Raises KernelError if it cannot be read."""
+        return parse_events(self._read("kprobe_events"))
 
     def profile(self) -> list[ProfileLine]:
-        """What kprobe_profile counts now."""
-        return parse_profile((self.root / "kprobe_profile").read_text())
+        """What kprobe_profile counts now. Raises KernelError if it cannot be read."""
+        return parse_profile(self._read("kprobe_profile"))
 
     def event_id(self, group: str, event: str) -> int:
         """The number perf_event_open(2) knows a trace event by."""
+        return int(self._read(f"events/{group}/{event}/id"))
+
+    def _read(self, name: str) -> str:
         try:
-            return int((self.root / "events" / group / event / "id").read_text())
+            return (self.root / name).read_text()
         except OSError as error:
-            raise KernelError(f"events/{group}/{event}/id", error.errno or 0) from None
+            raise KernelError(f"reading {name}", error.errno or 0) from None

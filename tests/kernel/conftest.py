@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers import figures
 from helpers.machine import Held, children, eventually, held, why_not
 from helpers.workers import Worker
 
@@ -59,3 +60,10 @@ def _fds() -> dict[str, str]:
         except FileNotFoundError:
             continue  # the one that lists them
     return found
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if figures.lines:
+        terminalreporter.section("figures")
+        for line in figures.lines:
+            terminalreporter.write_line(line)

@@ -10,7 +10,7 @@ import pytest
 
 from batchprobe.commit import CommitReport, Left
 from batchprobe.kernel.targets import Reason, Skipped
-from batchprobe.report import JsonReport, Summary, TextReport, tell_skips
+from batchprobe.report import JsonReport, Summary, TextReport, tell_left, tell_skips
 from batchprobe.spec import Source
 
 HITS = {"vfs_read": 7, "vfs_write": 1_000_000, "never": 0, "[odd] name": 7}
@@ -135,9 +135,17 @@ def test_the_story_is_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
         "1000014 hits, 1 functions never called, missed: unknown",
         "4 probes off in one commit (1 clean, 3 dirty), barriers: 1",
         "grace periods were not expedited: rcu_normal is set",
-        "LEFT BEHIND: an event",
     ):
         assert words in told
+
+
+def test_what_is_left_is_named_with_what_becomes_of_it(capfd: pytest.CaptureFixture[str]) -> None:
+    tell_left([])
+    assert capfd.readouterr().err == ""
+    tell_left(summary().commit.left)
+    told = capfd.readouterr().err
+    assert "error: left behind: an event" in told
+    assert "batchprobe cleanup" in told
 
 
 def test_many_skips_are_summed_up(capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,205 @@
+"""A program that attaches, detaches and commits from many threads at once, forks, and is signalled.
+
+    python3 -m helpers.churn ABI THREADS SECONDS SEED
+
+Prints one JSON object when all is closed; ends with 1, and what went wrong, if a promise was
+broken.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections import Counter
+
+from batchprobe import CommitReport, NotAttachedError, Probe, ProbeState, Session, SessionError
+from helpers.workers import CALLS
+
+ENTRIES = [f"syscall:{call}{kind}" for kind in ("", "%return") for call in CALLS]
+FORK_SECONDS = 0.5
+
+
+class Churn:
+    """What the threads share, and what they saw."""
+
+    def __init__(self, abi: str, seconds: float, seed: int) -> None:
+        self.session = Session(abi=abi)
+        self.abi = abi
+        self.seed = seed
+        self.end = time.monotonic() + seconds
+        self.lock = threading.Lock()
+        self.done = Counter[str]()
+        self.reports: dict[int, CommitReport] = {}
+        self.finals: dict[Probe, int] = {}
+        self.errors: list[str] = []
+        # For the signal handler to detach.
+        self.spare: list[Probe] = []
+
+    @property
+    def goes_on(self) -> bool:
+        return time.monotonic() < self.end and not self.errors
+
+    def note(self, what: str, report: CommitReport | None = None) -> None:
+        with self.lock:
+            self.done[what] += 1
+            if report is not None:
+                # Kept, so that no other can have its id.
+                self.reports[id(report)] = report
+
+    def guard(self, run: str, number: int) -> None:
+        try:
+            getattr(self, run)(random.Random(self.seed * 100 + number))  # noqa: S311
+        except BaseException:
+            self.errors.append(traceback.format_exc())
+
+    def work(self, chance: random.Random) -> None:
+        """One thread's life."""
+        own: list[Probe] = []
+        queued: list[Probe] = []
+        while self.goes_on:
+            match chance.choice(("attach", "detach", "detach", "at once", "commit", "read")):
+                case "attach" if len(own) < 8:
+                    kinds = ENTRIES if self.abi != "perf" else ENTRIES[: len(CALLS)]
+                    own += self.session.attach(chance.sample(kinds, chance.randint(1, 4)))
+                    self.note("attach")
+                case "detach" if own:
+                    leaving = chance.sample(own, chance.randint(1, len(own)))
+                    self.session.detach(leaving)
+                    self._refuses(leaving[0])
+                    own = [probe for probe in own if probe not in leaving]
+                    queued += leaving
+                case "at once" if own:
+                    probe = own.pop()
+                    self.note("commit", self.session.detach(probe, commit=True))
+                    self._is_quiet([probe, *queued])
+                    queued.clear()
+                case "commit":
+                    self.note("commit", self.session.commit())
+                    self._is_quiet(queued)
+                    queued.clear()
+                case "read":
+                    self.session.counts()
+        if own:
+            self.session.detach(own)
+        self.note("commit", self.session.commit())
+        self._is_quiet([*own, *queued])
+
+    def _refuses(self, probe: Probe) -> None:
+        try:
+            self.session.detach(probe)
+        except NotAttachedError:
+            return
+        raise AssertionError(f"{probe} was detached twice")
+
+    def _is_quiet(self, probes: list[Probe]) -> None:
+        """Its commit returned: what counts for it in the kernel's maps moves no more."""
+        for probe in probes:
+            assert probe.state is ProbeState.DETACHED, probe
+            with self.lock:
+                self.finals[probe] = probe.count
+        for _ in range(2):
+            for probe in probes:
+                carrier = probe.carrier
+                if carrier is not None and probe.address is not None:
+                    with carrier.bank.lock:
+                        if carrier.live:
+                            assert carrier.bank.count(probe.slot) == probe.count, probe
+            time.sleep(0.002)
+
+    def fork(self, chance: random.Random) -> None:
+        """Children of all lengths of life, which may do nothing and disturb nothing."""
+        while self.goes_on:
+            child = os.fork()
+            if not child:
+                status = 1
+                try:
+                    self.session.commit()
+                except SessionError:
+                    status = 0
+                finally:
+                    time.sleep(chance.random())
+                    os._exit(status)
+            self.note("fork")
+            time.sleep(chance.random() * FORK_SECONDS)
+            assert os.waitpid(child, 0)[1] == 0, "a child could use the session"
+
+    def interrupted(self) -> None:
+        """The main thread's part: Ctrl-C comes at any moment."""
+        probes: list[Probe] = []
+        for number in itertools.count():
+            if not self.goes_on:
+                return
+            try:
+                probes = self.session.attach([ENTRIES[number % len(CALLS)]])
+                if number % 4:
+                    self.session.detach(probes)
+                    self.note("commit", self.session.commit())
+                else:
+                    self.spare += probes
+                    probes = []
+            except KeyboardInterrupt:
+                self.note("interrupt")
+                # It was held back until nothing was half-done.
+                left = [probe for probe in probes if probe.state is ProbeState.ATTACHED]
+                self.session.detach(left)
+                self.note("commit", self.session.commit())
+            self._is_quiet([probe for probe in probes if probe.state is not ProbeState.ATTACHED])
+
+    def signalled(self, *_: object) -> None:
+        """A handler that detaches, wherever the main thread is."""
+        if self.spare:
+            self.session.detach(self.spare.pop())
+            # No lock: the thread that is interrupted may hold it.
+            self.done["detach in a handler"] += 1
+
+
+def main() -> int:
+    abi, threads, seconds, seed = sys.argv[1:]
+    churn = Churn(abi, float(seconds), int(seed))
+    signal.signal(signal.SIGUSR1, churn.signalled)
+    parts = [("work", number) for number in range(int(threads))] + [("fork", -1)]
+    running = [threading.Thread(target=churn.guard, args=part) for part in parts]
+    for thread in running:
+        thread.start()
+    churn.spare += churn.session.attach(ENTRIES[: len(CALLS)])
+    print("runs", flush=True)
+    while True:
+        try:
+            churn.interrupted()
+            for thread in running:
+                thread.join()
+            break
+        except KeyboardInterrupt:
+            continue
+        except BaseException:
+            churn.errors.append(traceback.format_exc())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    closed = churn.session.close()
+    churn.note("commit", closed)
+    moved = [probe for probe, count in churn.finals.items() if probe.count != count]
+    reports = churn.reports.values()
+    told = {
+        **churn.done,
+        "barriers": sum(report.barriers for report in reports),
+        "probes": sum(report.probes for report in reports),
+        "finals": len(churn.finals),
+        "hits": sum(churn.finals.values()),
+        "left": [left.what for report in reports for left in report.left],
+        "moved": [repr(probe) for probe in moved],
+    }
+    print(json.dumps(told), flush=True)
+    for error in churn.errors:
+        print(error, file=sys.stderr)
+    return 1 if churn.errors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""A thin layer around the package's calls into the kernel, which makes one of them fail."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from batchprobe import syscalls
+from batchprobe.barrier import ExpeditedKnob
+from batchprobe.errors import KernelError
+from batchprobe.kernel.tracefs import Tracefs
+
+__all__ = ["Calls", "failing_calls"]
+
+
+class Calls:
+    """Counts calls; the one numbered `fail_at` fails with `errno`, and is not made."""
+
+    def __init__(self) -> None:
+        self.made = 0
+        self.fail_at = 0
+        self.errno = errno.ENOMEM
+        self.failed = ""
+
+    def begin(self, fail_at: int, number: int = errno.ENOMEM) -> None:
+        """Count from 0 again; 0 fails none."""
+        self.made, self.fail_at, self.errno, self.failed = 0, fail_at, number, ""
+
+    def wrap(
+        self, name: str, call: Callable[..., Any], *, kernel_error: bool
+    ) -> Callable[..., Any]:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            self.made += 1
+            if self.made != self.fail_at:
+                return call(*args, **kwargs)
+            self.failed = next((arg for arg in args if isinstance(arg, str)), name)
+            if kernel_error:
+                raise KernelError(self.failed, self.errno)
+            raise OSError(self.errno, os.strerror(self.errno), self.failed)
+
+        return wrapped
+
+
+@contextlib.contextmanager
+def failing_calls() -> Iterator[Calls]:
+    """Within this block the package's calls go through the layer."""
+    calls = Calls()
+    patch = pytest.MonkeyPatch()
+    with patch.context():
+        for place, name, kernel_error in (
+            (syscalls, "_syscall", True),
+            (syscalls, "_ioctl", True),
+            (Tracefs, "command", True),
+            (Tracefs, "event_id", True),
+            (Tracefs, "profile", True),
+            (ExpeditedKnob, "take", False),
+            (ExpeditedKnob, "give_back", False),
+            (mmap, "mmap", False),
+            (os, "sched_setaffinity", False),
+        ):
+            layer = calls.wrap(name, getattr(place, name), kernel_error=kernel_error)
+            patch.setattr(place, name, layer)
+        yield calls
+    patch.undo()

@@ -1,0 +1,286 @@
+"""The kernel says no: one failure skips nothing else, and what is left is named and tried again."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers.command import Running
+from helpers.failing import Calls, failing_calls
+from helpers.figures import tell
+from helpers.machine import ABIS, HANG_SECONDS, KNOB, TRACEFS, eventually, our_events
+from helpers.workers import CALLS, Worker
+
+from batchprobe import BatchprobeError, CommitReport, KernelError, Probe, Session
+
+ENTRIES = [f"syscall:{call}{kind}" for kind in ("", "%return") for call in list(CALLS)[:4]]
+# What a call may say at any moment; EAGAIN of a program's load is tried again.
+ERRORS = (errno.ENOMEM, errno.EPERM, errno.EBUSY, errno.EAGAIN)
+
+
+class Trial:
+    """A life of eight probes: attached, half of them gone, all gone; and what was seen of it."""
+
+    def __init__(self, session: Session, worker: Worker) -> None:
+        self.session = session
+        self.worker = worker
+        self.fds = _fds()
+        self.failed = ""
+
+    def run(self, calls: Calls) -> None:
+        try:
+            probes = self.session.attach(ENTRIES)
+        except BatchprobeError:
+            probes = []
+        counts = dict.fromkeys(probes, 0)
+        self._hit(counts, probes)
+        half = len(probes) // 2 + 1
+        for leaving in (probes[:half], probes[half:]):
+            self.session.detach(leaving)
+            # Gone from here on, whatever becomes of the commit.
+            self._hit(counts, self.session.attached)
+            report = self._commit()
+            self._hit(counts, self.session.attached)
+        if report is not None and not report.left:
+            assert _fds() == self.fds
+            assert not our_events()
+        self.failed = calls.failed
+        calls.begin(0)
+        # Nothing fails any more: whatever was left goes now.
+        assert self.session.commit().left == ()
+        assert _fds() == self.fds
+        assert not our_events()
+        assert KNOB.read_text().strip() == "0"
+        assert {probe: probe.count for probe in probes} == counts
+        assert not self.session.probes
+
+    def _hit(self, counts: dict[Probe, int], attached: list[Probe]) -> None:
+        self.worker.call(list(CALLS)[:4], 1)
+        for probe in attached:
+            counts[probe] += 1
+
+    def _commit(self) -> CommitReport | None:
+        try:
+            return self.session.commit()
+        except KernelError:
+            return None
+
+
+def _fds() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize("abi", ABIS)
+def test_any_call_may_fail(abi: str, workers: list[Worker], request: pytest.FixtureRequest) -> None:
+    """In the long run each call with each error, else a few of each."""
+    every = "long" in request.config.option.markexpr.replace("not long", "")
+    with Session(abi=abi) as session, failing_calls() as calls:
+        session.detach(session.attach(["syscall:getsid"]), commit=True)
+        trial = Trial(session, workers[0])
+        calls.begin(-1)
+        trial.run(calls)
+        tried = 0
+        for number in ERRORS:
+            # Which ones is left to chance: a failure names its call.
+            numbers = itertools.count(1) if every else itertools.count(random.randint(1, 12), 13)  # noqa: S311
+            for at in numbers:
+                calls.begin(at, number)
+                try:
+                    trial.run(calls)
+                except AssertionError as error:
+                    what = calls.failed or trial.failed
+                    error.add_note(f"call {at}, {what}, failed with {errno.errorcode[number]}")
+                    raise
+                if not trial.failed:
+                    break
+                tried += 1
+        tell(f"{abi}: {tried} lives with one failing call")
+
+
+def run_script(script: str, *arguments: str, before: tuple[str, ...] = ()) -> str:
+    """Run a Python script of the library's; what it printed."""
+    done = subprocess.run(
+        (*before, sys.executable, "-c", script, *arguments),
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# So that mounts are seen by it alone.
+ALONE = ("unshare", "-m")
+
+READ_ONLY = """
+import errno, os, subprocess
+from batchprobe import Session
+
+def tracefs(options):
+    subprocess.run(
+        ("mount", "-o", f"remount,bind,{options}", "/sys/kernel/tracing"), check=True
+    )
+
+subprocess.run(
+    ("mount", "--bind", "/sys/kernel/tracing", "/sys/kernel/tracing"), check=True
+)
+with Session(abi="event") as session:
+    probes = session.attach(["syscall:getsid", "syscall:getpgid", "syscall:getsid%return"])
+    os.getsid(0)
+    tracefs("ro")
+    session.detach(probes[0])
+    report = session.commit()
+    assert [left.errno for left in report.left] == [errno.EROFS], report
+    os.getsid(0)
+    # What cannot be deleted counts no more, and what was not asked for counts on.
+    assert [probe.count for probe in probes] == [1, 0, 2]
+    report = session.detach_all()
+    assert {left.errno for left in report.left} == {errno.EROFS}, report
+    assert all("batchprobe_" in left.what for left in report.left)
+    # Nothing new can be attached either, by this ABI.
+    try:
+        session.attach(["syscall:getsid"])
+        raise SystemExit("attached")
+    except Exception as error:
+        assert "took none" in str(error), error
+    assert "EROFS" in str(session.skipped[0]), session.skipped
+    tracefs("rw")
+    assert session.commit().left == ()
+    print("gone")
+"""
+
+
+def test_tracefs_that_became_read_only() -> None:
+    assert run_script(READ_ONLY, before=ALONE) == "gone\n"
+
+
+KNOB_READ_ONLY = """
+import errno, os, subprocess
+from pathlib import Path
+from batchprobe import CommitReport, Session
+knob = Path("/sys/kernel/rcu_expedited")
+
+def sysfs(options):
+    subprocess.run(("mount", "-o", f"remount,bind,{options}", knob), check=True)
+
+subprocess.run(("mount", "--bind", knob, knob), check=True)
+with Session() as session:
+    first, second, third = session.attach(
+        ["syscall:getsid", "syscall:getpgid", "syscall:getppid"]
+    )
+    session.detach(first)
+    report = session.commit(lambda: sysfs("ro"))
+    assert [left.errno for left in report.left] == [errno.EROFS], report
+    assert knob.read_text().strip() == "1"
+    assert [left.errno for left in session.commit().left] == [errno.EROFS]
+    sysfs("rw")
+    assert session.commit() == CommitReport()
+    assert knob.read_text().strip() == "0"
+    # Where it cannot even be set, waits are long.
+    sysfs("ro")
+    session.detach(second)
+    report = session.commit()
+    assert (report.probes, report.left) == (1, ()), report
+    assert "Read-only" in session.barrier_note
+    os.getppid()
+    assert third.count == 1
+print(third.count)
+"""
+
+
+def test_rcu_expedited_that_became_read_only() -> None:
+    assert run_script(KNOB_READ_ONLY, before=ALONE) == "1\n"
+
+
+UNPRIVILEGED = """
+import errno, os, sys
+from batchprobe import Session
+session = Session(abi=sys.argv[1])
+probes = session.attach(["syscall:getsid", "syscall:getpgid", "syscall:getppid%return"])
+os.getsid(0)
+os.setgroups([])
+os.setresgid(65534, 65534, 65534)
+os.setresuid(65534, 65534, 65534)
+os.getsid(0)
+assert [probe.count for probe in probes] == [2, 0, 0]
+session.detach(probes[1])
+session.commit()
+report = session.close()
+# Counted and quiet all the same; only the event's definition is root's to delete.
+assert [probe.count for probe in probes] == [2, 0, 0]
+wanted = {errno.EACCES} if sys.argv[1] == "event" else set()
+assert {left.errno for left in report.left} == wanted, report
+print("still there" if report.left else "gone")
+"""
+
+
+@pytest.mark.parametrize("abi", ABIS)
+def test_rights_given_up_since_the_attach(abi: str) -> None:
+    told = run_script(UNPRIVILEGED, abi)
+    assert told == ("still there\n" if abi == "event" else "gone\n")
+    # The guardian kept its rights.
+    eventually(lambda: not our_events(), "the guardian removes the events")
+
+
+FEW_FILES = """
+import os, resource, sys
+from batchprobe import BatchprobeError, Session
+calls = [f"syscall:{call}" for call in ("getsid", "getpgid", "getppid", "getresuid")]
+abi, more = sys.argv[1], int(sys.argv[2])
+with Session(abi=abi) as session:
+    # What is imported and made once needs no descriptor later.
+    session.detach(session.attach(calls), commit=True)
+    here = len(os.listdir("/proc/self/fd")) - 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (here + more, here + more))
+    try:
+        probes = session.attach(calls)
+    except (BatchprobeError, OSError) as error:
+        probes = []
+        assert "EMFILE" in str(error) or "Too many open files" in str(error) or all(
+            "EMFILE" in str(skip) for skip in session.skipped
+        ), error
+    os.getsid(0)
+    counted = [probe.count for probe in probes if probe.label == "syscall:getsid"]
+    assert counted in ([], [1]), counted
+    assert session.detach_all().left == ()
+    assert len(os.listdir("/proc/self/fd")) - 1 == here
+print(len(probes))
+"""
+
+
+@pytest.mark.parametrize("abi", ABIS)
+def test_few_descriptors(abi: str) -> None:
+    """However few there are, what is attached counts, and what is not leaves none."""
+    attached = [int(run_script(FEW_FILES, abi, str(more))) for more in (0, 3, 9, 13, 15, 40)]
+    assert attached[0] == 0
+    assert attached[-1] == 4
+
+
+def test_an_event_that_somebody_else_enabled(tmp_path: Path) -> None:
+    few = tmp_path / "few"
+    few.write_text("syscall:getsid\n")
+    with Running("attach", few, "-i", "0.1", "--json", "--abi", "event") as running:
+        running.until_line("counts")
+        guardian = running.until_child("batchprobe.guardian")
+        (line,) = our_events(running.pid)
+        event = line.split()[0].partition(":")[2]
+        enable = TRACEFS / "events" / event / "enable"
+        enable.write_text("1")
+        running.signal(signal.SIGINT)
+        done = running.finish()
+        assert done.status == 5, done
+        (left,) = done.summary["commit"]["left_behind"]
+        assert event in left
+        assert "EBUSY" in left
+        assert event in done.stderr
+        enable.write_text("0")
+        # It waited for that.
+        eventually(lambda: not our_events(), "the guardian removes the event")
+        eventually(lambda: not Path(f"/proc/{guardian}").exists(), "the guardian ends")

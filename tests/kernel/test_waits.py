@@ -1,0 +1,65 @@
+"""One barrier, counted by the kernel: what is waited for until results are final, and after."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+from helpers.figures import tell
+from helpers.machine import ABIS, RELEASE, TRACEFS
+from helpers.waits import counted_waits, total
+
+from batchprobe import Session
+
+NUMBERS = (10, 100, 1000)
+# Detached first, and alone: a commit that leaves survivors.
+FEW = 5
+
+
+def names() -> list[str]:
+    """Functions that exist once, most of them never called here."""
+    text = (TRACEFS / "available_filter_functions").read_text()
+    found = Counter(re.findall(r"^((?:tcp|udp|ip6?|fib|ext4|jbd2|nfs|xfrm|acpi)_\w+)$", text, re.M))
+    return [name for name, times in found.items() if times == 1]
+
+
+@pytest.mark.parametrize("abi", [abi for abi in ABIS if abi != "perf"])
+def test_what_is_waited_for_does_not_depend_on_the_number(abi: str) -> None:
+    functions = names()
+    reclaims: list[Counter[str]] = []
+    for number in NUMBERS:
+        with Session(abi=abi) as session, counted_waits() as waits:
+            probes = session.attach(itertools.islice(functions, (number + FEW) * 11 // 10))
+            session.detach(probes[number + FEW :])
+            session.commit()
+            reclaim = Counter[str]()
+            # Some leave, then all.
+            for leaving in (probes[:FEW], probes[FEW : number + FEW]):
+                before = waits()
+                at_final: list[Counter[str]] = []
+                session.detach(leaving)
+                report = session.commit(partial(_note, at_final, waits))
+                until_final = at_final[0] - before
+                # What the report claims is what the kernel saw.
+                assert until_final["__x64_sys_membarrier"] == 1
+                assert total(until_final) == report.barriers == 1
+                reclaim = waits() - at_final[0]
+            assert (report.dirty, report.left) == (number, ())
+        shown = ", ".join(f"{n} {name}" for name, n in sorted(reclaim.items()))
+        kernel = ".".join(map(str, RELEASE))
+        tell(f"{kernel} {abi}, {number} probes: 1 wait before the results, then {shown}")
+        if abi == "event":
+            # Disarming all is one wait of each kind. Then the kernel frees them one by one, some of
+            # them after another wait: each a synchronize_rcu, expedited.
+            assert number < reclaim.pop("synchronize_rcu") <= 2 * number + 1
+            reclaim.pop("synchronize_rcu_expedited")
+        reclaims.append(reclaim)
+    assert reclaims == reclaims[:1] * len(NUMBERS)
+
+
+def _note(at: list[Counter[str]], waits: Callable[[], Counter[str]]) -> None:
+    at.append(waits())
