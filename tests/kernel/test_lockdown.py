@@ -1,0 +1,51 @@
+"""The kernel is locked down while probes are on: they come off, as far as it lets them."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from helpers.command import Running, run
+from helpers.machine import ABIS, KNOB
+
+SECURITY = Path("/sys/kernel/security")
+
+
+@pytest.mark.lockdown
+def test_locked_down_while_probes_are_on(tmp_path: Path) -> None:
+    if not (SECURITY / "lockdown").exists():
+        subprocess.run(("mount", "-t", "securityfs", "nodev", SECURITY), check=True)
+    assert "[none]" in (SECURITY / "lockdown").read_text()
+    few = tmp_path / "few"
+    few.write_text("vfs_read\nvfs_write%return\n")
+    arguments = ("attach", few, "-i", "0.1", "--json", "--abi")
+    with (
+        Running(*arguments, ABIS[0]) as first,
+        Running(*arguments, "event") as event,
+        Running(*arguments, "perf") as perf,
+    ):
+        for running in (first, event, perf):
+            running.until_line("counts")
+        (SECURITY / "lockdown").write_text("confidentiality")
+        for running in (first, event, perf):
+            running.signal(signal.SIGINT)
+            done = running.finish()
+            commit = done.summary["commit"]
+            assert (commit["probes"], commit["barriers"]) == (2, 1), done
+            assert done.summary["hits"]["vfs_read"] > 0
+            assert "Traceback" not in done.stderr
+            # Disarmed and quiet, but tracefs is closed now, even for deleting.
+            if done.summary["abi"] == "event":
+                assert done.status == 5, done
+                assert commit["left"] == 2, "entry and return probes have an event each"
+                assert "EPERM" in done.stderr
+            else:
+                assert done.status == 0, done
+    assert KNOB.read_text().strip() == "0"
+
+    again = run("attach", "-", "-d", "1", stdin="vfs_read\n")
+    assert again.status == 77, again
+    assert "lock" in again.stderr
+    assert "Traceback" not in again.stderr
