@@ -88,7 +88,7 @@ def test_any_call_may_fail(abi: str, workers: list[Worker], request: pytest.Fixt
         tried = 0
         for number in ERRORS:
             # Which ones is left to chance: a failure names its call.
-            numbers = itertools.count(1) if every else itertools.count(random.randint(1, 12), 13)  # noqa: S311
+            numbers = itertools.count(1) if every else itertools.count(random.randint(1, 12), 13)
             for at in numbers:
                 calls.begin(at, number)
                 try:

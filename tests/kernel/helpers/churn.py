@@ -18,36 +18,40 @@ import threading
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 
 from batchprobe import CommitReport, NotAttachedError, Probe, ProbeState, Session, SessionError
 from helpers.workers import CALLS
 
 ENTRIES = [f"syscall:{call}{kind}" for kind in ("", "%return") for call in CALLS]
 FORK_SECONDS = 0.5
+POKE_SECONDS = 0.1
 # So many of all entries are attached before the threads begin, and taken rather than attached anew
 # so often: an attach takes a hundred times as long as a detach.
-STOCK = 12
+STOCK = 5
 TAKES = 0.9
 
 
 class Churn:
     """What the threads share, and what they saw."""
 
-    def __init__(self, abi: str, seed: int) -> None:
+    def __init__(self, abi: str) -> None:
         self.session = Session(abi=abi)
         # Disarming perf return probes whose functions are being called crashes Linux 6.1 under
         # emulation with a thread a CPU, and not with one thread for all.
         self.entries = ENTRIES if abi != "perf" else ENTRIES[: len(CALLS)]
-        self.seed = seed
         self.end = math.inf
         self.lock = threading.Lock()
         self.done = Counter[str]()
         self.reports: dict[int, CommitReport] = {}
         self.finals: dict[Probe, int] = {}
         self.errors: list[str] = []
-        # Attached before all begins: what a thread may take, and what the signal handler detaches.
+        # Attached before all begins, for threads to take. Only pop(): it is one step, and Ctrl-C
+        # comes between any two.
         self.stock: list[Probe] = []
-        self.spare: list[Probe] = []
+        # Whether the main thread can take a Ctrl-C: not again while it answers one.
+        self.ready = False
 
     @property
     def goes_on(self) -> bool:
@@ -60,9 +64,10 @@ class Churn:
                 # Kept, so that no other can have its id.
                 self.reports[id(report)] = report
 
-    def guard(self, run: str, number: int) -> None:
+    def guard(self, run: Callable[[], None]) -> None:
+        """Keep what goes wrong: it ends all."""
         try:
-            getattr(self, run)(random.Random(self.seed * 100 + number))  # noqa: S311
+            run()
         except BaseException:
             self.errors.append(traceback.format_exc())
 
@@ -72,9 +77,8 @@ class Churn:
         queued: list[Probe] = []
         while self.goes_on:
             match chance.choice(("more", "detach", "detach", "at once", "commit", "read")):
-                case "more" if self.stock and chance.random() < TAKES:
-                    with self.lock:
-                        own, self.stock = own + self.stock[:2], self.stock[2:]
+                case "more" if chance.random() < TAKES:
+                    own += self._taken()
                 case "more" if len(own) < 8:
                     own += self.session.attach(chance.sample(self.entries, chance.randint(1, 4)))
                     self.note("attach")
@@ -99,6 +103,13 @@ class Churn:
             self.session.detach(own)
         self.note("commit", self.session.commit())
         self._is_quiet([*own, *queued])
+
+    def _taken(self) -> list[Probe]:
+        """One of the stock, while there are any."""
+        try:
+            return [self.stock.pop()]
+        except IndexError:
+            return []
 
     def _refuses(self, probe: Probe) -> None:
         try:
@@ -139,58 +150,64 @@ class Churn:
             time.sleep(chance.random() * FORK_SECONDS)
             assert os.waitpid(child, 0)[1] == 0, "a child could use the session"
 
-    def interrupted(self) -> None:
-        """The main thread's part: Ctrl-C comes at any moment."""
+    def poke(self, chance: random.Random) -> None:
+        """Signals for the main thread, at any moment that it says it can take them."""
         while self.goes_on:
-            probes: list[Probe] = []
+            time.sleep(chance.random() * POKE_SECONDS)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            if self.ready:
+                self.ready = False
+                os.kill(os.getpid(), signal.SIGINT)
+
+    def main(self) -> None:
+        """The main thread's part: Ctrl-C comes at any moment."""
+        probes: list[Probe] = []
+        while True:
             try:
-                with self.lock:
-                    probes, self.stock = self.stock[:1], self.stock[1:]
-                if not probes:
-                    probes = self.session.attach(["vfs_read"])
-                self.session.detach(probes)
-                self.note("commit", self.session.commit())
+                self.ready = True
+                while self.goes_on:
+                    probes = self._taken() or self.session.attach(["vfs_read"])
+                    self.session.detach(probes)
+                    self.note("commit", self.session.commit())
+                    self._is_quiet(probes)
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                signal.signal(signal.SIGUSR1, signal.SIG_IGN)
             except KeyboardInterrupt:
                 self.note("interrupt")
                 # It was held back until nothing was half-done.
-                left = [probe for probe in probes if probe.state is ProbeState.ATTACHED]
-                self.session.detach(left)
+                self.session.detach(p for p in probes if p.state is ProbeState.ATTACHED)
                 self.note("commit", self.session.commit())
-            self._is_quiet([probe for probe in probes if probe.state is not ProbeState.ATTACHED])
+                self._is_quiet(probes)
+            else:
+                return
 
     def signalled(self, *_: object) -> None:
         """A handler that detaches, wherever the main thread is."""
-        if self.spare:
-            self.session.detach(self.spare.pop())
-            # No lock: the thread that is interrupted may hold it.
-            self.done["detach in a handler"] += 1
+        taken = self._taken()
+        self.session.detach(taken)
+        # No lock: the thread that is interrupted may hold it.
+        self.done["detach in a handler"] += len(taken)
 
 
 def main() -> int:
     abi, threads, seconds, seed = sys.argv[1:]
-    churn = Churn(abi, int(seed))
+    churn = Churn(abi)
     signal.signal(signal.SIGUSR1, churn.signalled)
-    parts = [("work", number) for number in range(int(threads))] + [("fork", -1)]
-    running = [threading.Thread(target=churn.guard, args=part) for part in parts]
-    for thread in running:
-        thread.start()
+    parts = [*[churn.work] * int(threads), churn.fork, churn.poke]
+    running = [
+        threading.Thread(
+            target=churn.guard, args=[partial(part, random.Random(int(seed) + number))]
+        )
+        for number, part in enumerate(parts)
+    ]
     for _ in range(STOCK):
         churn.stock += churn.session.attach(churn.entries)
-    churn.spare += churn.session.attach(churn.entries)
     churn.end = time.monotonic() + float(seconds)
-    print("runs", flush=True)
-    while True:
-        try:
-            churn.interrupted()
-            for thread in running:
-                thread.join()
-            break
-        except KeyboardInterrupt:
-            continue
-        except BaseException:
-            churn.errors.append(traceback.format_exc())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    for thread in running:
+        thread.start()
+    churn.guard(churn.main)
+    for thread in running:
+        thread.join()
     closed = churn.session.close()
     churn.note("commit", closed)
     moved = [probe for probe, count in churn.finals.items() if probe.count != count]
