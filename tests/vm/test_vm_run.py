@@ -78,7 +78,7 @@ def started(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_streams_directory_environment_and_status(tmp_path: Path) -> None:
-    data = random.Random(1).randbytes(3_000_000)  # noqa: S311
+    data = random.Random(1).randbytes(3_000_000)
     program = """
 import os, shutil, sys
 open("made-by-guest", "w").write(os.getcwd() + " " + os.environ["BATCHPROBE_WORD"])
