@@ -11,10 +11,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.command import Running
+from helpers.command import Running, run
 from helpers.failing import Calls, failing_calls
 from helpers.figures import tell
-from helpers.machine import ABIS, HANG_SECONDS, KNOB, TRACEFS, eventually, our_events
+from helpers.machine import (
+    ABIS,
+    HANG_SECONDS,
+    KNOB,
+    RELEASE,
+    TRACEFS,
+    eventually,
+    our_events,
+)
 from helpers.workers import CALLS, Worker
 
 from batchprobe import BatchprobeError, CommitReport, KernelError, Probe, Session
@@ -284,3 +292,27 @@ def test_an_event_that_somebody_else_enabled(tmp_path: Path) -> None:
         # It waited for that.
         eventually(lambda: not our_events(), "the guardian removes the event")
         eventually(lambda: not Path(f"/proc/{guardian}").exists(), "the guardian ends")
+
+
+def test_without_the_capabilities() -> None:
+    dropped = "-sys_admin,-bpf,-perfmon"
+    less = ("setpriv", "--bounding-set", dropped, "--inh-caps", dropped)
+    done = run("attach", "-", "-d", "0", stdin="syscall:getsid\n", before=less)
+    assert done.status == 77, done
+    assert "capabilit" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_little_locked_memory() -> None:
+    """Before Linux 5.11 maps are charged to a limit that only CAP_SYS_RESOURCE may lift."""
+    dropped = "-sys_resource"
+    less = (
+        *("prlimit", "--memlock=8192"),
+        *("setpriv", "--bounding-set", dropped, "--inh-caps", dropped),
+    )
+    done = run("attach", "-", "-d", "0", "--json", stdin="syscall:getsid\n", before=less)
+    if RELEASE < (5, 11):
+        assert done.status == 77, done
+        assert "CAP_SYS_RESOURCE" in done.stderr
+    else:
+        assert done.status == 0, done
