@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from batchprobe.commit import CommitQueue, CommitReport, Left, Reclaimed
 from batchprobe.errors import KernelError, SessionError
@@ -410,61 +408,3 @@ def test_many_threads_lose_nothing() -> None:
     assert sum(report.probes for report in distinct) == 200
     assert sum(report.dirty for report in distinct) >= 8
     assert not any(bundle.live for bundle in bundles)
-
-
-class QueueStates(RuleBasedStateMachine):
-    """Against a model: three lists of things, live, queued and gone."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.machine = Machine()
-        self.carriers: list[Bundle] = []
-        self.live: list[Thing] = []
-        self.queued: list[Thing] = []
-        self.gone: list[Thing] = []
-
-    @rule(number=st.integers(1, 4))
-    def attach(self, number: int) -> None:
-        bundle = self.machine.bundle()
-        self.carriers.append(bundle)
-        self.live += bundle.add(number)
-
-    @precondition(lambda self: self.live)
-    @rule(data=st.data())
-    def detach(self, data: st.DataObject) -> None:
-        things = data.draw(st.lists(st.sampled_from(self.live), unique_by=id, min_size=1))
-        self.machine.detach(things)
-        self.live = [thing for thing in self.live if thing not in things]
-        self.queued += things
-
-    @precondition(lambda self: self.carriers)
-    @rule(data=st.data())
-    def become_stubborn(self, data: st.DataObject) -> None:
-        data.draw(st.sampled_from(self.carriers)).stubborn = 1
-
-    @rule()
-    def fail(self) -> None:
-        self.machine.broken = True
-        if self.queued:
-            with pytest.raises(KernelError):
-                self.machine.commit()
-        self.machine.broken = False
-
-    @rule()
-    def commit(self) -> None:
-        self.machine.log.clear()
-        report = self.machine.commit()
-        assert report.probes == len(self.queued)
-        assert report.clean + report.dirty == len(self.queued)
-        assert report.barriers == self.machine.log.count("barrier") == bool(self.queued)
-        self.gone += self.queued
-        self.queued = []
-
-    @invariant()
-    def each_thing_is_where_the_model_says(self) -> None:
-        carried = {thing for bundle in self.carriers for thing in bundle.live}
-        assert carried == {*self.live, *self.queued}
-        assert not carried & set(self.gone)
-
-
-TestQueueStates = QueueStates.TestCase

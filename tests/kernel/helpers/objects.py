@@ -1,0 +1,200 @@
+"""What the kernel has on the functions behind system calls, read from the kernel alone."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from helpers.machine import TRACEFS
+
+__all__ = ["Bundle", "Kprobe", "Objects", "objects", "programs"]
+
+KPROBES = Path("/sys/kernel/debug/kprobes/list")
+# A probe for a function's entry stands within so many bytes of it.
+ENTRY_SIZE = 16
+PREFIX = "__x64_sys_"
+
+# include/uapi/linux/bpf.h
+SYS_BPF = 321
+PROG_GET_NEXT_ID = 11
+OBJ_GET_INFO_BY_FD = 15
+LINK_GET_FD_BY_ID = 30
+LINK_GET_NEXT_ID = 31
+LINK_TYPE_KPROBE_MULTI = 8
+MULTI_RETURN = 1
+MOST_IN_A_LINK = 1024
+
+
+@dataclass(frozen=True, order=True)
+class Kprobe:
+    """A line of kprobes/list: what stands on which call."""
+
+    call: str
+    is_return: bool
+    # Through ftrace, at the function's entry; else a breakpoint behind the patch site.
+    is_ftrace: bool
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The probes of one trace event or link."""
+
+    is_return: bool
+    calls: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Objects:
+    """What there is now, of whoever made it."""
+
+    # Armed: none is disabled or gone.
+    kprobes: Counter[Kprobe]
+    # Trace events of batchprobe's groups, by name.
+    events: dict[str, Bundle]
+    # Links by their program, and the number of each.
+    links: dict[int, Bundle]
+    numbers: dict[int, int]
+    # How many users ftrace has on a function.
+    users: Counter[str]
+
+
+class _Ids(ctypes.Structure):
+    _fields_ = (
+        ("start", ctypes.c_uint32),
+        ("next", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+    )
+
+
+class _Info(ctypes.Structure):
+    _fields_ = (
+        ("fd", ctypes.c_uint32),
+        ("size", ctypes.c_uint32),
+        ("info", ctypes.c_uint64),
+    )
+
+
+class _LinkInfo(ctypes.Structure):
+    """struct bpf_link_info, with its kprobe_multi members (Linux 6.6)."""
+
+    _fields_ = (
+        ("type", ctypes.c_uint32),
+        ("id", ctypes.c_uint32),
+        ("prog_id", ctypes.c_uint32),
+        ("pad", ctypes.c_uint32),
+        ("addrs", ctypes.c_uint64),
+        ("count", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("missed", ctypes.c_uint64),
+    )
+
+
+def objects() -> Objects:
+    """All of it."""
+    links = list(_links())
+    assert len({info.prog_id for info, _ in links}) == len(links), "two links run one program"
+    return Objects(
+        kprobes=Counter(_kprobes()),
+        events=_events(),
+        links={info.prog_id: bundle for info, bundle in links},
+        numbers={info.prog_id: info.id for info, _ in links},
+        users=_users(),
+    )
+
+
+def programs() -> frozenset[int]:
+    """The numbers of all BPF programs there are."""
+    return frozenset(_ids(PROG_GET_NEXT_ID))
+
+
+@cache
+def _addresses() -> dict[str, int]:
+    """Where the functions behind system calls begin, and the kernel's text."""
+    found = {}
+    for line in Path("/proc/kallsyms").read_text().splitlines():
+        address, _, name = line.split()[:3]
+        if name.startswith(PREFIX) or name == "_text":
+            found[name.removeprefix(PREFIX)] = int(address, 16)
+    return found
+
+
+def _call_at(address: int) -> str:
+    """The call whose function begins just before."""
+    for call, start in _addresses().items():
+        if start <= address < start + ENTRY_SIZE:
+            return call
+    return f"{address:#x}"
+
+
+def _kprobes() -> Iterator[Kprobe]:
+    for line in KPROBES.read_text().splitlines():
+        address, kind, *_ = line.split()
+        flags = set(re.findall(r"\[([A-Z]+)\]", line)) - {"OPTIMIZED"}
+        assert flags <= {"FTRACE"}, line
+        yield Kprobe(_call_at(int(address, 16)), kind == "r", bool(flags))
+
+
+def _events() -> dict[str, Bundle]:
+    found: dict[tuple[str, bool], list[str]] = {}
+    for line in (TRACEFS / "kprobe_events").read_text().splitlines():
+        if ":batchprobe_" in line:
+            parts = re.fullmatch(r"([pr])\d*:(\w+/\w+) _text\+(\w+)", line)
+            assert parts, line
+            kind, name, offset = parts.groups()
+            calls = found.setdefault((name, kind == "r"), [])
+            calls.append(_call_at(_addresses()["_text"] + int(offset, 0)))
+    return {name: _bundle(is_return, calls) for (name, is_return), calls in found.items()}
+
+
+def _bundle(is_return: bool, calls: Iterable[str]) -> Bundle:
+    return Bundle(is_return, tuple(sorted(calls)))
+
+
+def _users() -> Counter[str]:
+    text = (TRACEFS / "enabled_functions").read_text()
+    found = re.findall(rf"^{PREFIX}(\S+) \((\d+)\)", text, re.MULTILINE)
+    return Counter({call: int(count) for call, count in found})
+
+
+def _bpf(command: int, attr: ctypes.Structure) -> int:
+    libc = ctypes.CDLL(None, use_errno=True)
+    result: int = libc.syscall(
+        ctypes.c_long(SYS_BPF),
+        ctypes.c_long(command),
+        ctypes.byref(attr),
+        ctypes.c_ulong(ctypes.sizeof(attr)),
+    )
+    if result < 0:
+        raise OSError(ctypes.get_errno(), f"bpf command {command}")
+    return result
+
+
+def _ids(command: int) -> Iterator[int]:
+    attr = _Ids()
+    while True:
+        try:
+            _bpf(command, attr)
+        except FileNotFoundError:  # that was the last
+            return
+        yield attr.next
+        attr.start = attr.next
+
+
+def _links() -> Iterator[tuple[_LinkInfo, Bundle]]:
+    for number in list(_ids(LINK_GET_NEXT_ID)):
+        addresses = (ctypes.c_uint64 * MOST_IN_A_LINK)()
+        info = _LinkInfo(addrs=ctypes.addressof(addresses), count=MOST_IN_A_LINK)
+        fd = _bpf(LINK_GET_FD_BY_ID, _Ids(start=number))
+        try:
+            place = ctypes.addressof(info)
+            _bpf(OBJ_GET_INFO_BY_FD, _Info(fd=fd, size=ctypes.sizeof(info), info=place))
+        finally:
+            os.close(fd)
+        assert info.type == LINK_TYPE_KPROBE_MULTI, f"a link of type {info.type}"
+        yield info, _bundle(info.flags & MULTI_RETURN != 0, map(_call_at, addresses[: info.count]))

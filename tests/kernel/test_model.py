@@ -1,0 +1,178 @@
+"""Sessions on the running kernel against the model, in any order of their verbs.
+
+After each step the kernel itself is asked what it has: kprobes, trace events, links, ftrace's
+users and programs must be those that the model says, and the calls counted by what is attached.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import TypeVar
+
+import pytest
+from helpers.machine import ABIS, RELEASE, eventually
+from helpers.objects import Bundle, Kprobe, Objects, objects, programs
+from helpers.traced import traced
+from helpers.workers import CALLS, Worker
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+from model.machine import Semantics
+from model.semantics import Model, ModelCarrier
+
+from batchprobe import Probe, Session
+from batchprobe.kernel.symbols import FunctionTable
+
+# Those with arguments: the function of a call without has several names. Few, so that sessions
+# meet on them.
+NAMES = tuple(call for call in CALLS if call != "getppid")[:5]
+# Each ABI, in each place it knows, and what `auto` comes to. Links have more ways to go than the
+# others, and come as often as all of those.
+OPTIONS = (
+    ("auto", "auto"),
+    *((abi, placement) for abi in ABIS for placement in ("entry", "after") if abi != "multi"),
+    *([("multi", "auto")] * 3 if "multi" in ABIS else []),
+)
+MEMBARRIER = "__x64_sys_membarrier"
+# Before 6.14 each link is a user of ftrace's of its own.
+LINKS_ARE_USERS = RELEASE < (6, 14)
+
+NameT = TypeVar("NameT", str, int)
+
+
+class KernelWorld:
+    """The running kernel, as one example has it."""
+
+    calls = NAMES
+    options = OPTIONS
+    most_sessions = 3
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        with contextlib.ExitStack() as undo:
+            self._barriers = undo.enter_context(traced(MEMBARRIER))
+            self._before = objects()
+            self._programs_before = programs()
+            self._undo = undo.pop_all()
+        # The trace event of a carrier, or the program of its link: it keeps that for ever.
+        self._events: dict[ModelCarrier, str] = {}
+        self._programs: dict[ModelCarrier, int] = {}
+        # The number of a link, until a smaller one replaces it.
+        self._numbers: dict[tuple[ModelCarrier, int], int] = {}
+
+    def open(self, abi: str, placement: str, /) -> Session:
+        return Session(abi=abi, placement=placement)
+
+    def abi(self, option: str) -> str:
+        return ABIS[0] if option == "auto" else option
+
+    def stranger(self, probe: Probe) -> Probe:
+        return Probe(probe.target)
+
+    def call(self, rounds: int) -> None:
+        self._worker.call(NAMES, rounds)
+
+    def barriers(self) -> int:
+        return self._barriers().total()
+
+    def compare(self, model: Model) -> None:
+        before, now, carriers = self._before, objects(), model.carriers
+        kprobes = Counter(kprobe for carrier in carriers for kprobe in _kprobes(carrier))
+        assert now.kprobes == before.kprobes + kprobes
+        of_events = [carrier for carrier in carriers if carrier.abi == "event"]
+        assert now.events == before.events | _named(self._events, of_events, now.events)
+        linked = [carrier for carrier in carriers if carrier.abi == "multi"]
+        assert now.links == before.links | _named(self._programs, linked, now.links)
+        for carrier in linked:
+            number = now.numbers[self._programs[carrier]]
+            assert self._numbers.setdefault((carrier, carrier.generation), number) == number
+        assert len(set(self._numbers.values())) == len(self._numbers), "a link was not replaced"
+        self._compare_users(now, kprobes, linked)
+
+        def freed() -> bool:
+            return len(programs() - self._programs_before) == len(carriers)
+
+        eventually(freed, "each carrier has a program, and there are no others", seconds=20)
+
+    def _compare_users(
+        self, now: Objects, kprobes: Iterable[Kprobe], linked: Sequence[ModelCarrier]
+    ) -> None:
+        # All kprobes at entries are one user.
+        users = Counter({kprobe.call for kprobe in kprobes if kprobe.is_ftrace})
+        users.update(probe.place.call for carrier in linked for probe in carrier.holds)
+        users += self._before.users
+        if LINKS_ARE_USERS:
+            assert now.users == users
+        else:
+            assert now.users.keys() == users.keys()
+
+    def end(self) -> None:
+        with self._undo:
+            self.compare(Model())
+
+
+def _named(
+    names: dict[ModelCarrier, NameT],
+    carriers: Sequence[ModelCarrier],
+    there: Mapping[NameT, Bundle],
+) -> dict[NameT, Bundle]:
+    """What must be there of these carriers; a new one is recognised by its probes."""
+    expected = {}
+    for carrier in carriers:
+        calls = sorted(probe.place.call for probe in carrier.holds)
+        bundle = Bundle(carrier.is_return, tuple(calls))
+        if carrier not in names:
+            known = names.values()
+            fresh = [name for name in there if there[name] == bundle and name not in known]
+            assert len(fresh) == 1, f"{fresh} are {bundle}; there are {there}"
+            names[carrier] = fresh[0]
+        expected[names[carrier]] = bundle
+    return expected
+
+
+def _kprobes(carrier: ModelCarrier) -> list[Kprobe]:
+    if carrier.abi == "multi":
+        return []
+    at_entry = carrier.is_return or carrier.placement == "entry"
+    return [Kprobe(p.place.call, carrier.is_return, at_entry) for p in carrier.holds]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without what costs most of the time under emulation, and tests nothing."""
+    # Each session would read kallsyms.
+    monkeypatch.setattr(FunctionTable, "from_kernel", cache(FunctionTable.from_kernel))
+    # Hypothesis would parse all modules in search of constants worth drawing: 20 s.
+    providers = sys.modules["hypothesis.internal.conjecture.providers"]
+    monkeypatch.setattr(providers, "is_local_module_file", lambda _path: False, raising=False)
+
+
+def run(worker: Worker, *, examples: int, steps: int) -> None:
+    class OnThisKernel(Semantics):
+        def __init__(self) -> None:
+            super().__init__(KernelWorld(worker))
+
+    run_state_machine_as_test(
+        OnThisKernel,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+            # A failure prints its steps, and what decorates OnThisKernel to have it again.
+            print_blob=True,
+        ),
+    )
+
+
+def test_sessions_do_what_the_model_says(workers: list[Worker]) -> None:
+    run(workers[0], examples=6, steps=25)
+
+
+@pytest.mark.long
+def test_sessions_do_what_the_model_says_for_long(workers: list[Worker]) -> None:
+    run(workers[0], examples=100, steps=40)
