@@ -175,14 +175,14 @@ class Session:
         another process's, or in a commit of this thread.
         """
         self._require_usable()
+        self._require_open()
         specs = _specs(entries)
         with deferred_interrupt() as interrupt, self._one_attach():
 
             def check() -> None:
                 if interrupt.pressed or cancelled():
                     raise AttachCancelledError("interrupted while attaching: nothing is attached")
-                if self._closed:
-                    raise SessionError("the session is closed: nothing is attached")
+                self._require_open()
 
             try:
                 return self._attach(specs, check)
@@ -420,6 +420,10 @@ class Session:
         self._require_ours()
         if self._queue.commits_here:
             raise SessionError("inside a commit of this thread: wait until it has returned")
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise SessionError("the session is closed: nothing is attached")
 
     def _require_attached(self, probes: Sequence[Probe]) -> None:
         if len(set(probes)) != len(probes):
