@@ -29,7 +29,7 @@ def main() -> int:
     map_of_fd = {lib.bpf_table_fd(module.module, name.encode()): name for name in maps}
     result = {}
     for name in sys.argv[1:]:
-        code = bytes(module.dump_func(name.encode()))
+        code = bytearray(module.dump_func(name.encode()))
         loads = []
         for at in range(0, len(code), INSTRUCTION_SIZE):
             # struct bpf_insn: code u8, registers u8 (two nibbles), off s16, imm s32
@@ -37,6 +37,8 @@ def main() -> int:
             if code[at] == LD_IMM64 and kind == PSEUDO_MAP_FD:
                 fd = int.from_bytes(code[at + 4 : at + 8], sys.byteorder)
                 loads.append([at // INSTRUCTION_SIZE, map_of_fd[fd]])
+                # The compiler's descriptor is nobody else's.
+                code[at + 4 : at + 8] = bytes(4)
         result[name] = {"code": code.hex(), "maps": loads}
     json.dump(result, sys.stdout)
     return 0

@@ -371,8 +371,20 @@ def _setting(name: str) -> str:
     return file.read_text().strip() if file.exists() else "absent"
 
 
+_NOT_NEEDED = "not needed, the programs for this machine are shipped"
+
+
 def _bcc() -> Finding:
-    """bcc's Python module, found without importing it: that takes a second."""
+    """bcc's Python module, if it is needed."""
+    found = _importable_bcc()
+    status, detail, _ = found
+    if status is Status.LACKING and programs.are_shipped():
+        return ok(f"{detail}; {_NOT_NEEDED}")
+    return found
+
+
+def _importable_bcc() -> Finding:
+    """Found without importing it: that takes a second."""
     command, _ = _install_commands_here()
     spec = find_spec("bcc")
     if spec is None or spec.origin is None:
@@ -395,6 +407,8 @@ def _headers() -> Finding:
     place = programs.headers()
     if place is not None:
         return ok(str(place))
+    if programs.are_shipped():
+        return ok(f"none for the running kernel; {_NOT_NEEDED}")
     _, command = _install_commands_here()
     release = os.uname().release
     if any(Path(f"/lib/modules/{release}/kernel/kernel").glob("kheaders.ko*")):

@@ -1,4 +1,4 @@
-"""The BPF programs of bpf/: compiled through bcc once per kernel, loaded once per bank."""
+"""The BPF programs of bpf/: shipped as bytecode, or compiled through bcc; loaded once per bank."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from batchprobe import child, syscalls
 from batchprobe.errors import UnsupportedError
 
-__all__ = ["PROGRAMS", "Compiler", "Program", "headers"]
+__all__ = ["COMPILE", "PROGRAMS", "Compiler", "Program", "are_shipped", "build", "headers"]
 
 PROGRAMS = ("by_ip", "by_cookie", "by_func_ip", "by_running_kprobe")
+COMPILE = "BATCHPROBE_COMPILE"
+"""The environment variable that asks for compiling whatever is shipped."""
 _INSTRUCTION_SIZE = 8
 
 
@@ -46,9 +48,11 @@ class Program:
 
 
 class Compiler:
-    """Compiles the programs in a child process while the caller does something else.
+    """The programs: shipped for this machine, or compiled in a child process meanwhile.
 
-    Once they are there, they serve the whole process.
+    The shipped ones use no struct of the kernel's but pt_regs, and so fit every kernel of the
+    architecture. They serve as long as they were built from what bpf/ says. Once they are there,
+    they serve the whole process.
     """
 
     _ready: ClassVar[dict[str, Program] | None] = None
@@ -59,7 +63,7 @@ class Compiler:
             return
         self._source = _source()
         self._cache = _cache_file(self._source)
-        Compiler._ready = _read_cache(self._cache)
+        Compiler._ready = _shipped(self._source) or _read_cache(self._cache)
         if Compiler._ready is None:
             _require_bcc_and_headers()
             with tempfile.TemporaryFile("w+") as source:
@@ -87,10 +91,7 @@ class Compiler:
             status = self._child.returncode
             self._child = None
             if status != 0:
-                raise UnsupportedError(
-                    f"bcc could not compile the programs (exit {status}):\n{err.strip()}",
-                    remedy="do python3-bpfcc and the kernel headers match this kernel?",
-                )
+                raise _cannot_compile(status, err)
             Compiler._ready = _parse(out)
             _write_cache(self._cache, out)
         return Compiler._ready
@@ -101,6 +102,31 @@ class Compiler:
             self._child.kill()
             self._child.communicate()
             self._child = None
+
+
+def are_shipped() -> bool:
+    """Whether no compiler is needed on this machine."""
+    return _shipped(_source()) is not None
+
+
+def build() -> str:
+    """What is shipped for a machine like this one: the programs as bcc compiles them here.
+
+    Raises UnsupportedError like `Compiler.wait`.
+    """
+    source = _source()
+    _require_bcc_and_headers()
+    done = subprocess.run(
+        **child.arguments("compile", *PROGRAMS),
+        input=source,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise _cannot_compile(done.returncode, done.stderr)
+    shipped = {"source": _digest(source), "programs": json.loads(done.stdout)}
+    return json.dumps(shipped, indent=1) + "\n"
 
 
 def headers() -> Path | None:
@@ -131,6 +157,30 @@ def _require_bcc_and_headers() -> None:
         )
 
 
+def _cannot_compile(status: int, why: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"bcc could not compile the programs (exit {status}):\n{why.strip()}",
+        remedy="do python3-bpfcc and the kernel headers match this kernel?",
+    )
+
+
+def _shipped(source: str) -> dict[str, Program] | None:
+    """The programs built from `source` for this machine, if they are shipped."""
+    if os.environ.get(COMPILE):
+        return None
+    file = Path(__file__).resolve().parent / "prebuilt" / f"{os.uname().machine}.json"
+    try:
+        shipped = json.loads(file.read_text())
+    except FileNotFoundError:
+        return None
+    # Somebody may have changed bpf/ and not built yet.
+    return _programs(shipped["programs"]) if shipped["source"] == _digest(source) else None
+
+
+def _digest(source: str) -> str:
+    return hashlib.sha256(source.encode()).hexdigest()
+
+
 def _source() -> str:
     package = Path(__file__).resolve().parent
     # Installed, bpf/ is inside the package; in a checkout it is beside it.
@@ -139,13 +189,17 @@ def _source() -> str:
 
 
 def _parse(text: str) -> dict[str, Program]:
+    return _programs(json.loads(text))
+
+
+def _programs(entries: Mapping[str, Any]) -> dict[str, Program]:
     return {
         name: Program(
             name,
             bytes.fromhex(entry["code"]),
             tuple((index, map_name) for index, map_name in entry["maps"]),
         )
-        for name, entry in json.loads(text).items()
+        for name, entry in entries.items()
     }
 
 

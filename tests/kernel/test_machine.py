@@ -13,6 +13,7 @@ from helpers.machine import ABIS
 from helpers.traced import traced
 
 from batchprobe import Session, UnsupportedError, barrier, syscalls
+from batchprobe.programs import COMPILE
 
 LIST = "vfs_read\n"
 
@@ -47,8 +48,9 @@ def test_tracefs_not_mounted() -> None:
     check_cannot(run("attach", "-", "-d", "1", stdin=LIST, before=hide), remedy)
 
 
-def without_cache(folder: Path) -> dict[str, str]:
-    return {**os.environ, "XDG_CACHE_HOME": str(folder)}
+def compiling(folder: Path) -> dict[str, str]:
+    """Nothing is shipped, and nothing in the cache."""
+    return {**os.environ, COMPILE: "1", "XDG_CACHE_HOME": str(folder)}
 
 
 @pytest.mark.one_kernel
@@ -56,8 +58,10 @@ def test_no_headers(tmp_path: Path) -> None:
     release = os.uname().release
     build = Path(f"/lib/modules/{release}/build").resolve()
     hide = in_namespace(f"mount -t tmpfs none {build}")
-    done = run("attach", "-", "-d", "1", stdin=LIST, before=hide, env=without_cache(tmp_path))
+    done = run("attach", "-", "-d", "1", stdin=LIST, before=hide, env=compiling(tmp_path))
     check_cannot(done, f"linux-headers-{release}")
+    # What is shipped needs none.
+    assert run("attach", "-", "-d", "0", stdin=LIST, before=hide).status == 0
 
 
 @pytest.mark.one_kernel
@@ -71,9 +75,11 @@ def test_no_bcc(tmp_path: Path) -> None:
     # A directory without a file in it would still be a package to Python: hide all beside it too.
     packages = Path(found.stdout.strip()).parent
     hide = in_namespace(f"mount -t tmpfs none {packages}")
-    env = {**without_cache(tmp_path), "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    env = {**compiling(tmp_path), "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     done = run("attach", "-", "-d", "1", stdin=LIST, before=hide, env=env)
     check_cannot(done, "python3-bpfcc")
+    path = {name: text for name, text in env.items() if name != COMPILE}
+    assert run("attach", "-", "-d", "0", stdin=LIST, before=hide, env=path).status == 0
 
 
 @pytest.mark.skipif("multi" in ABIS, reason="this kernel has kprobe_multi links")

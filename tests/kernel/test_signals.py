@@ -10,6 +10,8 @@ import pytest
 from helpers.command import Finished, Running
 from helpers.machine import KNOB, children, our_events
 
+from batchprobe.programs import COMPILE
+
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 # Enough to be caught in the middle of.
 MANY = "vfs_*\ntcp_*\nip_*\n"
@@ -57,7 +59,7 @@ def test_during_start_up(number: int, many: Path) -> None:
 @pytest.mark.one_kernel
 @pytest.mark.parametrize("number", each_signal(signal.SIGINT))
 def test_during_the_compile(number: int, many: Path, tmp_path: Path) -> None:
-    empty_cache = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    empty_cache = {**os.environ, COMPILE: "1", "XDG_CACHE_HOME": str(tmp_path)}
     with Running("attach", many, "--json", env=empty_cache) as running:
         compiler = running.until_child("batchprobe.compile")
         running.signal(number)

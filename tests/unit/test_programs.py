@@ -13,6 +13,7 @@ from recorded import recorded
 from batchprobe import programs
 from batchprobe.programs import PROGRAMS
 
+ROOT = Path(__file__).resolve().parents[2]
 # What the compiler printed on Debian 12.
 TEXT = recorded("debian-12", "programs.json").decode()
 MAPS = ("config", "gates", "counts", "slots", "strays", "epochs", "symbols")
@@ -113,3 +114,26 @@ def test_the_cache_belongs_to_this_kernel_and_source(
     assert file != programs._cache_file(source + " ")
     for name in PROGRAMS:
         assert f"int {name}(struct pt_regs *ctx)" in source
+
+
+def test_what_is_shipped_was_built_from_bpf(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a change in bpf/: scripts/build-programs."""
+    monkeypatch.delenv(programs.COMPILE, raising=False)
+    shipped = list((ROOT / "batchprobe/prebuilt").glob("*.json"))
+    assert [file.stem for file in shipped] == ["x86_64"]
+    for file in shipped:
+        text = json.loads(file.read_text())
+        assert text["source"] == programs._digest(programs._source())
+        assert set(text["programs"]) == set(PROGRAMS)
+
+
+def test_what_is_shipped_serves_only_what_it_was_built_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(programs.COMPILE, raising=False)
+    source = programs._source()
+    shipped = programs._shipped(source)
+    assert (shipped is None) == (os.uname().machine != "x86_64")
+    assert programs._shipped(source + " ") is None
+    monkeypatch.setenv(programs.COMPILE, "1")
+    assert programs._shipped(source) is None

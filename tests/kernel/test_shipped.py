@@ -1,0 +1,29 @@
+"""What is shipped is what bcc makes of bpf/ on this kernel, and needs no compiler."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from helpers.command import run
+
+import batchprobe
+from batchprobe import programs
+
+
+def test_bcc_compiles_what_is_shipped() -> None:
+    folder = Path(batchprobe.__file__).parent / "prebuilt"
+    shipped = json.loads((folder / f"{os.uname().machine}.json").read_text())
+    assert json.loads(programs.build()) == shipped
+
+
+def test_compiled_here(tmp_path: Path) -> None:
+    """The way of a machine that nothing is shipped for."""
+    env = {**os.environ, programs.COMPILE: "1", "XDG_CACHE_HOME": str(tmp_path)}
+    for compiles in (True, False):
+        done = run("attach", "-", "-d", "0", "--json", stdin="syscall:getsid\n", env=env)
+        assert done.status == 0, done
+        assert done.summary["attached"] == 1
+        # Only the first time: the cache has it then.
+        assert ("compil" in done.stderr) == compiles
