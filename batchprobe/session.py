@@ -368,8 +368,11 @@ class Session:
         with deferred_interrupt():
             with self._lock:
                 self._closed = True
-            report = self.detach_all()
-            self._end_watch()
+            try:
+                report = self.detach_all()
+            finally:
+                # What a callback raised was raised when all was done.
+                self._end_watch()
         return report
 
     def __enter__(self) -> Self:

@@ -23,7 +23,7 @@ from helpers.traced import traced
 from helpers.trials import Outcome, Trial, Trials
 
 from batchprobe import AttachCancelledError, Session
-from batchprobe.programs import Compiler
+from batchprobe.programs import COMPILE, Compiler
 
 SEED = "BATCHPROBE_SEED"
 
@@ -43,7 +43,7 @@ def many(tmp_path: Path) -> Path:
 )
 def test_at_random_moments(number: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Set BATCHPROBE_SEED to see the same trials again."""
-    seed = int(os.environ.get(SEED) or random.randrange(1 << 32))  # noqa: S311
+    seed = int(os.environ.get(SEED) or random.randrange(1 << 32))
     trials = Trials(tmp_path)
     outcomes: list[Outcome] = []
     failures: list[str] = []
@@ -289,6 +289,7 @@ def test_the_terminal_is_closed(
 ) -> None:
     """SIGHUP, more than once, and EIO for every word written meanwhile."""
     if phase == "compile":
+        monkeypatch.setenv(COMPILE, "1")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     # A slow reclaim shows a bar.
     with Terminal("attach", many, "--abi", "event", "--barrier", "normal") as terminal:
@@ -366,6 +367,7 @@ def raising(stage: str, after: int = 0) -> Callable[[str, int, int], None]:
 def compiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A start that has a compiler running."""
     monkeypatch.setattr(Compiler, "_ready", None)
+    monkeypatch.setenv(COMPILE, "1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 

@@ -19,6 +19,8 @@ from helpers.bpf import link_ids, program_ids
 from helpers.command import COMMAND, Finished, Running, run
 from helpers.machine import ABIS, KNOB, children, eventually, our_events, our_processes
 
+from batchprobe.programs import COMPILE
+
 __all__ = ["Outcome", "Phase", "Trial", "Trials"]
 
 # The library, by a script with the interpreter's own signal handlers.
@@ -84,7 +86,7 @@ class Trial:
     @classmethod
     def of(cls, seed: int, number: int) -> Trial:
         """The trial of this number: phases take turns, all else is random."""
-        dice = random.Random(f"{seed}/{number}")  # noqa: S311
+        dice = random.Random(f"{seed}/{number}")
         phase = list(Phase)[number % len(Phase)]
         paired = phase in (Phase.ATTACH, Phase.RUN, Phase.COMMIT) and dice.random() < 0.3
         library = dice.random() < 0.25
@@ -213,6 +215,7 @@ class Trials:
     def _started(self, trial: Trial) -> Running:
         env = dict(os.environ)
         if trial.compiles:
+            env[COMPILE] = "1"
             env["XDG_CACHE_HOME"] = tempfile.mkdtemp(dir=self._folder)
         if trial.library:
             script = (sys.executable, str(self._script))
