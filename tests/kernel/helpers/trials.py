@@ -15,11 +15,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from batchprobe.programs import COMPILE
 from helpers.bpf import link_ids, program_ids
 from helpers.command import COMMAND, Finished, Running, run
 from helpers.machine import ABIS, KNOB, children, eventually, our_events, our_processes
-
-from batchprobe.programs import COMPILE
 
 __all__ = ["Outcome", "Phase", "Trial", "Trials"]
 
