@@ -62,8 +62,9 @@ class ExpeditedKnob:
     """/sys/kernel/rcu_expedited, shared by all batchprobe processes.
 
     The first who needs it notes what was there and sets it, the last puts that back. Who holds it
-    is written to a file under a lock *before* the knob is touched, so whoever comes next, be it the
-    guardian, another start or `batchprobe cleanup`, can undo what a killed process left.
+    is in a file, under a lock, from *before* the knob is set until *after* it is put back, so
+    whoever comes next, be it the guardian, another start or `batchprobe cleanup`, can undo what a
+    killed process left.
     """
 
     def __init__(self, state: Path = _STATE, knob: Path = _KERNEL / "rcu_expedited") -> None:

@@ -49,6 +49,10 @@ def run(stop: Stop) -> int:
     except BatchprobeError as error:
         tell(f"error: {error}")
         return error.exit_status
+    except OSError as error:
+        # Say, no descriptors or no memory for a file of /proc or a child process.
+        tell(f"error: {error}")
+        return 1
     return 0
 
 

@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
+from ctypes import CDLL
 
 __all__ = ["main"]
 
 INSTRUCTION_SIZE = 8
 LD_IMM64 = 0x18
 PSEUDO_MAP_FD = 1
+_PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
 
 
 def main() -> int:
     """Print {program: {"code": hex, "maps": [[instruction, map], ...]}} on stdout."""
+    # clang takes seconds, for nobody once the parent was killed.
+    CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     from bcc import BPF, lib  # noqa: PLC0415  (slow, and absent on many machines)
 
     # The programs have no debug info to name variables by, and a warning is no use to a tracer.

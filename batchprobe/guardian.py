@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import subprocess
 import sys
 
@@ -17,6 +18,7 @@ from batchprobe.leftovers import sweep
 __all__ = ["Guardian", "main"]
 
 _DISMISSED = b"."
+_NOT_FOR_US = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # The kernel closes the dead parent's perf fds, probes and all, before an event can go.
 _PATIENCE = 60.0
 
@@ -25,14 +27,21 @@ class Guardian:
     """Started before the first thing that a kill could leave; dismissed when all is removed."""
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] = subprocess.Popen(
-            **child.arguments("guardian", str(os.getpid())),
-            stdin=subprocess.PIPE,
-            # A terminal or pipe of the parent's must not stay open because of us.
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        # What ends the parent often goes to every process of its unit, or of its name. The mask is
+        # inherited, so none of these ends the guardian from its first moment on; it goes by itself
+        # when the parent does.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_US)
+        try:
+            self._process: subprocess.Popen[bytes] = subprocess.Popen(
+                **child.arguments("guardian", str(os.getpid())),
+                stdin=subprocess.PIPE,
+                # A terminal or pipe of the parent's must not stay open because of us.
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def dismiss(self) -> None:
         """Nothing is left to guard."""
@@ -50,6 +59,9 @@ def main() -> int:
     try:
         parent_fd = os.pidfd_open(parent)
     except ProcessLookupError:
+        parent_fd = -1
+    if os.getppid() != parent:
+        # It died before we asked, and its number may be somebody else's by now.
         parent_fd = -1
     watched = [0, parent_fd]
     while parent_fd >= 0:

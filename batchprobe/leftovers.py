@@ -31,13 +31,13 @@ def sweep(tracefs: Tracefs, *, patience: float = 0.0) -> Swept:
     An event whose perf fd the kernel is still closing is busy: it is tried again for `patience`
     seconds.
     """
-    swept = Swept()
+    # First: to take the knob for this sweep would restore it too, and not say so.
+    swept = Swept(knob_restored=ExpeditedKnob().restore_for_dead())
     deadline = time.monotonic() + patience
     if _dead(tracefs):
         with Barrier(BarrierMode.AUTO, Owner.this_process()).short_waits():
             while _sweep_once(tracefs, swept) and time.monotonic() < deadline:
                 time.sleep(0.01)
-    swept.knob_restored = ExpeditedKnob().restore_for_dead()
     return swept
 
 
@@ -59,6 +59,9 @@ def _sweep_once(tracefs: Tracefs, swept: Swept) -> bool:
         try:
             tracefs.command(f"-:{name}")
         except KernelError as error:
+            if error.errno == errno.ENOENT:
+                # The guardian, or another start, was faster.
+                continue
             swept.failed.append(str(error))
             busy = busy or error.errno == errno.EBUSY
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Mapping
@@ -31,12 +32,18 @@ class Stages:
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
+        # Not the console's word: FORCE_COLOR makes it draw on pipes, and exit where one breaks.
+        self._drawing = sys.stderr.isatty()
         self._bar: Progress | None = None
         self._told = time.monotonic()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        if self._console.is_terminal:
-            self._draw(stage, done, total)
+        if self._drawing:
+            try:
+                self._draw(stage, done, total)
+            except OSError:
+                # The terminal was closed; what it showed goes on.
+                self._drawing = False
         elif time.monotonic() - self._told > _QUIET_SECONDS:
             self._told = time.monotonic()
             tell(_STAGES[stage] + (f": {done} of {total}" if total > 1 else ""))
@@ -63,7 +70,8 @@ class Stages:
 
     def __exit__(self, *_error: object) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            with contextlib.suppress(OSError):  # likewise
+                self._bar.stop()
             self._bar = None
 
 

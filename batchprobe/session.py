@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import errno
 import os
 import threading
 from collections import Counter
@@ -14,16 +13,16 @@ from typing import Self
 
 from batchprobe import abi as probe_abi
 from batchprobe import arch
-from batchprobe.abi import Attached, Carrier, Context, Placement, Refusal, hit_ips
+from batchprobe.abi import Attached, Carrier, Context, Placement, hit_ips
 from batchprobe.bank import Bank
 from batchprobe.barrier import Barrier, BarrierMode
+from batchprobe.carry import carry
 from batchprobe.commit import CommitQueue, CommitReport
 from batchprobe.errors import (
     AttachCancelledError,
     NotAttachedError,
     NothingAttachedError,
     SessionError,
-    UnsupportedError,
 )
 from batchprobe.guardian import Guardian
 from batchprobe.interrupts import deferred_interrupt
@@ -254,40 +253,16 @@ class Session:
             context.text.close()
 
     def _carry(self, found: Resolution, context: Context) -> list[Probe]:
-        """Give each target to the first ABI that takes it."""
-        everything = [Probe(target) for target in found.targets]
-        waiting = everything
         attached = Attached()
-        refusals: dict[Probe, Refusal] = {}
-        unsupported: UnsupportedError | None = None
         try:
-            for name in (self._abi,) if self._abi != "auto" else context.arch.abi_order:
-                try:
-                    probe_abi.ABIS[name](waiting, context, attached)
-                except UnsupportedError as error:
-                    unsupported = error
-                    continue
-                unsupported = attached.unsupported or unsupported
-                for refusal in attached.refused:
-                    # What the kernel said tells more than what an ABI cannot express.
-                    if refusal.errno or refusal.probe not in refusals:
-                        refusals[refusal.probe] = refusal
-                waiting = [refusal.probe for refusal in attached.refused]
-                attached.refused = []
-                if not waiting:
-                    break
+            probes, refused = carry(found.targets, context, attached, abi=self._abi)
         except BaseException:
             self._discard(attached.carriers + attached.failed)
             raise
         self._discard(attached.failed)
-        tried = any(refusal.errno for refusal in refusals.values())
-        if not attached.carriers and not tried and unsupported is not None:
-            raise unsupported
-        self._note_skipped(found, [_skip(refusals[probe], context.table) for probe in waiting])
-        if not attached.carriers:
+        self._note_skipped(found, refused)
+        if not probes:
             raise NothingAttachedError("the kernel took none of the probes")
-        lost = set(waiting)
-        probes = [probe for probe in everything if probe not in lost]
         # Before anybody knows the probes, and may detach one.
         for carrier in attached.carriers:
             carrier.bank.open_gates(probe.slot for probe in carrier.live)
@@ -393,8 +368,11 @@ class Session:
         with deferred_interrupt():
             with self._lock:
                 self._closed = True
-            report = self.detach_all()
-            self._end_watch()
+            try:
+                report = self.detach_all()
+            finally:
+                # What a callback raised was raised when all was done.
+                self._end_watch()
         return report
 
     def __enter__(self) -> Self:
@@ -536,18 +514,3 @@ def _specs(entries: Iterable[str | ProbeSpec]) -> list[ProbeSpec]:
 def _later(items: list[Probe]) -> Iterator[Probe]:
     """`items` as they are when asked for."""
     yield from items
-
-
-def _skip(refusal: Refusal, table: FunctionTable) -> Skipped:
-    """A refusal as a person can act on it: errno means this much in a probe's attach."""
-    target = refusal.probe.target
-    traceable = target.function is None or table.is_traceable(target.function)
-    reason, detail = {
-        errno.EILSEQ: (Reason.NOT_AN_INSTRUCTION, f"{target.label} is inside an instruction"),
-        errno.EADDRNOTAVAIL: (Reason.AMBIGUOUS, "several functions have this name: use 0xADDRESS"),
-        errno.ENOENT: (Reason.UNKNOWN, refusal.detail),
-        0: (Reason.UNSUPPORTED, refusal.detail),
-    }.get(refusal.errno, (Reason.REFUSED, refusal.detail))
-    if reason is not Reason.NOT_AN_INSTRUCTION and traceable is False:
-        reason, detail = Reason.NOTRACE, "ftrace does not list it, and the kernel takes no kprobe"
-    return Skipped(target.spec.text, target.spec.source, reason, detail)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -31,8 +32,11 @@ class Stop:
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if self.number:
             if words := self.busy():
-                # Not print: the main thread may be inside it.
-                os.write(2, f"batchprobe: {words}\n".encode())
+                # A closed terminal sends SIGHUP more than once, and takes no words: raised here,
+                # that would interrupt the clean-up.
+                with contextlib.suppress(OSError):
+                    # Not print: the main thread may be inside it.
+                    os.write(2, f"batchprobe: {words}\n".encode())
             return
         self.number = number
         # Once only, so the pipe is never full.

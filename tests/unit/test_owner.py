@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -118,6 +119,61 @@ def test_a_value_set_by_somebody_meanwhile_stays(tmp_path: Path) -> None:
     knob.file.write_text("0")
     knob.shared.give_back(me)
     assert knob.value == "0"
+
+
+@pytest.mark.parametrize("original", ["0", "1"])
+@pytest.mark.parametrize("what", ["take", "give_back"])
+def test_killed_at_any_step_it_can_be_restored(
+    tmp_path: Path, what: str, original: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill takes the lock away too: what is in the files then must do."""
+    knob, me = Knob(tmp_path, original), Owner.this_process()
+    dead = replace(me, start=me.start + 1)
+    act = getattr(knob.shared, what)
+    steps = 0
+    while True:
+        if what == "give_back":
+            knob.shared.take(dead)
+        killed = _killed_before(steps, lambda: act(dead), monkeypatch)
+        knob.shared.restore_for_dead()
+        assert knob.value == original, f"killed before write {steps}"
+        # No trace of it misleads the next one.
+        knob.shared.take(me)
+        assert knob.value == "1"
+        knob.shared.give_back(me)
+        assert knob.value == original
+        if not killed:
+            break
+        steps += 1
+    assert steps == 2
+
+
+def _killed_before(step: int, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Stop `act` before its write of this number; whether it got so far."""
+
+    class KilledError(BaseException):
+        pass
+
+    writes = 0
+
+    def counted(write: Callable[..., int]) -> Callable[..., int]:
+        def checked(*arguments: object) -> int:
+            nonlocal writes
+            if writes == step:
+                raise KilledError
+            writes += 1
+            return write(*arguments)
+
+        return checked
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", counted(os.pwrite))
+        patch.setattr(Path, "write_text", counted(Path.write_text))
+        try:
+            act()
+        except KilledError:
+            return True
+    return False
 
 
 def test_giving_back_what_was_not_taken(tmp_path: Path) -> None:

@@ -61,11 +61,16 @@ def run(
 
 
 class Running:
-    """The command while it runs; it is killed with the block if it is still there."""
+    """The command (or another that prints such lines) while it runs; killed with the block."""
 
-    def __init__(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: str | Path,
+        command: tuple[str, ...] = COMMAND,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self.process = subprocess.Popen(
-            (*COMMAND, *map(str, arguments)),
+            (*command, *map(str, arguments)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -21,6 +21,7 @@ __all__ = [
     "eventually",
     "held",
     "our_events",
+    "our_processes",
     "why_not",
 ]
 
@@ -28,6 +29,8 @@ TRACEFS = Path("/sys/kernel/tracing")
 KNOB = Path("/sys/kernel/rcu_expedited")
 # No test measures time; nothing may take this long, even under emulation on a busy machine.
 HANG_SECONDS = 120.0
+
+_OUR_MODULES = frozenset({"batchprobe", "batchprobe.guardian", "batchprobe.compile"})
 
 RELEASE = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
 # What the stock kernels have: Debian's 6.1 lacks CONFIG_FPROBE, 6.12 and later have it. A kernel
@@ -64,10 +67,24 @@ def held() -> Held:
     )
 
 
-def our_events(pid: int | str = "") -> list[str]:
+def our_events(pid: int | None = None) -> list[str]:
     """The lines of kprobe_events that are batchprobe's, of one process if it is named."""
     lines = (TRACEFS / "kprobe_events").read_text().splitlines()
-    return [line for line in lines if f":batchprobe_{pid}" in line]
+    owner = ":batchprobe_" if pid is None else f":batchprobe_{pid}_"
+    return [line for line in lines if owner in line]
+
+
+def our_processes() -> dict[int, str]:
+    """The command, its guardians and its compilers, each with its command line."""
+    found = {}
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = file.read_bytes().decode().split("\0")
+        except OSError:
+            continue  # gone meanwhile
+        if not _OUR_MODULES.isdisjoint(words):
+            found[int(file.parent.name)] = " ".join(words)
+    return found
 
 
 def _bpf_ids(kind: str) -> frozenset[int]:

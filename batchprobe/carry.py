@@ -1,0 +1,67 @@
+"""Give each target to the first probe ABI that takes it, and say why the others got none."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+
+from batchprobe import abi as probe_abi
+from batchprobe.abi import Attached, Context, Refusal
+from batchprobe.errors import UnsupportedError
+from batchprobe.kernel.symbols import FunctionTable
+from batchprobe.kernel.targets import Reason, Skipped, Target
+from batchprobe.probe import Probe
+
+__all__ = ["carry"]
+
+
+def carry(
+    targets: Sequence[Target], context: Context, attached: Attached, *, abi: str
+) -> tuple[list[Probe], list[Skipped]]:
+    """Attach a probe to each target, by `abi`, or by those of the architecture if it is "auto".
+
+    Returns the probes that are attached, gates closed, and why the others are not. What was made is
+    in `attached`, also after an error. Raises UnsupportedError if no ABI can carry anything here.
+    """
+    everything = [Probe(target) for target in targets]
+    waiting = everything
+    refusals: dict[Probe, Refusal] = {}
+    unsupported: UnsupportedError | None = None
+    for name in (abi,) if abi != "auto" else context.arch.abi_order:
+        try:
+            probe_abi.ABIS[name](waiting, context, attached)
+        except UnsupportedError as error:
+            unsupported = error
+            continue
+        unsupported = attached.unsupported or unsupported
+        for refusal in attached.refused:
+            # What the kernel said tells more than what an ABI cannot express.
+            if refusal.errno or refusal.probe not in refusals:
+                refusals[refusal.probe] = refusal
+        waiting = [refusal.probe for refusal in attached.refused]
+        attached.refused = []
+        if not waiting:
+            break
+    tried = any(refusal.errno for refusal in refusals.values())
+    if not attached.carriers and not tried and unsupported is not None:
+        raise unsupported
+    lost = set(waiting)
+    return (
+        [probe for probe in everything if probe not in lost],
+        [_skip(refusals[probe], context.table) for probe in waiting],
+    )
+
+
+def _skip(refusal: Refusal, table: FunctionTable) -> Skipped:
+    """A refusal as a person can act on it: errno means this much in a probe's attach."""
+    target = refusal.probe.target
+    traceable = target.function is None or table.is_traceable(target.function)
+    reason, detail = {
+        errno.EILSEQ: (Reason.NOT_AN_INSTRUCTION, f"{target.label} is inside an instruction"),
+        errno.EADDRNOTAVAIL: (Reason.AMBIGUOUS, "several functions have this name: use 0xADDRESS"),
+        errno.ENOENT: (Reason.UNKNOWN, refusal.detail),
+        0: (Reason.UNSUPPORTED, refusal.detail),
+    }.get(refusal.errno, (Reason.REFUSED, refusal.detail))
+    if reason is not Reason.NOT_AN_INSTRUCTION and traceable is False:
+        reason, detail = Reason.NOTRACE, "ftrace does not list it, and the kernel takes no kprobe"
+    return Skipped(target.spec.text, target.spec.source, reason, detail)

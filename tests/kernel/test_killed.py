@@ -1,0 +1,443 @@
+"""Whatever kills us: nothing of ours is left, and nothing of anybody else's is touched."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import termios
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from helpers.bpf import foreign_link
+from helpers.command import COMMAND, Running, run
+from helpers.machine import HANG_SECONDS, KNOB, children, eventually, our_events, our_processes
+from helpers.traced import traced
+from helpers.trials import Outcome, Trial, Trials
+
+from batchprobe import AttachCancelledError, Session
+from batchprobe.programs import COMPILE, Compiler
+
+SEED = "BATCHPROBE_SEED"
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    file = tmp_path / "many"
+    file.write_text("vfs_*\n")
+    return file
+
+
+# -- at random moments ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "number", [pytest.param(5, id="some"), pytest.param(200, id="200", marks=pytest.mark.long)]
+)
+def test_at_random_moments(number: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Set BATCHPROBE_SEED to see the same trials again."""
+    seed = int(os.environ.get(SEED) or random.randrange(1 << 32))
+    trials = Trials(tmp_path)
+    outcomes: list[Outcome] = []
+    failures: list[str] = []
+    # Another tool's probe on a function that ours are on too, and its program and link.
+    with traced("__x64_sys_getsid") as calls, foreign_link():
+        for at in range(number):
+            trial = Trial.of(seed, at)
+            try:
+                outcomes.append(trials.make(trial))
+            except (AssertionError, subprocess.TimeoutExpired) as error:
+                failures.append(f"{at}: {trial}: {error}")
+                # The next one begins with nothing left.
+                eventually(lambda: not our_processes(), "the processes of a failed trial end")
+                run("cleanup")
+        before = calls().total()
+        os.getsid(0)
+        assert calls().total() == before + 1, "the other tool's event does not count any more"
+    with capsys.disabled():
+        print(f"\n{SEED}={seed}\n{_told(outcomes)}")
+    shown = "\n".join(failures)
+    assert not failures, f"{SEED}={seed}: {len(failures)} of {number} trials failed\n{shown}"
+
+
+def _told(outcomes: list[Outcome]) -> str:
+    phases = Counter(outcome.trial.phase.value for outcome in outcomes)
+    ends = Counter(outcome.trial.end.name for outcome in outcomes)
+    kinds = Counter(
+        kind
+        for outcome in outcomes
+        for kind, is_one in {
+            "two runs at once": outcome.trial.paired,
+            "guardian killed too": outcome.trial.swept_by,
+            "library": outcome.trial.library,
+            "compiling": outcome.trial.compiles,
+            "over before": outcome.was_over,
+        }.items()
+        if is_one
+    )
+    lines = [
+        ", ".join(f"{what}: {count}" for what, count in counts.items())
+        for counts in (phases, ends, kinds)
+    ]
+    for name, times in {
+        "killed: the kernel was as before": [
+            o.kernel_seconds for o in outcomes if o.trial.end.value[-1] == signal.SIGKILL
+        ],
+        "other signals: the kernel was as before": [
+            o.kernel_seconds for o in outcomes if o.trial.end.value[-1] != signal.SIGKILL
+        ],
+        "no process of ours": [o.processes_seconds for o in outcomes],
+    }.items():
+        known = sorted(seconds for seconds in times if seconds is not None)
+        if known:
+            lines.append(
+                f"{name} after {statistics.median(known):.2f} s (median), "
+                f"{known[int(len(known) * 0.9)]:.2f} s (9 of 10), {known[-1]:.2f} s (most), "
+                f"{len(known)} trials"
+            )
+    return "\n".join(lines)
+
+
+# -- the guardian --------------------------------------------------------------------------------
+
+
+@pytest.mark.one_kernel
+def test_the_guardian_outlives_what_is_sent_to_everybody(many: Path) -> None:
+    with Running("attach", many, "-i", "0.1", "--json", "--abi", "event") as running:
+        guardian = running.until_child("batchprobe.guardian")
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            os.kill(guardian, number)
+        running.until_line("counts")
+        assert children(running.pid).keys() == {guardian}
+        running.signal(signal.SIGKILL)
+        running.finish()
+        eventually(lambda: not our_events(), "the guardian removes the events")
+        eventually(lambda: not our_processes(), "the guardian ends")
+
+
+@pytest.mark.one_kernel
+def test_cleanup_beside_the_guardian_is_no_error(many: Path) -> None:
+    """Both remove the same events: who comes second finds them gone."""
+    with Running("attach", many, "-i", "0.1", "--json", "--abi", "event") as running:
+        running.until_line("counts")
+        guardian = running.until_child("batchprobe.guardian")
+        os.kill(guardian, signal.SIGSTOP)
+        running.signal(signal.SIGKILL)
+        running.finish()
+        os.kill(guardian, signal.SIGCONT)
+        swept = run("cleanup")
+    assert swept.status == 0, swept
+    eventually(lambda: not our_processes(), "the guardian ends")
+
+
+# -- out of memory -------------------------------------------------------------------------------
+
+
+class Cgroup:
+    """A memory cgroup of our own (cgroup v2)."""
+
+    ROOT = Path("/sys/fs/cgroup")
+
+    def __init__(self) -> None:
+        self.folder = self.ROOT / f"killed-{os.getpid()}"
+        (self.ROOT / "cgroup.subtree_control").write_text("+memory")
+        self.folder.mkdir()
+
+    def starts(self) -> tuple[str, ...]:
+        """What starts the command in this cgroup."""
+        script = f'echo 0 >{self.folder}/cgroup.procs && exec "$@"'
+        return ("sh", "-c", script, "sh", *COMMAND)
+
+    def exhaust(self, largest: int) -> None:
+        """Allow so little that the kernel has to kill this process."""
+        status = Path(f"/proc/{largest}/status").read_text().splitlines()
+        (held,) = [int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon:")]
+        # All but what can be had back without a kill.
+        used = self._told("memory.stat")["anon"]
+        (self.folder / "memory.max").write_text(str(used - held // 2))
+
+    @property
+    def kills(self) -> int:
+        """How many processes the kernel killed for want of memory."""
+        return self._told("memory.events")["oom_kill"]
+
+    def _told(self, file: str) -> dict[str, int]:
+        lines = [line.split() for line in (self.folder / file).read_text().splitlines()]
+        return {name: int(value) for name, value in lines}
+
+    def remove(self) -> None:
+        eventually(lambda: not (self.folder / "cgroup.procs").read_text(), "the cgroup is empty")
+        self.folder.rmdir()
+        (self.ROOT / "cgroup.subtree_control").write_text("-memory")
+
+
+@pytest.fixture
+def cgroup(leaves_nothing: None) -> Iterator[Cgroup]:
+    controllers = Cgroup.ROOT / "cgroup.controllers"
+    if not controllers.exists() or "memory" not in controllers.read_text().split():
+        assert not os.environ.get("BATCHPROBE_GUEST"), "the guest has no memory cgroups"
+        pytest.skip("no memory cgroups (cgroup v2) here")
+    group = Cgroup()
+    yield group
+    group.remove()
+
+
+@pytest.mark.parametrize("phase", ["attach", "run"])
+def test_out_of_memory(phase: str, many: Path, cgroup: Cgroup) -> None:
+    """The kernel kills the largest process; the guardian lives in the same cgroup."""
+    options = ("-i", "0.1", "--json", "--abi", "event")
+    with Running("attach", many, *options, command=cgroup.starts()) as running:
+        if phase == "attach":
+            running.until_defined(5)
+        else:
+            running.until_line("counts")
+        cgroup.exhaust(running.pid)
+        assert running.finish().status == -signal.SIGKILL
+        assert cgroup.kills == 1
+        eventually(lambda: not our_events(), "the guardian removes the events")
+        eventually(lambda: not our_processes(), "the guardian ends")
+
+
+@pytest.mark.parametrize("sweeper", ["cleanup", "start"])
+def test_out_of_memory_kills_all(sweeper: str, many: Path, tmp_path: Path, cgroup: Cgroup) -> None:
+    """Nobody is left to clean up, amid the reclaim: `cleanup` does, and so does the next start."""
+    (cgroup.folder / "memory.oom.group").write_text("1")
+    options = ("-i", "0.1", "--json", "--abi", "event")
+    with Running("attach", many, *options, command=cgroup.starts()) as running:
+        running.until_line("counts")
+        running.signal(signal.SIGINT)
+        # Held still where the counts are final and nothing is reclaimed yet, or little.
+        running.until_line("final")
+        running.signal(signal.SIGSTOP)
+        cgroup.exhaust(running.pid)
+        assert running.finish().status == -signal.SIGKILL
+        eventually(lambda: not our_processes(), "the guardian is killed too")
+        assert cgroup.kills > 1
+    left = len(our_events())
+    assert left, "the reclaim was over too soon to be interrupted"
+    assert KNOB.read_text().strip() == "1"
+    if sweeper == "cleanup":
+        swept = run("cleanup")
+        assert f"removed the trace event batchprobe_{running.pid}_" in swept.stdout
+        assert "restored rcu_expedited" in swept.stdout
+    else:
+        few = tmp_path / "few"
+        few.write_text("vfs_read\n")
+        swept = run("attach", few, "-d", "0", "--json")
+    assert swept.status == 0, swept
+    assert not our_events()
+    assert KNOB.read_text().strip() == "0"
+
+
+# -- what we write to goes away ------------------------------------------------------------------
+
+
+class Terminal:
+    """The command on a terminal of its own, as somebody's session."""
+
+    def __init__(self, *arguments: str | Path) -> None:
+        self._master, slave = os.openpty()
+        termios.tcsetwinsize(slave, (24, 80))
+        # setsid -c: what it runs leads a session whose terminal this is.
+        self.process = subprocess.Popen(
+            ("setsid", "-c", *COMMAND, *map(str, arguments)),
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env={**os.environ, "TERM": "xterm"},
+        )
+        os.close(slave)
+        self.shown = b""
+
+    def until_shown(self, words: str) -> None:
+        """Wait for these words on the screen."""
+        deadline = time.monotonic() + HANG_SECONDS
+        while words.encode() not in self.shown:
+            assert time.monotonic() < deadline, f"not shown: {words}: {self.shown!r}"
+            self.shown += os.read(self._master, 1 << 16)
+
+    def type(self, keys: bytes) -> None:
+        os.write(self._master, keys)
+
+    def close(self) -> None:
+        """Close its window."""
+        if self._master >= 0:
+            os.close(self._master)
+            self._master = -1
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(HANG_SECONDS)
+
+
+@pytest.mark.one_kernel
+@pytest.mark.parametrize("phase", ["compile", "attach", "run", "commit"])
+def test_the_terminal_is_closed(
+    phase: str, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGHUP, more than once, and EIO for every word written meanwhile."""
+    if phase == "compile":
+        monkeypatch.setenv(COMPILE, "1")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    # A slow reclaim shows a bar.
+    with Terminal("attach", many, "--abi", "event", "--barrier", "normal") as terminal:
+        if phase == "compile":
+            terminal.until_shown("compiling")
+        elif phase == "attach":
+            terminal.until_shown("attaching")
+        else:
+            terminal.until_shown("Ctrl-C stops")
+        if phase == "commit":
+            terminal.type(b"\x03")
+            terminal.until_shown("removing the probes")
+        terminal.close()
+        status = terminal.process.wait(HANG_SECONDS)
+    # 1: results were lost. After the commit's begin there were none to lose.
+    before_the_run = 128 + signal.SIGHUP
+    expected = {"compile": {before_the_run}, "attach": {before_the_run, 1}, "run": {1}}
+    assert status in expected.get(phase, {0})
+    assert not our_events(), "the probes were left to the guardian"
+    assert not our_processes()
+
+
+# Runs a command whose stderr is a pipe without a reader.
+UNHEARD = """
+import os, sys
+read, write = os.pipe()
+os.dup2(write, 2)
+os.close(read)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+@pytest.mark.one_kernel
+@pytest.mark.parametrize("drawing", [False, True])
+def test_nobody_reads_stderr(drawing: bool, many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is told about a slow reclaim, and to somebody impatient, is lost: nothing else."""
+    if drawing:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    command = (sys.executable, "-c", UNHEARD, *COMMAND)
+    options = ("-i", "0.1", "--json", "--abi", "event", "--barrier", "normal")
+    with Running("attach", many, *options, command=command) as running:
+        running.until_line("counts")
+        running.signal(signal.SIGTERM)
+        running.until_line("final")
+        assert our_events(), "the reclaim was over too soon to be interrupted"
+        running.signal(signal.SIGHUP)
+        done = running.finish()
+    assert done.status == 0, done
+    assert done.summary["commit"]["left"] == 0
+    assert done.summary["commit"]["probes"] == done.summary["attached"] > 0
+    assert not our_events()
+
+
+# -- exceptions in callbacks ---------------------------------------------------------------------
+
+
+class RefusedError(Exception):
+    """What a callback of the caller's raises."""
+
+
+def raising(stage: str, after: int = 0) -> Callable[[str, int, int], None]:
+    """A `progress` that raises from some call of a stage on, whatever it is told then."""
+    broken = False
+
+    def progress(now: str, done: int, total: int) -> None:
+        nonlocal broken
+        broken = broken or (now == stage and done >= after)
+        if broken:
+            raise RefusedError(f"{now}: {done} of {total}")
+
+    return progress
+
+
+@pytest.fixture
+def compiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A start that has a compiler running."""
+    monkeypatch.setattr(Compiler, "_ready", None)
+    monkeypatch.setenv(COMPILE, "1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.mark.usefixtures("compiles")
+@pytest.mark.parametrize("stage", ["resolve", "compile"])
+def test_progress_raises_before_the_attach(stage: str) -> None:
+    with Session(abi="event", progress=raising(stage)) as session:
+        with pytest.raises(RefusedError, match=stage):
+            session.attach(["vfs_read"])
+        assert not session.probes
+        assert "compile" not in " ".join(children().values())
+
+
+@pytest.mark.parametrize("barrier", ["auto", "normal"])
+@pytest.mark.parametrize("after", [1, 5, 9])
+def test_progress_raises_during_the_attach(after: int, barrier: str) -> None:
+    """Amid a kind, at its end, amid the second kind."""
+    entries = [f"vfs_{name}" for name in ("read", "write", "open", "getattr", "statx")]
+    entries += [f"{name}%return" for name in entries]
+    with Session(abi="event", barrier=barrier, progress=raising("attach", after)) as session:
+        with pytest.raises(RefusedError, match="attach"):
+            session.attach(entries)
+        assert not session.probes
+        assert not our_events(), "they are left to the session's end"
+
+
+def test_progress_raises_during_the_reclaim() -> None:
+    entries = [f"vfs_{name}" for name in ("read", "write", "open", "getattr", "statx")]
+    session = Session(abi="event", barrier="normal", progress=raising("reclaim"))
+    with pytest.raises(RefusedError, match="reclaim"), session:
+        session.attach(entries)
+    assert not our_events()
+
+
+@pytest.mark.parametrize("abi", ["event", "auto"])
+def test_on_final_raises(abi: str) -> None:
+    def final() -> None:
+        raise RefusedError("final")
+
+    with Session(abi=abi) as session:
+        session.attach(["vfs_read", "vfs_write%return"])
+        with pytest.raises(RefusedError, match="final"):
+            session.detach_all(final)
+        assert not session.attached
+        assert not our_events()
+
+
+@pytest.mark.parametrize("abi", ["event", "auto"])
+@pytest.mark.parametrize("raises", [False, True])
+def test_cancelled_at_each_question(abi: str, raises: bool) -> None:
+    """Asked again and again while attaching: each time it may say yes, or raise."""
+    asked = 0
+
+    def cancelled() -> bool:
+        nonlocal asked
+        asked += 1
+        if asked <= yes:
+            return False
+        if raises:
+            raise RefusedError("cancelled")
+        return True
+
+    entries = ["vfs_read", "vfs_write", "vfs_open%return"]
+    with Session(abi=abi) as session:
+        yes = 0
+        while not session.attached:
+            asked = 0
+            with contextlib.suppress(RefusedError if raises else AttachCancelledError):
+                session.attach(entries, cancelled=cancelled)
+            if not session.attached:
+                assert not our_events()
+            yes += 1
+        assert yes > 2, "it was hardly asked"
