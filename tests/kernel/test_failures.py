@@ -84,6 +84,7 @@ def _fds() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("abi", ABIS)
 def test_any_call_may_fail(abi: str, workers: list[Worker], request: pytest.FixtureRequest) -> None:
     """In the long run each call with each error, else a few of each."""

@@ -315,6 +315,8 @@ def test_the_terminal_is_closed(
 # Runs a command whose stderr is a pipe without a reader.
 UNHEARD = """
 import os, sys
+
+pytestmark = pytest.mark.stress
 read, write = os.pipe()
 os.dup2(write, 2)
 os.close(read)

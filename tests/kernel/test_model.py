@@ -26,6 +26,8 @@ from model.semantics import Model, ModelCarrier
 from batchprobe import Probe, Session
 from batchprobe.kernel.symbols import FunctionTable
 
+pytestmark = pytest.mark.stress
+
 # Those with arguments: the function of a call without has several names. Few, so that sessions
 # meet on them.
 NAMES = tuple(call for call in CALLS if call != "getppid")[:5]

@@ -15,6 +15,8 @@ from helpers.workers import CALLS, Worker
 
 from batchprobe import Probe, Session
 
+pytestmark = pytest.mark.stress
+
 # Called by the workers alone, so that it is known how often.
 KNOWN = [f"syscall:{call}{kind}" for kind in ("", "%return") for call in CALLS]
 # Called by everybody, or by nobody.

@@ -15,6 +15,8 @@ from helpers.waits import counted_waits, total
 
 from batchprobe import Session
 
+pytestmark = pytest.mark.stress
+
 NUMBERS = (10, 100, 1000)
 # Detached first, and alone: a commit that leaves survivors.
 FEW = 5

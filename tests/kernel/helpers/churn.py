@@ -27,6 +27,8 @@ from helpers.workers import CALLS
 ENTRIES = [f"syscall:{call}{kind}" for kind in ("", "%return") for call in CALLS]
 FORK_SECONDS = 0.5
 POKE_SECONDS = 0.1
+WANTED = ("attach", "fork", "interrupt", "detach in a handler")
+PATIENCE_SECONDS = 60
 # So many of all entries are attached before the threads begin, and taken rather than attached anew
 # so often: an attach takes a hundred times as long as a detach.
 STOCK = 5
@@ -55,7 +57,10 @@ class Churn:
 
     @property
     def goes_on(self) -> bool:
-        return time.monotonic() < self.end and not self.errors
+        """Until the time is over and each thing was done once."""
+        over = time.monotonic() - self.end
+        lacking = any(not self.done[what] for what in WANTED) and over < PATIENCE_SECONDS
+        return (over < 0 or lacking) and not self.errors
 
     def note(self, what: str, report: CommitReport | None = None) -> None:
         with self.lock:
