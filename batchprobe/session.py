@@ -258,6 +258,8 @@ class Session:
             probes, refused = carry(found.targets, context, attached, abi=self._abi)
         except BaseException:
             self._discard(attached.carriers + attached.failed)
+            # One error is enough.
+            self._progress_error = None
             raise
         self._discard(attached.failed)
         self._note_skipped(found, refused)

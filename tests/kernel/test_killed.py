@@ -25,6 +25,8 @@ from helpers.trials import Outcome, Trial, Trials
 from batchprobe import AttachCancelledError, Session
 from batchprobe.programs import COMPILE, Compiler
 
+pytestmark = pytest.mark.stress
+
 SEED = "BATCHPROBE_SEED"
 
 
@@ -315,8 +317,6 @@ def test_the_terminal_is_closed(
 # Runs a command whose stderr is a pipe without a reader.
 UNHEARD = """
 import os, sys
-
-pytestmark = pytest.mark.stress
 read, write = os.pipe()
 os.dup2(write, 2)
 os.close(read)
