@@ -43,11 +43,16 @@ def sweep(tracefs: Tracefs, *, patience: float = 0.0) -> Swept:
 
 def _dead(tracefs: Tracefs) -> Counter[str]:
     """Probes by event, of owners that are gone."""
+    # A group may have thousands of lines: each is asked about once.
+    dead: dict[str, bool] = {}
     probes: Counter[str] = Counter()
     for definition in tracefs.definitions():
-        owner = Owner.from_group(definition.group)
-        if owner is not None and owner.is_dead:
-            probes[f"{definition.group}/{definition.event}"] += 1
+        group = definition.group
+        if group not in dead:
+            owner = Owner.from_group(group)
+            dead[group] = owner is not None and owner.is_dead
+        if dead[group]:
+            probes[f"{group}/{definition.event}"] += 1
     return probes
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 __all__ = ["Owner"]
 
+# PROC_PID_INIT_INO, include/linux/proc_ns.h
+_INITIAL_NAMESPACE = 0xEFFFFFFC
 _NAME = re.compile(r"batchprobe_(\d+)_(\d+)_(\d+)")
 
 
@@ -38,8 +40,14 @@ class Owner:
 
     @property
     def is_dead(self) -> bool:
-        """Whether the process is gone for certain: of another PID namespace we cannot know."""
-        return self.namespace == _namespace() and _start_time(self.pid) != self.start
+        """Whether the process is gone for certain.
+
+        Of another PID namespace only the initial one can know: it sees every process.
+        """
+        here = _namespace()
+        if self.namespace == here:
+            return _start_time(self.pid) != self.start
+        return here == _INITIAL_NAMESPACE and not _lives(self.pid, self.namespace)
 
 
 def _start_time(pid: int) -> int | None:
@@ -54,3 +62,25 @@ def _start_time(pid: int) -> int | None:
 
 def _namespace() -> int:
     return Path("/proc/self/ns/pid").stat().st_ino
+
+
+def _lives(pid: int, namespace: int) -> bool:
+    """Whether a process has this number in that namespace, or may have it."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            # Its number in each namespace it is in, from ours to its own (Linux 4.1).
+            found = re.search(r"^NSpid:.*\s(\d+)\t(\d+)$", (folder / "status").read_text(), re.M)
+            if found is not None and int(found[2]) == pid and _is_in(folder, namespace):
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # gone meanwhile
+    return False
+
+
+def _is_in(process: Path, namespace: int) -> bool:
+    try:
+        inside = (process / "ns/pid").stat().st_ino == namespace
+    except PermissionError:
+        # It has more rights than we: it may be.
+        inside = True
+    return inside and _start_time(int(process.name)) is not None
