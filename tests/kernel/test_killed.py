@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from helpers.bpf import foreign_link
 from helpers.command import COMMAND, Running, run
+from helpers.figures import tell
 from helpers.machine import HANG_SECONDS, KNOB, children, eventually, our_events, our_processes
 from helpers.traced import traced
 from helpers.trials import Outcome, Trial, Trials
@@ -43,7 +44,7 @@ def many(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "number", [pytest.param(5, id="some"), pytest.param(200, id="200", marks=pytest.mark.long)]
 )
-def test_at_random_moments(number: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_at_random_moments(number: int, tmp_path: Path) -> None:
     """Set BATCHPROBE_SEED to see the same trials again."""
     seed = int(os.environ.get(SEED) or random.randrange(1 << 32))
     trials = Trials(tmp_path)
@@ -51,25 +52,27 @@ def test_at_random_moments(number: int, tmp_path: Path, capsys: pytest.CaptureFi
     failures: list[str] = []
     # Another tool's probe on a function that ours are on too, and its program and link.
     with traced("__x64_sys_getsid") as calls, foreign_link():
-        for at in range(number):
-            trial = Trial.of(seed, at)
-            try:
-                outcomes.append(trials.make(trial))
-            except (AssertionError, subprocess.TimeoutExpired) as error:
-                failures.append(f"{at}: {trial}: {error}")
-                # The next one begins with nothing left.
-                eventually(lambda: not our_processes(), "the processes of a failed trial end")
-                run("cleanup")
+        try:
+            for at in range(number):
+                trial = Trial.of(seed, at)
+                try:
+                    outcomes.append(trials.make(trial))
+                except (AssertionError, subprocess.TimeoutExpired) as error:
+                    failures.append(f"{at}: {trial}: {error}")
+                    # The next one begins with nothing left.
+                    eventually(lambda: not our_processes(), "the processes of a failed trial end")
+                    run("cleanup")
+        finally:
+            _tell(seed, outcomes, failures)
         before = calls().total()
         os.getsid(0)
         assert calls().total() == before + 1, "the other tool's event does not count any more"
-    with capsys.disabled():
-        print(f"\n{SEED}={seed}\n{_told(outcomes)}")
     shown = "\n".join(failures)
     assert not failures, f"{SEED}={seed}: {len(failures)} of {number} trials failed\n{shown}"
 
 
-def _told(outcomes: list[Outcome]) -> str:
+def _tell(seed: int, outcomes: list[Outcome], failures: list[str]) -> None:
+    tell(f"killed at random moments, {SEED}={seed}: {len(outcomes)} well, {len(failures)} failed")
     phases = Counter(outcome.trial.phase.value for outcome in outcomes)
     ends = Counter(outcome.trial.end.name for outcome in outcomes)
     kinds = Counter(
@@ -84,10 +87,8 @@ def _told(outcomes: list[Outcome]) -> str:
         }.items()
         if is_one
     )
-    lines = [
-        ", ".join(f"{what}: {count}" for what, count in counts.items())
-        for counts in (phases, ends, kinds)
-    ]
+    for counts in (phases, ends, kinds):
+        tell("  " + ", ".join(f"{what}: {count}" for what, count in counts.items()))
     for name, times in {
         "killed: the kernel was as before": [
             o.kernel_seconds for o in outcomes if o.trial.end.value[-1] == signal.SIGKILL
@@ -99,12 +100,11 @@ def _told(outcomes: list[Outcome]) -> str:
     }.items():
         known = sorted(seconds for seconds in times if seconds is not None)
         if known:
-            lines.append(
-                f"{name} after {statistics.median(known):.2f} s (median), "
+            tell(
+                f"  {name} after {statistics.median(known):.2f} s (median), "
                 f"{known[int(len(known) * 0.9)]:.2f} s (9 of 10), {known[-1]:.2f} s (most), "
                 f"{len(known)} trials"
             )
-    return "\n".join(lines)
 
 
 # -- the guardian --------------------------------------------------------------------------------
@@ -234,6 +234,34 @@ def test_out_of_memory_kills_all(sweeper: str, many: Path, tmp_path: Path, cgrou
         few.write_text("vfs_read\n")
         swept = run("attach", few, "-d", "0", "--json")
     assert swept.status == 0, swept
+    assert not our_events()
+    assert KNOB.read_text().strip() == "0"
+
+
+@pytest.mark.one_kernel
+def test_a_container_is_killed(many: Path) -> None:
+    """With the first process of a PID namespace all others go, the guardian too."""
+    namespace = ("unshare", "--pid", "--fork", "--mount-proc", *COMMAND)
+    options = ("-i", "0.1", "--json", "--abi", "event")
+    with Running("attach", many, *options, command=namespace) as running:
+        running.until_line("counts")
+        (first,) = children(running.pid)
+        probes = len(our_events())
+        swept = run("cleanup")
+        assert "nothing was left behind" in swept.stderr
+        assert len(our_events()) == probes > 0
+        os.kill(first, signal.SIGINT)
+        running.until_line("final")
+        os.kill(first, signal.SIGSTOP)
+        os.kill(first, signal.SIGKILL)
+        running.finish()
+        eventually(lambda: not our_processes(), "the guardian is killed too")
+    assert our_events(), "the reclaim was over too soon to be interrupted"
+    assert KNOB.read_text().strip() == "1"
+    swept = run("cleanup")
+    assert swept.status == 0, swept
+    assert "removed the trace event batchprobe_1_" in swept.stdout
+    assert "restored rcu_expedited" in swept.stdout
     assert not our_events()
     assert KNOB.read_text().strip() == "0"
 

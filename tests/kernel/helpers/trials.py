@@ -73,7 +73,7 @@ class Trial:
     expedited: str
     # By the library instead of the command.
     library: bool
-    # Compile the programs instead of reading them from the cache.
+    # Compile the programs instead of taking the shipped ones.
     compiles: bool
     # Another run beside it, and how that one ends; None: it may finish.
     paired: bool
@@ -214,8 +214,7 @@ class Trials:
     def _started(self, trial: Trial) -> Running:
         env = dict(os.environ)
         if trial.compiles:
-            env[COMPILE] = "1"
-            env["XDG_CACHE_HOME"] = tempfile.mkdtemp(dir=self._folder)
+            env |= {COMPILE: "1", "XDG_CACHE_HOME": tempfile.mkdtemp(dir=self._folder)}
         if trial.library:
             script = (sys.executable, str(self._script))
             return Running(self._list, trial.abi, trial.barrier, command=script, env=env)
