@@ -42,7 +42,7 @@ def many(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "number", [pytest.param(5, id="some"), pytest.param(200, id="200", marks=pytest.mark.long)]
+    "number", [pytest.param(5, id="short"), pytest.param(70, id="long", marks=pytest.mark.long)]
 )
 def test_at_random_moments(number: int, tmp_path: Path) -> None:
     """Set BATCHPROBE_SEED to see the same trials again."""

@@ -177,4 +177,4 @@ def test_sessions_do_what_the_model_says(workers: list[Worker]) -> None:
 
 @pytest.mark.long
 def test_sessions_do_what_the_model_says_for_long(workers: list[Worker]) -> None:
-    run(workers[0], examples=100, steps=40)
+    run(workers[0], examples=40, steps=40)

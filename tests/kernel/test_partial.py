@@ -117,7 +117,7 @@ def own_memory() -> int:
 
 
 @pytest.mark.parametrize(
-    "rounds", [pytest.param(2, id="short"), pytest.param(200, id="long", marks=pytest.mark.long)]
+    "rounds", [pytest.param(2, id="short"), pytest.param(100, id="long", marks=pytest.mark.long)]
 )
 @pytest.mark.parametrize("abi", ABIS)
 def test_survivors_notice_nothing(abi: str, rounds: int, workers: list[Worker]) -> None:
