@@ -12,6 +12,7 @@ import subprocess
 import sys
 
 from batchprobe import child
+from batchprobe.barrier import BarrierMode
 from batchprobe.kernel.tracefs import Tracefs
 from batchprobe.leftovers import sweep
 
@@ -24,16 +25,19 @@ _PATIENCE = 60.0
 
 
 class Guardian:
-    """Started before the first thing that a kill could leave; dismissed when all is removed."""
+    """Started before the first thing that a kill could leave; dismissed when all is removed.
 
-    def __init__(self) -> None:
+    `mode` says how it may wait for grace periods in our place.
+    """
+
+    def __init__(self, mode: BarrierMode) -> None:
         # What ends the parent often goes to every process of its unit, or of its name. The mask is
         # inherited, so none of these ends the guardian from its first moment on; it goes by itself
         # when the parent does.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_US)
         try:
             self._process: subprocess.Popen[bytes] = subprocess.Popen(
-                **child.arguments("guardian", str(os.getpid())),
+                **child.arguments("guardian", str(os.getpid()), mode.value),
                 stdin=subprocess.PIPE,
                 # A terminal or pipe of the parent's must not stay open because of us.
                 stdout=subprocess.DEVNULL,
@@ -72,7 +76,7 @@ def main() -> int:
             watched.remove(0)
         if parent_fd in ready:
             break
-    sweep(Tracefs.find(), patience=_PATIENCE)
+    sweep(Tracefs.find(), patience=_PATIENCE, mode=BarrierMode(sys.argv[2]))
     return 0
 
 

@@ -25,7 +25,9 @@ class Swept:
     failed: list[str] = field(default_factory=list)
 
 
-def sweep(tracefs: Tracefs, *, patience: float = 0.0) -> Swept:
+def sweep(
+    tracefs: Tracefs, *, patience: float = 0.0, mode: BarrierMode = BarrierMode.AUTO
+) -> Swept:
     """Remove the trace events of dead owners and restore the RCU knob if only such hold it.
 
     An event whose perf fd the kernel is still closing is busy: it is tried again for `patience`
@@ -35,7 +37,7 @@ def sweep(tracefs: Tracefs, *, patience: float = 0.0) -> Swept:
     swept = Swept(knob_restored=ExpeditedKnob().restore_for_dead())
     deadline = time.monotonic() + patience
     if _dead(tracefs):
-        with Barrier(BarrierMode.AUTO, Owner.this_process()).short_waits():
+        with Barrier(mode, Owner.this_process()).short_waits():
             while _sweep_once(tracefs, swept) and time.monotonic() < deadline:
                 time.sleep(0.01)
     return swept

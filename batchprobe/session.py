@@ -80,7 +80,8 @@ class Session:
         self._placement = Placement(placement)
         self._progress = progress
         self._owner = Owner.this_process()
-        self._barrier = Barrier(BarrierMode(barrier), self._owner)
+        self._mode = BarrierMode(barrier)
+        self._barrier = Barrier(self._mode, self._owner)
         self._queue: CommitQueue[Probe] = CommitQueue(
             barrier=self._barrier.wait,
             short_waits=self._barrier.short_waits,
@@ -205,8 +206,8 @@ class Session:
         require_tracing()
         tracefs = Tracefs.find()
         if self._guardian is None:
-            self._guardian = Guardian()
-            sweep(tracefs)
+            self._guardian = Guardian(self._mode)
+            sweep(tracefs, mode=self._mode)
             atexit.register(self.close)
         adapter = arch.current()
         compiler = Compiler()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from helpers.command import Running, run
 from helpers.machine import HANG_SECONDS, KNOB, eventually, our_events
-from helpers.traced import define
+from helpers.traced import define, traced
 
 from batchprobe.barrier import ExpeditedKnob
 from batchprobe.owner import Owner
@@ -42,6 +42,21 @@ def test_killed_during_the_attach(many: Path) -> None:
         running.until_defined(20)
         kill(running)
         check_guardian_cleans(running, guardian)
+
+
+def test_the_guardian_expedites_nothing_where_that_is_not_wanted(tmp_path: Path) -> None:
+    few = tmp_path / "few"
+    few.write_text("".join(f"vfs_{name}\n" for name in ("read", "write", "open", "statx")))
+    normal = ("--abi", "event", "--barrier", "normal")
+    with (
+        traced("rcu_expedited_store", anybody=True) as calls,
+        Running("attach", few, "-i", "0.1", "--json", *normal) as running,
+    ):
+        running.until_line("counts")
+        guardian = running.until_child("batchprobe.guardian")
+        kill(running)
+        check_guardian_cleans(running, guardian)
+        assert not calls()
 
 
 def test_killed_while_grace_periods_are_expedited(many: Path) -> None:
