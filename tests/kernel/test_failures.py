@@ -199,7 +199,7 @@ with Session() as session:
     assert (report.probes, report.left) == (1, ()), report
     assert "Read-only" in session.barrier_note
     os.getppid()
-    assert third.count == 1
+    assert third.count == 1, third.count
 print(third.count)
 """
 
