@@ -123,7 +123,12 @@ class Attached:
                 self.refused += carrier.refused
                 if carrier.live:
                     continue
-            self.failed.append(self.carriers.pop())
+            self.carriers.pop()
+            if carrier.is_empty:
+                # Only maps: nothing to wait for.
+                carrier.reclaim(list(carrier.live))
+            else:
+                self.failed.append(carrier)
 
     def _refuse(self, probes: Sequence[Probe], error: KernelError | UnsupportedError) -> None:
         if isinstance(error, UnsupportedError):
@@ -159,6 +164,11 @@ class Carrier(ABC):
 
         Whatever it raises, `reclaim` undoes what it did.
         """
+
+    @property
+    @abstractmethod
+    def is_empty(self) -> bool:
+        """Whether no kernel object carries anything."""
 
     @abstractmethod
     def reclaim(self, gone: Sequence[Probe]) -> Reclaimed:

@@ -174,6 +174,10 @@ class EventCarrier(Carrier):
         # Hits between these two were counted by the kernel alone.
         self._unaccounted_before = self._unaccounted()
 
+    @property
+    def is_empty(self) -> bool:
+        return self._fd < 0 and not self._defined
+
     def reclaim(self, gone: Sequence[Probe]) -> Reclaimed:
         self._bury(gone)
         if not self.live:

@@ -152,6 +152,10 @@ class MultiCarrier(Carrier):
             except KernelError as refusal:
                 self._find_bad(half, refusal)
 
+    @property
+    def is_empty(self) -> bool:
+        return self._link < 0
+
     def reclaim(self, gone: Sequence[Probe]) -> Reclaimed:
         self._bury(gone)
         if not self.live:

@@ -98,6 +98,10 @@ class PerfCarrier(Carrier):
         while fds:
             close_next(0)
 
+    @property
+    def is_empty(self) -> bool:
+        return not self._fds
+
     def reclaim(self, gone: Sequence[Probe]) -> Reclaimed:
         self._bury(gone)
         self._close(gone)
