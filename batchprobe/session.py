@@ -13,7 +13,7 @@ from typing import Self
 
 from batchprobe import abi as probe_abi
 from batchprobe import arch
-from batchprobe.abi import Attached, Carrier, Context, Placement, hit_ips
+from batchprobe.abi import Attached, Carrier, Context, Placement, hit_ips, sum_of_known
 from batchprobe.bank import Bank
 from batchprobe.barrier import Barrier, BarrierMode
 from batchprobe.carry import carry
@@ -152,9 +152,7 @@ class Session:
         The event ABI's are known after its last probe's commit.
         """
         with self._lock:
-            missed = [self._missed, *(carrier.missed() for carrier in self._carriers)]
-        known = [count for count in missed if count is not None]
-        return sum(known) if len(known) == len(missed) else None
+            return sum_of_known(self._missed, *(carrier.missed() for carrier in self._carriers))
 
     # -- attach ------------------------------------------------------------------------------
 
@@ -428,9 +426,7 @@ class Session:
         with self._lock:
             for carrier in [carrier for carrier in self._carriers if not carrier.live]:
                 del self._carriers[carrier]
-                missed = carrier.missed()
-                both_known = missed is not None and self._missed is not None
-                self._missed = (self._missed or 0) + (missed or 0) if both_known else None
+                self._missed = sum_of_known(self._missed, carrier.missed())
 
     def _end_watch(self) -> None:
         """Dismiss the guardian once nothing can be left that it would have to remove."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from batchprobe.probe import Probe
     from batchprobe.programs import Program
 
-__all__ = ["Attached", "Carrier", "Context", "Placement", "Refusal", "hit_ips"]
+__all__ = ["Attached", "Carrier", "Context", "Placement", "Refusal", "hit_ips", "sum_of_known"]
 
 # A function longer than this is probed at its entry: its code is not read whole.
 _LONGEST_FUNCTION = 1 << 16
@@ -72,6 +72,12 @@ def hit_ips(probe: Probe, function: Function, arch: Arch) -> tuple[int, ...]:
     if probe.target.is_return:
         return arch.entry_ips(function.address)
     return arch.hit_ips(function.address, probe.offset)
+
+
+def sum_of_known(*counts: int | None) -> int | None:
+    """Their sum, None if any is unknown."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 
 from batchprobe import descriptors, syscalls
-from batchprobe.abi.base import Attached, Carrier, Context, Placement, Refusal
+from batchprobe.abi.base import Attached, Carrier, Context, Placement, Refusal, sum_of_known
 from batchprobe.commit import Left, Reclaimed
 from batchprobe.errors import KernelError, UnsupportedError
 from batchprobe.probe import Probe
@@ -188,7 +188,7 @@ class MultiCarrier(Carrier):
             with contextlib.suppress(OSError):
                 os.sched_setaffinity(0, {cpu})
             self._epochs.cells[cpu] = epoch
-        self._old_missed = _sum(self._old_missed, _link_missed(larger))
+        self._old_missed = sum_of_known(self._old_missed, _link_missed(larger))
         descriptors.close(larger)
         # Refused if our cpuset shrank meanwhile: the kernel has chosen CPUs for us then.
         with contextlib.suppress(OSError):
@@ -197,7 +197,7 @@ class MultiCarrier(Carrier):
     def missed(self) -> int | None:
         if self._link < 0:
             return self._final_missed
-        return _sum(self._old_missed, _link_missed(self._link), _prog_misses(self._program))
+        return sum_of_known(self._old_missed, _link_missed(self._link), _prog_misses(self._program))
 
 
 def _link_missed(link: int) -> int | None:
@@ -213,9 +213,3 @@ def _prog_misses(program: int) -> int | None:
         return syscalls.prog_misses(program)
     except KernelError:
         return None
-
-
-def _sum(*counts: int | None) -> int | None:
-    """Their sum, None if any is unknown."""
-    known = [count for count in counts if count is not None]
-    return sum(known) if len(known) == len(counts) else None
