@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
 
 import pytest
+from helpers.command import run_script
 from helpers.machine import ABIS, HANG_SECONDS, KNOB, held
 from helpers.traced import traced
 from helpers.workers import CALLS, Worker
@@ -244,13 +243,7 @@ print(probe.count, flush=True)
 )
 def test_a_forgotten_session_leaves_nothing(abi: str, end: str, status: int) -> None:
     program = FORGETFUL.format(abi=abi, end=end)
-    done = subprocess.run(
-        (sys.executable, "-c", program),
-        capture_output=True,
-        text=True,
-        timeout=HANG_SECONDS,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (status, "1\n"), done.stderr
+    done = run_script(program)
+    assert (done.status, done.stdout) == (status, "1\n"), done
     # What it leaves must be gone at once, not when a guardian or another start finds it.
     assert not held().events

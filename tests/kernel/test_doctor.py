@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers.machine import ABIS, RELEASE, TRACEFS, eventually
+from helpers.machine import ABIS, RELEASE, TRACEFS, eventually, setting
 
 from batchprobe.doctor import Check, Status, can_trace, examine
 from batchprobe.kernel import features
@@ -45,17 +45,6 @@ def examined_as(*command: str, user: str = "root") -> dict[str, Check]:
     )
     rows = [line.split("|") for line in done.stdout.splitlines()]
     return {row[0]: Check(row[0], Status(row[1]), *row[2:]) for row in rows}
-
-
-@contextlib.contextmanager
-def setting(file: str, value: str) -> Iterator[None]:
-    path = Path(file)
-    before = path.read_text()
-    path.write_text(value)
-    try:
-        yield
-    finally:
-        path.write_text(before)
 
 
 @contextlib.contextmanager

@@ -6,17 +6,14 @@ import errno
 import itertools
 import random
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from helpers.command import Running, run
+from helpers.command import Running, run, run_script
 from helpers.failing import Calls, failing_calls
 from helpers.figures import tell
 from helpers.machine import (
     ABIS,
-    HANG_SECONDS,
     KNOB,
     RELEASE,
     TRACEFS,
@@ -112,16 +109,10 @@ def test_any_call_may_fail(abi: str, workers: list[Worker], request: pytest.Fixt
         tell(f"{abi}: {tried} lives with one failing call")
 
 
-def run_script(script: str, *arguments: str, before: tuple[str, ...] = ()) -> str:
-    """Run a Python script of the library's; what it printed."""
-    done = subprocess.run(
-        (*before, sys.executable, "-c", script, *arguments),
-        capture_output=True,
-        text=True,
-        timeout=HANG_SECONDS,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+def told_by(script: str, *arguments: str, before: tuple[str, ...] = ()) -> str:
+    """What a script printed that must end well."""
+    done = run_script(script, *arguments, before=before)
+    assert done.status == 0, done
     return done.stdout
 
 
@@ -167,7 +158,7 @@ with Session(abi="event") as session:
 
 
 def test_tracefs_that_became_read_only() -> None:
-    assert run_script(READ_ONLY, before=ALONE) == "gone\n"
+    assert told_by(READ_ONLY, before=ALONE) == "gone\n"
 
 
 KNOB_READ_ONLY = """
@@ -205,7 +196,7 @@ print(third.count)
 
 
 def test_rcu_expedited_that_became_read_only() -> None:
-    assert run_script(KNOB_READ_ONLY, before=ALONE) == "1\n"
+    assert told_by(KNOB_READ_ONLY, before=ALONE) == "1\n"
 
 
 UNPRIVILEGED = """
@@ -232,7 +223,7 @@ print("still there" if report.left else "gone")
 
 @pytest.mark.parametrize("abi", ABIS)
 def test_rights_given_up_since_the_attach(abi: str) -> None:
-    told = run_script(UNPRIVILEGED, abi)
+    told = told_by(UNPRIVILEGED, abi)
     assert told == ("still there\n" if abi == "event" else "gone\n")
     # The guardian kept its rights.
     eventually(lambda: not our_events(), "the guardian removes the events")
@@ -267,7 +258,7 @@ print(len(probes))
 @pytest.mark.parametrize("abi", ABIS)
 def test_few_descriptors(abi: str) -> None:
     """However few there are, what is attached counts, and what is not leaves none."""
-    attached = [int(run_script(FEW_FILES, abi, str(more))) for more in (0, 3, 9, 13, 15, 40)]
+    attached = [int(told_by(FEW_FILES, abi, str(more))) for more in (0, 3, 9, 13, 15, 40)]
     assert attached[0] == 0
     assert attached[-1] == 4
 

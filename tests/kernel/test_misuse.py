@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
 import pytest
-from helpers.machine import ABIS, HANG_SECONDS, held
+from helpers.command import run_script
+from helpers.machine import ABIS, held
 from helpers.workers import Worker
 
 from batchprobe import CommitReport, NotAttachedError, ProbeState, Session, SessionError
@@ -144,12 +143,5 @@ ENDS = {
 def test_a_forked_child_has_no_part_in_it(abi: str, end: str) -> None:
     child, before, after = ENDS[end]
     program = FORKING.format(abi=abi, end=child, before_end=before, after=after)
-    done = subprocess.run(
-        (sys.executable, "-c", program),
-        capture_output=True,
-        text=True,
-        timeout=HANG_SECONDS,
-        check=False,
-        env={**os.environ, "PYTHONWARNINGS": "error"},
-    )
-    assert (done.returncode, done.stdout) == (0, "2 2 ()\n"), done.stderr
+    done = run_script(program, env={**os.environ, "PYTHONWARNINGS": "error"})
+    assert (done.status, done.stdout) == (0, "2 2 ()\n"), done

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from helpers.machine import HANG_SECONDS, children, eventually, our_events
 
-__all__ = ["COMMAND", "Finished", "Running", "run"]
+__all__ = ["COMMAND", "Finished", "Running", "run", "run_script"]
 
 COMMAND = (sys.executable, "-m", "batchprobe")
 
@@ -58,6 +58,24 @@ def run(
         check=False,
     )
     return Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def run_script(
+    script: str,
+    *arguments: str,
+    before: tuple[str, ...] = (),
+    env: Mapping[str, str] | None = None,
+) -> Finished:
+    """Run a Python script that uses the library, to its end; `before` is a command that runs it."""
+    done = subprocess.run(
+        (*before, sys.executable, "-c", script, *arguments),
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
+        env=env,
+        check=False,
+    )
+    return Finished(done.returncode, done.stdout, done.stderr)
 
 
 class Running:

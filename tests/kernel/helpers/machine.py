@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ __all__ = [
     "held",
     "our_events",
     "our_processes",
+    "setting",
     "why_not",
 ]
 
@@ -113,3 +115,15 @@ def eventually(what: Callable[[], object], why: str, seconds: float = HANG_SECON
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds:.0f} s: {why}")
         time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def setting(file: str | Path, value: str) -> Iterator[None]:
+    """While in this block, a file of the kernel's says something else."""
+    path = Path(file)
+    before = path.read_text()
+    path.write_text(value)
+    try:
+        yield
+    finally:
+        path.write_text(before)

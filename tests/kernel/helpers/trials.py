@@ -10,15 +10,14 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from batchprobe.programs import COMPILE
 from helpers.bpf import link_ids, program_ids
 from helpers.command import COMMAND, Finished, Running, run
-from helpers.machine import ABIS, KNOB, children, eventually, our_events, our_processes
+from helpers.machine import ABIS, KNOB, children, eventually, our_events, our_processes, setting
 
 __all__ = ["Outcome", "Phase", "Trial", "Trials"]
 
@@ -188,7 +187,7 @@ class Trials:
         """Make one; AssertionError if anything of ours is left, or anything else is gone."""
         length = self._length(trial)
         before = program_ids(), link_ids(), our_events()
-        with _setting(trial.expedited), ExitStack() as stack:
+        with setting(KNOB, trial.expedited), ExitStack() as stack:
             victim = stack.enter_context(self._started(trial))
             other = stack.enter_context(self._started(trial)) if trial.paired else None
             was_over = self._end(trial, length, victim, other)
@@ -285,16 +284,6 @@ class Trials:
         _signal(other, trial.other_end or End.INT, trial.pause)
         if trial.other_end is None:
             _check_finished_well(trial, other.finish())
-
-
-@contextmanager
-def _setting(expedited: str) -> Iterator[None]:
-    before = KNOB.read_text()
-    KNOB.write_text(expedited)
-    try:
-        yield
-    finally:
-        KNOB.write_text(before)
 
 
 def _guardians(running: Running) -> list[int]:
