@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from batchprobe import arch
 from batchprobe.kernel.features import require_tracing
+from batchprobe.kernel.memory import BootMemory
 from batchprobe.kernel.resolve import resolve
 from batchprobe.kernel.symbols import FunctionTable
 from batchprobe.kernel.targets import Reason, Resolution, Skipped
@@ -21,7 +22,7 @@ def plan(specs: Sequence[ProbeSpec]) -> Resolution:
     The kernel has the last word on those: see `Session.attach`.
     """
     require_tracing()
-    table = FunctionTable.from_kernel(Tracefs.find().root)
+    table = FunctionTable.from_kernel(Tracefs.find().root, memory=BootMemory())
     found = resolve(specs, table, syscall_prefixes=arch.current().syscall_prefixes)
     likely = []
     for target in found.targets:

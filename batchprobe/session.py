@@ -8,7 +8,6 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Self
 
 from batchprobe import abi as probe_abi
@@ -27,6 +26,7 @@ from batchprobe.errors import (
 from batchprobe.guardian import Guardian
 from batchprobe.interrupts import deferred_interrupt
 from batchprobe.kernel.features import require_tracing
+from batchprobe.kernel.memory import BootMemory, loaded
 from batchprobe.kernel.resolve import resolve
 from batchprobe.kernel.symbols import FunctionTable
 from batchprobe.kernel.targets import Reason, Resolution, Skipped
@@ -469,19 +469,17 @@ class Session:
 
 
 class _Symbols:
-    """The function table, read again only when modules came or went."""
+    """The function table, made again only when modules came or went."""
 
     def __init__(self) -> None:
         self._table: FunctionTable | None = None
-        self._modules: list[tuple[str, str]] = []
+        self._loaded = ""
 
     def table(self, tracefs: Tracefs) -> FunctionTable:
-        lines = Path("/proc/modules").read_text().splitlines()
-        # Name and address: a module that was loaded anew is another.
-        modules = [(fields[0], fields[5]) for fields in map(str.split, lines)]
-        if self._table is None or modules != self._modules:
-            self._table = FunctionTable.from_kernel(tracefs.root)
-            self._modules = modules
+        now = loaded()
+        if self._table is None or now != self._loaded:
+            self._table = FunctionTable.from_kernel(tracefs.root, memory=BootMemory())
+            self._loaded = now
         return self._table
 
 

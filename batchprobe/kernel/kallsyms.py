@@ -1,46 +1,84 @@
 """/proc/kallsyms cut into columns: which symbols of the running kernel are code, and where.
 
 The file has 120,000 to 360,000 lines, and a loop over them in Python takes seconds under emulation.
-So everything that touches every line is a method of `str` or `list`.
+So everything that touches every line is a method of `str`, `bytes` or `list`.
 """
 
 from __future__ import annotations
 
+import functools
 import re
+import sys
+from array import array
+from bisect import bisect_right
 from dataclasses import dataclass
-from itertools import compress
+from itertools import compress, groupby
 
 from batchprobe.errors import UnsupportedError
 
-__all__ = ["TEXT_TYPES", "CodeSymbols", "parse_kallsyms"]
+__all__ = ["LANDMARKS", "CodeSymbols", "parse_kallsyms"]
 
-TEXT_TYPES = frozenset("tTwW")
-"""The types of symbols in code. Not all with such a type are: Linux 7 gives T to its data too."""
+LANDMARKS = ("_text", "__per_cpu_offset", "current_kprobe")
+"""Core kernel symbols that probes need, whether they are code or not."""
 
+# Not all with such a type are in code: Linux 7 gives T to its data too.
+_TEXT_TYPES = frozenset("tTwW")
 # ELF mapping symbols and local labels, which modules keep (is_mapping_symbol() in linux/module.h).
 # They lie inside functions: taken for a symbol, one would end the function it is in.
 _MAPPING = re.compile(r"\$|\.L|L0\x01")
 # What is listed like a module and is none: BPF programs and trampolines that come and go.
 _PSEUDO_MODULES = re.compile(r"(?:bpf|__builtin__\w+)$")
+# Symbols of code, but nothing one could call: entry padding, the cold half of a split function, the
+# borders of sections.
+_NOT_A_FUNCTION = re.compile(
+    r"__pfx_|__cfi_|.+\.cold(?:\.|$)|_(?:s|e)?(?:init)?text$|__\w*text_(?:start|end|begin)$"
+)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CodeSymbols:
-    """The symbols of code in parallel lists, sorted by address, then in the kernel's order.
+    """The symbols of code, sorted by address, then in the kernel's order.
 
     With them what is no function: section borders, padding, cold parts. They are where functions
     end.
     """
 
-    addresses: list[str]
-    """Hexadecimal, all of one width, so that they sort like numbers."""
-    names: list[str]
-    modules: list[str]
-    """Empty for the core kernel."""
-    text: tuple[str, ...]
-    """The lines they come from, in pieces."""
+    addresses: array[int]
+    text: str
+    """The names, each with a newline before it, and one behind the last."""
+    functions: bytes
+    """For each symbol whether it is a function: 1 or 0."""
+    runs: tuple[tuple[int, str], ...]
+    """Where the symbols of a module (empty: the core kernel) begin, and of which."""
     init: range
     """The addresses of the core kernel's `__init` functions, whose memory was freed after boot."""
+    landmarks: dict[str, int]
+    """Addresses of those LANDMARKS that there are."""
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        """The name of each symbol."""
+        return self.text[1:-1].split("\n")
+
+    @functools.cached_property
+    def _starts(self) -> list[int]:
+        return [start for start, _ in self.runs]
+
+    def module(self, position: int) -> str:
+        """The module of a symbol; empty for the core kernel."""
+        return self.runs[bisect_right(self._starts, position) - 1][1]
+
+    def positions_of(self, name: str) -> list[int]:
+        """The symbols of one name, found without cutting the others apart."""
+        positions = []
+        line = f"\n{name}\n"
+        counted = seen = 0
+        at = self.text.find(line)
+        while at >= 0:
+            counted += self.text.count("\n", seen, at)
+            positions.append(counted)
+            seen, at = at, self.text.find(line, at + 1)
+        return positions
 
 
 def parse_kallsyms(text: str) -> CodeSymbols:
@@ -63,27 +101,61 @@ def parse_kallsyms(text: str) -> CodeSymbols:
     addresses = core[0::3] + others[0::4]
     names = core[2::3] + others[2::4]
     modules = [""] * count + [module[1:-1] for module in others[3::4]]
-    is_code = [type_ in TEXT_TYPES for type_ in types]
+    is_code = [type_ in _TEXT_TYPES for type_ in types]
     for position in range(count, len(names)):
         if _MAPPING.match(names[position]) or _PSEUDO_MODULES.match(modules[position]):
             is_code[position] = False
+    # Hexadecimal of one width sorts like numbers.
     order = sorted(compress(range(len(names)), is_code), key=addresses.__getitem__)
     if not order:
         raise UnsupportedError(
             "/proc/kallsyms lists no functions", remedy="the kernel needs CONFIG_KALLSYMS=y"
         )
-    if not int(addresses[order[-1]], 16):
+    numbers = _numbers([addresses[position] for position in order])
+    if not numbers[-1]:
         raise UnsupportedError(
             "the kernel hides its addresses from this user",
             remedy="run as root, with /proc/sys/kernel/kptr_restrict at 0 or 1",
         )
+    listed = [names[position] for position in order]
     return CodeSymbols(
-        addresses=[addresses[position] for position in order],
-        names=[names[position] for position in order],
-        modules=[modules[position] for position in order],
-        text=(core_text, text[border:]),
+        addresses=numbers,
+        text="\n".join(("", *listed, "")),
+        functions=bytes(other is None for other in map(_NOT_A_FUNCTION.match, listed)),
+        runs=_runs([modules[position] for position in order]),
         init=_span(init_text),
+        landmarks={
+            name: address
+            for name in LANDMARKS
+            if (address := _address(text[:border], name)) is not None
+        },
     )
+
+
+def _numbers(addresses: list[str]) -> array[int]:
+    """Hexadecimal addresses of one width as numbers."""
+    width = max(map(len, addresses))
+    if width != min(map(len, addresses)) or width not in (8, 16):
+        return array("Q", [int(address, 16) for address in addresses])
+    numbers = array("I" if width == 8 else "Q", bytes.fromhex("".join(addresses)))
+    if sys.byteorder == "little":
+        numbers.byteswap()
+    return numbers if width == 16 else array("Q", numbers)
+
+
+def _runs(modules: list[str]) -> tuple[tuple[int, str], ...]:
+    runs = []
+    start = 0
+    for module, symbols in groupby(modules):
+        runs.append((start, module))
+        start += sum(1 for _ in symbols)
+    return tuple(runs)
+
+
+def _address(text: str, name: str) -> int | None:
+    end = text.find(f" {name}\n")
+    start = text.rfind("\n", 0, max(end, 0)) + 1
+    return int(text[start:end].split(maxsplit=1)[0], 16) if end >= 0 else None
 
 
 def _section(text: str, first: str, last: str) -> str:

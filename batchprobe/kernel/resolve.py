@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -81,8 +80,9 @@ class _Resolver:
         """All functions a name or pattern means."""
         if spec.kind is Kind.NAME:
             for name in self._spellings(spec):
-                for functions in (self._named.get(name, []), self._table.clones(name)):
-                    if inside := [f for f in functions if self._reaches(spec, f.module)]:
+                for functions in (self._named.get, self._table.clones):
+                    found = functions(name) or ()
+                    if inside := [f for f in found if self._reaches(spec, f.module)]:
                         return inside
             return []
         match = spec.matcher()
@@ -229,6 +229,8 @@ class _Resolver:
             among = [f.name.removeprefix(p) for p in self._prefixes for f in self._syscalls(p)]
         else:
             among = sorted(self._table.similar(spec.name))
+        import difflib  # noqa: PLC0415  (only for a name that is not there)
+
         names = difflib.get_close_matches(spec.name, among, n=3, cutoff=0.75)
         return f"; there is {', '.join(names)}" if names else ""
 

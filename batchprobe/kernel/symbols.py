@@ -6,29 +6,25 @@ import functools
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from functools import partial
 from itertools import compress
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Protocol, Self
 
 from batchprobe.errors import UnsupportedError
-from batchprobe.kernel.kallsyms import TEXT_TYPES, parse_kallsyms
+from batchprobe.kernel.kallsyms import LANDMARKS, CodeSymbols, parse_kallsyms
 
-__all__ = ["Function", "FunctionTable"]
+__all__ = ["Function", "FunctionTable", "Memory"]
 
-# Symbols of code, but nothing one could call: entry padding, the cold half of a split function, the
-# borders of sections.
-_NOT_A_FUNCTION = re.compile(
-    r"__pfx_|__cfi_|.+\.cold(?:\.|$)|_(?:s|e)?(?:init)?text$|__\w*text_(?:start|end|begin)$"
-)
+# Up to so many names are looked for one by one: quicker than a pass over all.
+_FEW = 8
 # Nothing follows the last function of a module: how far from its start an address still counts as
 # inside. Hardly a function is larger.
 _LAST_REACH = 0x4000
 
 
-@dataclass(frozen=True, slots=True)
-class Function:
-    """A function of the running kernel."""
+class Function(NamedTuple):
+    """A function of the running kernel. (A tuple is made fastest, and there may be 60,000.)"""
 
     name: str
     module: str
@@ -36,6 +32,18 @@ class Function:
     address: int
     size: int
     """Bytes up to the next symbol, padding included; 0 if no symbol follows."""
+
+
+class Memory(Protocol):
+    """What was read earlier; a function is given to read it where it was not."""
+
+    def symbols(self, read: Callable[[], CodeSymbols]) -> CodeSymbols:
+        """What parse_kallsyms() makes of /proc/kallsyms."""
+        ...
+
+    def traceable(self, read: Callable[[], bytes | None]) -> bytes | None:
+        """The text of available_filter_functions."""
+        ...
 
 
 class FunctionTable:
@@ -47,22 +55,20 @@ class FunctionTable:
 
     def __init__(
         self,
-        kallsyms: bytes,
+        symbols: CodeSymbols,
         *,
+        kallsyms: Callable[[], bytes | None],
         traceable: Callable[[], bytes | None],
         blacklist: Callable[[], bytes | None],
         modules: bytes,
     ) -> None:
         """Use `from_kernel` or `from_text`; the callables are asked once, when first needed."""
-        self._text = kallsyms.decode("ascii", "replace")
+        self._symbols = symbols
+        self._read_kallsyms = kallsyms
         self._read_traceable = traceable
         self._read_blacklist = blacklist
-        self._symbols = parse_kallsyms(self._text)
-        self._addresses = self._symbols.addresses
-        self._names = self._symbols.names
-        self._modules = self._symbols.modules
         loaded = {line.split(None, 1)[0].decode() for line in modules.splitlines() if line.strip()}
-        self.modules = frozenset(loaded.union(self._modules) - {""})
+        self.modules = frozenset(loaded.union(module for _, module in symbols.runs) - {""})
         """The names of the modules loaded, with `_` for `-`."""
 
     @classmethod
@@ -80,7 +86,11 @@ class FunctionTable:
         Raises UnsupportedError if the addresses are hidden or there are no symbols.
         """
         return cls(
-            kallsyms, traceable=lambda: traceable, blacklist=lambda: blacklist, modules=modules
+            parse_kallsyms(_text(kallsyms)),
+            kallsyms=lambda: kallsyms,
+            traceable=lambda: traceable,
+            blacklist=lambda: blacklist,
+            modules=modules,
         )
 
     @classmethod
@@ -90,39 +100,59 @@ class FunctionTable:
         *,
         proc: Path = Path("/proc"),
         debugfs: Path = Path("/sys/kernel/debug"),
+        memory: Memory | None = None,
     ) -> Self:
         """A table of the running kernel; `tracefs` is where that is mounted.
 
+        What takes the kernel long to list is taken from `memory`, where that has it.
         Raises UnsupportedError if this user may not see addresses or there are no symbols.
         """
         # Modules first: one loaded in between is then known by its symbols.
         modules = _read(proc / "modules")
-        kallsyms = _read(proc / "kallsyms")
-        if kallsyms is None:
-            raise UnsupportedError(
-                f"{proc / 'kallsyms'} cannot be read",
-                remedy="mount /proc; the kernel needs CONFIG_KALLSYMS=y",
-            )
+
+        def symbols() -> CodeSymbols:
+            kallsyms = _read(proc / "kallsyms")
+            if kallsyms is None:
+                raise UnsupportedError(
+                    f"{proc / 'kallsyms'} cannot be read",
+                    remedy="mount /proc; the kernel needs CONFIG_KALLSYMS=y",
+                )
+            return parse_kallsyms(_text(kallsyms))
+
+        def traceable() -> bytes | None:
+            return _read(tracefs / "available_filter_functions")
+
         return cls(
-            kallsyms,
-            traceable=lambda: _read(tracefs / "available_filter_functions"),
+            symbols() if memory is None else memory.symbols(symbols),
+            kallsyms=lambda: _read(proc / "kallsyms"),
+            traceable=traceable if memory is None else partial(memory.traceable, traceable),
             blacklist=lambda: _read(debugfs / "kprobes" / "blacklist"),
             modules=modules or b"",
         )
 
     def find(self, names: Collection[str]) -> dict[str, list[Function]]:
-        """The functions of exactly these names, namesakes by address; one pass for them all."""
+        """The functions of exactly these names, namesakes by address."""
         wanted = frozenset(names)
         found: dict[str, list[Function]] = {}
-        if not wanted:
+        if len(wanted) > _FEW:
+            # One pass for them all.
+            for position in self._positions(wanted.__contains__):
+                function = self._function(position)
+                found.setdefault(function.name, []).append(function)
             return found
-        for position in self._positions(wanted.__contains__):
-            found.setdefault(self._names[position], []).append(self._function(position))
+        for name in wanted:
+            positions = self._symbols.positions_of(name)
+            if functions := [self._function(p, name) for p in positions if self._is_function(p)]:
+                found[name] = functions
         return found
 
     def clones(self, name: str) -> list[Function]:
         """What the compiler made of `name`: its `.isra.0`, `.constprop.0`, `.part.0`, `.llvm.1`."""
-        return [self._function(position) for position in self._clones.get(name, ())]
+        if not name or "." in name[1:]:
+            return []
+        clones = self._lines(f"\n{name}.")
+        found = self.find(clones)
+        return sorted((f for clone in clones for f in found.get(clone, ())), key=_by_address)
 
     def named(self, name: str) -> tuple[Function, ...]:
         """The functions of this name, or its clones if there are none."""
@@ -132,19 +162,18 @@ class FunctionTable:
         self, match: Callable[[str], object], modules: Collection[str] | None = None
     ) -> list[Function]:
         """The functions, by address, whose name `match` finds true; in these modules only."""
-        positions = self._positions(match)
+        functions = map(self._function, self._positions(match))
         if modules is not None:
-            positions = (i for i in positions if self._modules[i] in modules)
-        return [self._function(position) for position in positions]
+            return [function for function in functions if function.module in modules]
+        return list(functions)
 
     def function_at(self, address: int) -> tuple[Function, int] | None:
         """The function an address lies in, and how many bytes behind its start."""
-        before = bisect_right(self._addresses, self._hexadecimal(address))
+        addresses = self._symbols.addresses
+        before = bisect_right(addresses, address)
         if not before:
             return None
-        for position in self._symbols_at(self._addresses[before - 1]):
-            if _NOT_A_FUNCTION.match(self._names[position]):
-                continue
+        for position in filter(self._is_function, self._symbols_at(addresses[before - 1])):
             function = self._function(position)
             offset = address - function.address
             return (function, offset) if offset < (function.size or _LAST_REACH) else None
@@ -159,9 +188,10 @@ class FunctionTable:
             return None
         if _traceable_key(function.name, function.module) in self._traceable:
             return True
+        symbols = self._symbols
         return any(
-            _traceable_key(self._names[i], self._modules[i]) in self._traceable
-            for i in self._symbols_at(self._hexadecimal(function.address))
+            _traceable_key(symbols.names[i], symbols.module(i)) in self._traceable
+            for i in self._symbols_at(function.address)
         )
 
     def is_blacklisted(self, address: int) -> bool | None:
@@ -174,59 +204,59 @@ class FunctionTable:
 
     def symbol_address(self, name: str) -> int | None:
         """The address of a core kernel symbol of any type, data included; None if there is none."""
-        end = self._text.find(f" {name}\n")
-        start = self._text.rfind("\n", 0, max(end, 0)) + 1
-        return int(self._text[start:end].split()[0], 16) if end >= 0 else None
+        if name in LANDMARKS:
+            return self._symbols.landmarks.get(name)
+        found = re.search(rf"^(\w+) \w {re.escape(name)}$", self._kallsyms, re.MULTILINE)
+        return int(found[1], 16) if found else None
 
     def has_symbol(self, name: str) -> bool:
         """Whether there is any symbol of this name, data and padding included."""
-        return f" {name}\n" in self._text or f" {name}\t" in self._text
+        return f" {name}\n" in self._kallsyms or f" {name}\t" in self._kallsyms
 
     def similar(self, name: str) -> set[str]:
         """The functions' names that begin with the first half of `name` or end with the second."""
-        head, tail = re.escape(name[: len(name) // 2]), re.escape(name[len(name) // 2 :])
-        names: set[str] = set()
+        head, tail = name[: len(name) // 2], name[len(name) // 2 :]
         if len(name) < 4:
-            return names
-        # two searches, since `re` is quick where a pattern begins with fixed text
-        for pattern in (f" {head}", f"{tail}(?=[\n\t])"):
-            for text in self._symbols.text:
-                for found in re.finditer(pattern, text):
-                    line = text.rfind("\n", 0, found.start()) + 1
-                    _, type_, other = text[line : text.find("\n", line)].split()[:3]
-                    if type_ in TEXT_TYPES and not _NOT_A_FUNCTION.match(other):
-                        names.add(other)
+            return set()
+        names = self._lines(f"\n{head}") | self._lines(f"{tail}\n")
+        return {name for name in names if self.find([name])}
+
+    def _lines(self, part: str) -> set[str]:
+        """The names with this part, in which a newline is the border of a name."""
+        text = self._symbols.text
+        names = set()
+        at = text.find(part)
+        while at >= 0:
+            line = text.rfind("\n", 0, at + 1) + 1
+            names.add(text[line : text.find("\n", line)])
+            at = text.find(part, at + 1)
         return names
 
     def _positions(self, match: Callable[[str], object]) -> Iterable[int]:
-        for position in compress(range(len(self._names)), map(match, self._names)):
-            if not _NOT_A_FUNCTION.match(self._names[position]):
-                yield position
+        names = self._symbols.names
+        return filter(self._is_function, compress(range(len(names)), map(match, names)))
 
-    def _symbols_at(self, address: str) -> range:
-        return range(bisect_left(self._addresses, address), bisect_right(self._addresses, address))
+    def _is_function(self, position: int) -> bool:
+        return self._symbols.functions[position] == 1
 
-    def _hexadecimal(self, address: int) -> str:
-        """An address as in the kernel's list, where all have one width: so they sort as text."""
-        return format(address, f"0{len(self._addresses[0])}x")
+    def _symbols_at(self, address: int) -> range:
+        addresses = self._symbols.addresses
+        return range(bisect_left(addresses, address), bisect_right(addresses, address))
 
-    def _function(self, position: int) -> Function:
-        start, module = self._addresses[position], self._modules[position]
+    def _function(self, position: int, name: str = "") -> Function:
+        addresses = self._symbols.addresses
+        start, module = addresses[position], self._symbols.module(position)
         following = position + 1
-        while following < len(self._addresses) and self._addresses[following] == start:
+        while following < len(addresses) and addresses[following] == start:
             following += 1
         size = 0
-        if following < len(self._addresses) and self._modules[following] == module:
-            size = int(self._addresses[following], 16) - int(start, 16)
-        return Function(self._names[position], module, int(start, 16), size)
+        if following < len(addresses) and self._symbols.module(following) == module:
+            size = addresses[following] - start
+        return Function(name or self._symbols.names[position], module, start, size)
 
     @functools.cached_property
-    def _clones(self) -> dict[str, list[int]]:
-        clones: dict[str, list[int]] = {}
-        for position, name in enumerate(self._names):
-            if "." in name and not _NOT_A_FUNCTION.match(name):
-                clones.setdefault(name[: name.find(".", 1)], []).append(position)
-        return clones
+    def _kallsyms(self) -> str:
+        return _text(self._read_kallsyms() or b"")
 
     @functools.cached_property
     def _traceable(self) -> frozenset[str] | None:
@@ -266,6 +296,14 @@ def _read(path: Path) -> bytes | None:
         return path.read_bytes()
     except OSError:
         return None
+
+
+def _text(data: bytes) -> str:
+    return data.decode("ascii", "replace")
+
+
+def _by_address(function: Function) -> int:
+    return function.address
 
 
 def _traceable_key(name: str, module: str) -> str:

@@ -10,7 +10,6 @@ import contextlib
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 from typing import TypeVar
 
 import pytest
@@ -24,7 +23,6 @@ from model.machine import Semantics
 from model.semantics import Model, ModelCarrier
 
 from batchprobe import Probe, Session
-from batchprobe.kernel.symbols import FunctionTable
 
 pytestmark = pytest.mark.stress
 
@@ -145,8 +143,6 @@ def _kprobes(carrier: ModelCarrier) -> list[Kprobe]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without what costs most of the time under emulation, and tests nothing."""
-    # Each session would read kallsyms.
-    monkeypatch.setattr(FunctionTable, "from_kernel", cache(FunctionTable.from_kernel))
     # Hypothesis would parse all modules in search of constants worth drawing: 20 s.
     providers = sys.modules["hypothesis.internal.conjecture.providers"]
     monkeypatch.setattr(providers, "is_local_module_file", lambda _path: False, raising=False)

@@ -319,7 +319,7 @@ def test_recorded_aliases(kernel: str) -> None:
 def test_recorded_sizes(kernel: str) -> None:
     text = recorded(kernel, "kallsyms").decode()
     symbols = parse_kallsyms(text)
-    assert symbols.addresses == sorted(symbols.addresses)
+    assert symbols.addresses.tolist() == sorted(symbols.addresses)
     functions = [f for f in everything(table(kernel)) if f.module == "mbcache"]
     *others, last = [f for f in functions if f.name != "cleanup_module"]
     assert (last.name, last.size) == ("mbcache_exit", 0)

@@ -1,0 +1,37 @@
+"""Files that spare the next start some work: only this user's own are trusted, none is needed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+__all__ = ["read", "write"]
+
+
+def read(file: Path) -> bytes | None:
+    """What was kept there; None if nothing was, or anybody else could have written it."""
+    try:
+        with file.open("rb") as stream:
+            status = os.fstat(stream.fileno())
+            if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+                return None
+            return stream.read()
+    except OSError:
+        # Absent, or not for us: it is made anew.
+        return None
+
+
+def write(file: Path, data: bytes) -> None:
+    """Keep it, if that can be done: nobody sees half of it."""
+    temporary = file.with_suffix(f".{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+        temporary.rename(file)
+    except OSError:
+        # A read-only or full disk costs the next start its time, nothing else.
+        with contextlib.suppress(OSError):
+            temporary.unlink()

@@ -1,0 +1,117 @@
+"""What the kernel takes long to list, kept for the next start of this boot.
+
+Reading the symbols takes most of a start: a tenth of a second on hardware, several under emulation.
+They change only when modules come or go. The files are in /run, readable by this user alone, for
+addresses are a secret, and gone with the boot: 4 MB for 115,000 symbols.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from batchprobe import kept
+from batchprobe.kernel.kallsyms import CodeSymbols
+
+__all__ = ["BootMemory", "loaded"]
+
+# To be raised when kallsyms.py finds something else in the same text.
+_FORMAT = 1
+
+
+def loaded(proc: Path = Path("/proc"), sysfs: Path = Path("/sys")) -> str:
+    """Says of this boot which modules are loaded: another text, other symbols.
+
+    A module that was loaded anew may have its old name, size and address. Its folder in sysfs is
+    another then, and kernfs gives inode numbers in turn (fs/kernfs/dir.c, Linux 3.14).
+    """
+    lines = [(proc / "sys/kernel/random/boot_id").read_text()]
+    for line in (proc / "modules").read_text().splitlines():
+        # Not how often and by whom it is used.
+        name, size, _, _, state, address = line.split()[:6]
+        try:
+            folder = (sysfs / "module" / name).stat().st_ino
+        except FileNotFoundError:
+            # It comes or goes at this moment.
+            folder = 0
+        lines.append(f"{name} {size} {state} {address} {folder}\n")
+    return "".join(lines)
+
+
+class BootMemory:
+    """Serves as long as `loaded()` says the same."""
+
+    def __init__(
+        self,
+        folder: Path = Path("/run/batchprobe/boot"),
+        asked: Callable[[], str] = loaded,
+    ) -> None:
+        self._folder = folder
+        self._asked = asked
+        self._key = asked()
+
+    def symbols(self, read: Callable[[], CodeSymbols]) -> CodeSymbols:
+        """What parse_kallsyms() makes of /proc/kallsyms."""
+        if (content := self._recall("symbols")) is not None:
+            return _unpack(*content)
+        symbols = read()
+        self._keep("symbols", *_pack(symbols))
+        return symbols
+
+    def traceable(self, read: Callable[[], bytes | None]) -> bytes | None:
+        """The text of available_filter_functions."""
+        if (content := self._recall("traceable")) is not None:
+            return content[1]
+        text = read()
+        if text:
+            self._keep("traceable", {}, text)
+        return text
+
+    def _recall(self, name: str) -> tuple[dict[str, Any], bytes] | None:
+        line, _, body = (kept.read(self._folder / name) or b"").partition(b"\n")
+        try:
+            head = json.loads(line)
+        except ValueError:
+            # Nothing, or not of ours.
+            return None
+        if not isinstance(head, dict) or head.get("key") != self._mark:
+            return None
+        return head["content"], body
+
+    def _keep(self, name: str, content: dict[str, Any], body: bytes) -> None:
+        # What was read while a module came or went is of no use to others.
+        if self._asked() == self._key:
+            head = json.dumps({"key": self._mark, "content": content})
+            kept.write(self._folder / name, head.encode() + b"\n" + body)
+
+    @property
+    def _mark(self) -> list[object]:
+        return [_FORMAT, sys.byteorder, self._key]
+
+
+def _pack(symbols: CodeSymbols) -> tuple[dict[str, Any], bytes]:
+    content = {
+        "count": len(symbols.addresses),
+        "runs": symbols.runs,
+        "init": [symbols.init.start, symbols.init.stop],
+        "landmarks": symbols.landmarks,
+    }
+    return content, symbols.addresses.tobytes() + symbols.functions + symbols.text.encode()
+
+
+def _unpack(content: dict[str, Any], body: bytes) -> CodeSymbols:
+    addresses = array("Q")
+    size = addresses.itemsize * content["count"]
+    addresses.frombytes(body[:size])
+    return CodeSymbols(
+        addresses=addresses,
+        functions=body[size : size + content["count"]],
+        text=body[size + content["count"] :].decode(),
+        runs=tuple((start, module) for start, module in content["runs"]),
+        init=range(*content["init"]),
+        landmarks=content["landmarks"],
+    )
