@@ -65,9 +65,6 @@ def _unfit(probe: Probe, context: Context) -> str:
         return "a link takes function entries only"
     if context.placement is Placement.AFTER and not probe.target.is_return:
         return "a link stands at the entry"
-    if context.table.is_traceable(function) is False:
-        # One function that ftrace does not know fails the whole link.
-        return "not in available_filter_functions"
     return ""
 
 
@@ -96,7 +93,7 @@ class MultiCarrier(Carrier):
     def attach(self, context: Context) -> None:
         self._epochs = self.bank.array("epochs", self.bank.cpus)
         self._program = self._load(context)
-        self._attach(list(self.live))
+        self._attach(list(self.live), context)
         for cpu in range(self.bank.cpus):
             self._epochs.cells[cpu] = self._epoch
         self._carried = len(self.live)
@@ -114,15 +111,37 @@ class MultiCarrier(Carrier):
                 raise UnsupportedError(f"{_LACKING} ({error})", remedy=_REMEDY) from None
             raise
 
-    def _attach(self, probes: list[Probe]) -> None:
+    def _attach(self, probes: list[Probe], context: Context) -> None:
         try:
             self._link = self._create(probes)
         except KernelError as error:
-            if error.errno in _UNSUPPORTED and not self._any_works(probes):
+            # One function that ftrace does not know fails the whole link. That is rare, and its
+            # list takes long to read.
+            known = [probe for probe in probes if not self._is_unknown(probe, context)]
+            if known and error.errno in _UNSUPPORTED and not self._any_works(known):
                 raise UnsupportedError(f"{_LACKING} ({error})", remedy=_REMEDY) from None
-            self._find_bad(probes, error)
-            if self.live:
+            if len(known) < len(probes):
+                self._try(known)
+            else:
+                self._find_bad(probes, error)
+            if self.live and self._link < 0:
                 self._link = self._create(list(self.live))
+
+    def _is_unknown(self, probe: Probe, context: Context) -> bool:
+        """Refuse a probe that ftrace does not list."""
+        function = probe.target.function
+        if function is None or context.table.is_traceable(function) is not False:
+            return False
+        self.live.pop(probe, None)
+        self.refused.append(Refusal(probe, 0, "not in available_filter_functions"))
+        return True
+
+    def _try(self, probes: Sequence[Probe]) -> None:
+        if probes:
+            try:
+                self._link = self._create(probes)
+            except KernelError as error:
+                self._find_bad(probes, error)
 
     def _create(self, probes: Sequence[Probe], epoch: int = _FIRST_EPOCH) -> int:
         addresses = [probe.address or 0 for probe in probes]
