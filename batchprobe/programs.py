@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from batchprobe import child, syscalls
+from batchprobe import child, kept, syscalls
 from batchprobe.errors import UnsupportedError
 
 __all__ = ["COMPILE", "PROGRAMS", "Compiler", "Program", "are_shipped", "build", "headers"]
@@ -61,22 +58,14 @@ class Compiler:
         self._child: subprocess.Popen[str] | None = None
         if Compiler._ready is not None:
             return
-        self._source = _source()
-        self._cache = _cache_file(self._source)
-        Compiler._ready = _shipped(self._source) or _read_cache(self._cache)
+        source = _source()
+        Compiler._ready = _shipped(source)
+        if Compiler._ready is None:
+            self._cache = _cache_file(source)
+            Compiler._ready = _read_cache(self._cache)
         if Compiler._ready is None:
             _require_bcc_and_headers()
-            with tempfile.TemporaryFile("w+") as source:
-                source.write(self._source)
-                source.seek(0)
-                self._child = subprocess.Popen(
-                    **child.arguments("compile", *PROGRAMS),
-                    stdin=source,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                    start_new_session=True,  # the terminal's Ctrl-C is ours to answer
-                )
+            self._child = _compile(source)
 
     def wait(self, timeout: float | None = None) -> dict[str, Program] | None:
         """The programs by name, or None if they are not ready within `timeout` seconds.
@@ -93,7 +82,7 @@ class Compiler:
             if status != 0:
                 raise _cannot_compile(status, err)
             Compiler._ready = _parse(out)
-            _write_cache(self._cache, out)
+            kept.write(self._cache, out.encode())
         return Compiler._ready
 
     def close(self) -> None:
@@ -102,6 +91,22 @@ class Compiler:
             self._child.kill()
             self._child.communicate()
             self._child = None
+
+
+def _compile(text: str) -> subprocess.Popen[str]:
+    import tempfile  # noqa: PLC0415  (only on the way to a compile)
+
+    with tempfile.TemporaryFile("w+") as source:
+        source.write(text)
+        source.seek(0)
+        return subprocess.Popen(
+            **child.arguments("compile", *PROGRAMS),
+            stdin=source,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # the terminal's Ctrl-C is ours to answer
+        )
 
 
 def are_shipped() -> bool:
@@ -125,7 +130,7 @@ def build() -> str:
     )
     if done.returncode != 0:
         raise _cannot_compile(done.returncode, done.stderr)
-    shipped = {"source": _digest(source), "programs": json.loads(done.stdout)}
+    shipped = {"source": source.splitlines(), "programs": json.loads(done.stdout)}
     return json.dumps(shipped, indent=1) + "\n"
 
 
@@ -174,11 +179,7 @@ def _shipped(source: str) -> dict[str, Program] | None:
     except FileNotFoundError:
         return None
     # Somebody may have changed bpf/ and not built yet.
-    return _programs(shipped["programs"]) if shipped["source"] == _digest(source) else None
-
-
-def _digest(source: str) -> str:
-    return hashlib.sha256(source.encode()).hexdigest()
+    return _programs(shipped["programs"]) if shipped["source"] == source.splitlines() else None
 
 
 def _source() -> str:
@@ -204,6 +205,8 @@ def _programs(entries: Mapping[str, Any]) -> dict[str, Program]:
 
 
 def _cache_file(source: str) -> Path:
+    import hashlib  # noqa: PLC0415  (likewise)
+
     # sudo may keep HOME: the file's owner is checked when it is read.
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     kernel = os.uname()
@@ -213,25 +216,7 @@ def _cache_file(source: str) -> Path:
 
 def _read_cache(file: Path) -> dict[str, Program] | None:
     try:
-        with file.open() as stream:
-            status = os.fstat(stream.fileno())
-            if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-                return None
-            return _parse(stream.read())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return _parse((kept.read(file) or b"").decode())
+    except (ValueError, KeyError, TypeError, AttributeError):
         # Absent or damaged: compiling makes it anew.
         return None
-
-
-def _write_cache(file: Path, text: str) -> None:
-    temporary = file.with_suffix(f".{os.getpid()}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as stream:
-            stream.write(text)
-        temporary.rename(file)
-    except OSError:
-        # A read-only home costs the next start a compile, nothing else.
-        with contextlib.suppress(OSError):
-            temporary.unlink()

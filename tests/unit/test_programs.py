@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from recorded import recorded
 
-from batchprobe import programs
+from batchprobe import kept, programs
 from batchprobe.programs import PROGRAMS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,7 +59,7 @@ def test_a_map_that_is_missing_is_an_error() -> None:
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
     file = tmp_path / "programs" / "key.json"
-    programs._write_cache(file, TEXT)
+    kept.write(file, TEXT.encode())
     return file
 
 
@@ -99,7 +99,7 @@ def test_absent_cache(tmp_path: Path) -> None:
 
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    programs._write_cache(tmp_path / "file" / "key.json", TEXT)
+    kept.write(tmp_path / "file" / "key.json", TEXT.encode())
     assert (tmp_path / "file").read_bytes() == b""
 
 
@@ -123,7 +123,7 @@ def test_what_is_shipped_was_built_from_bpf(monkeypatch: pytest.MonkeyPatch) -> 
     assert [file.stem for file in shipped] == ["x86_64"]
     for file in shipped:
         text = json.loads(file.read_text())
-        assert text["source"] == programs._digest(programs._source())
+        assert text["source"] == programs._source().splitlines()
         assert set(text["programs"]) == set(PROGRAMS)
 
 
