@@ -13,6 +13,28 @@ def main() -> int:
     """Run the command; its exit status."""
     # Signals first: the rest takes a while to import.
     stop = Stop()
+    from batchprobe.errors import BatchprobeError  # noqa: PLC0415
+    from batchprobe.report import tell  # noqa: PLC0415
+
+    try:
+        return _run(stop)
+    except BatchprobeError as error:
+        tell(f"error: {error}")
+        return error.exit_status
+    except OSError as error:
+        # Say, no descriptors or no memory for a file of /proc or a child process.
+        tell(f"error: {error}")
+        return 1
+
+
+def _run(stop: Stop) -> int:
+    from batchprobe.options import read_usual  # noqa: PLC0415
+
+    usual = read_usual(sys.argv[1:])
+    if usual is not None:
+        from batchprobe.run import attach_lists  # noqa: PLC0415
+
+        return attach_lists(*usual, stop)
     from batchprobe.cli import run  # noqa: PLC0415
 
     return run(stop)

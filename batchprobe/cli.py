@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import enum
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,11 +11,12 @@ import typer
 from batchprobe import __version__
 from batchprobe.abi import Placement
 from batchprobe.barrier import BarrierMode
-from batchprobe.errors import BatchprobeError
+from batchprobe.lists import read_lists
+from batchprobe.options import LEAST_INTERVAL, Abi, AttachOptions
 from batchprobe.report import JsonReport, TextReport, tell
-from batchprobe.run import AttachOptions, attach_and_count
+from batchprobe.run import attach_lists
 from batchprobe.signals import Stop
-from batchprobe.spec import ProbeSpec, Source, parse_entry, parse_list
+from batchprobe.spec import ProbeSpec, Source, parse_entry
 
 __all__ = ["run"]
 
@@ -33,26 +32,12 @@ app = typer.Typer(
 )
 
 
-class Abi(enum.StrEnum):
-    AUTO = "auto"
-    MULTI = "multi"
-    EVENT = "event"
-    PERF = "perf"
-
-
 def run(stop: Stop) -> int:
     """Run the command line; its exit status."""
     try:
         app(obj=stop)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
-    except BatchprobeError as error:
-        tell(f"error: {error}")
-        return error.exit_status
-    except OSError as error:
-        # Say, no descriptors or no memory for a file of /proc or a child process.
-        tell(f"error: {error}")
-        return 1
     return 0
 
 
@@ -84,7 +69,9 @@ def attach(
     ] = None,
     interval: Annotated[
         float | None,
-        typer.Option("-i", "--interval", min=0.01, metavar="SECONDS", help="Print new hits."),
+        typer.Option(
+            "-i", "--interval", min=LEAST_INTERVAL, metavar="SECONDS", help="Print new hits."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     strict: Annotated[
@@ -110,7 +97,6 @@ def attach(
     ] = None,
 ) -> None:
     """Attach a probe to each function of the lists, count their hits, detach all in one batch."""
-    specs = _read_lists(lists)
     options = AttachOptions(
         duration=duration,
         interval=interval,
@@ -123,7 +109,7 @@ def attach(
         command=command,
         output=output,
     )
-    raise typer.Exit(attach_and_count(specs, options, context.obj))
+    raise typer.Exit(attach_lists(lists, options, context.obj))
 
 
 @app.command()
@@ -140,7 +126,7 @@ def functions(
     specs: list[ProbeSpec] = []
     for number, word in enumerate(what, 1):
         if word == "-" or Path(word).is_file():
-            specs += _read_lists([word])
+            specs += read_lists([word])
         elif (spec := parse_entry(word, Source("<argument>", number))) is not None:
             specs.append(spec)
     found = plan(specs)
@@ -196,23 +182,3 @@ def cleanup() -> None:
     for failure in swept.failed:
         tell(f"error: {failure}")
     raise typer.Exit(5 if swept.failed else 0)
-
-
-def _read_lists(files: Sequence[str]) -> list[ProbeSpec]:
-    specs: list[ProbeSpec] = []
-    for file in files:
-        try:
-            data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-        except OSError as error:
-            raise ListError(f"cannot read {file}: {error.strerror or error}") from None
-        specs += parse_list(data, "<stdin>" if file == "-" else file)
-    if not any(not spec.exclude for spec in specs):
-        names = ", ".join(files)
-        raise ListError(f"{names}: no function in it; one entry a line, see the README")
-    return specs
-
-
-class ListError(BatchprobeError):
-    """A list cannot be read, or has nothing in it."""
-
-    exit_status = 2

@@ -10,40 +10,27 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
 from batchprobe.errors import AttachCancelledError, BatchprobeError, NothingAttachedError
+from batchprobe.lists import read_lists
+from batchprobe.options import AttachOptions
 from batchprobe.probe import Probe
 from batchprobe.report import JsonReport, Report, Summary, TextReport, tell, tell_left, tell_skips
-from batchprobe.screen import LiveTable, Stages
 from batchprobe.session import Session
 from batchprobe.signals import Stop
 from batchprobe.spec import ProbeSpec
+from batchprobe.stages import Stages
 
-__all__ = ["AttachOptions", "attach_and_count"]
+__all__ = ["attach_lists"]
 
 _COMMAND_POLL_SECONDS = 0.02
+_LIVE_SECONDS = 1.0
 _SKIPPED_STATUS = 4
 _LEFT_STATUS = 5
-
-
-@dataclass(frozen=True, slots=True)
-class AttachOptions:
-    """What `batchprobe attach` was asked for."""
-
-    duration: float | None
-    interval: float | None
-    as_json: bool
-    strict: bool
-    abi: str
-    placement: str
-    barrier: str
-    top: int | None
-    command: str | None
-    output: Path | None
 
 
 class UsageError(BatchprobeError):
@@ -52,11 +39,13 @@ class UsageError(BatchprobeError):
     exit_status = 2
 
 
-def attach_and_count(specs: Sequence[ProbeSpec], options: AttachOptions, stop: Stop) -> int:
-    """Run until the duration is over, the command ends or a signal comes; the exit status.
+def attach_lists(lists: Sequence[str], options: AttachOptions, stop: Stop) -> int:
+    """Attach what these files say, and count until the duration is over, the command ends or a
+    signal comes; the exit status.
 
     Whatever happens meanwhile, the probes are detached and the summary is written.
     """
+    specs = read_lists(lists)
     command = _command(options.command)
     with _output(options.output) as out:
         return _Run(options, stop, out, command).status(specs)
@@ -141,11 +130,45 @@ class _Run:
             if self._command is not None:
                 child = subprocess.Popen(self._command)
             if live:
+                from batchprobe.screen import LiveTable  # noqa: PLC0415 (rich takes long)
+
                 with LiveTable(top=self._options.top) as table:
-                    _count(self._session, self._options, self._stop, child, table)
+                    self._count(child, _LIVE_SECONDS, table.update)
             else:
-                _count(self._session, self._options, self._stop, child, self._report)
+                self._count(child, self._options.interval, self._tell_counts)
         return child
+
+    def _tell_counts(
+        self, seconds: float, _total: Mapping[str, int], delta: Mapping[str, int]
+    ) -> None:
+        self._report.counts(seconds, delta)
+
+    def _count(
+        self,
+        child: subprocess.Popen[bytes] | None,
+        step: float | None,
+        show: Callable[[float, Mapping[str, int], Mapping[str, int]], None],
+    ) -> None:
+        """Until it is time to stop, `show` all hits and the new ones, every `step` seconds."""
+        began = time.monotonic()
+        end = None if self._options.duration is None else began + self._options.duration
+        due = began + step if step else None
+        before: dict[str, int] = {}
+        while not self._stop.is_set() and (child is None or child.poll() is None):
+            now = time.monotonic()
+            if end is not None and now >= end:
+                break
+            if due is not None and step is not None and now >= due:
+                counts = self._session.counts()
+                total = {probe.label: count for probe, count in counts.items()}
+                delta = {label: count - before.get(label, 0) for label, count in total.items()}
+                show(now - began, total, delta)
+                before = total
+                due += step * max(1, (now - due) // step + 1)
+            waits = [t - now for t in (end, due) if t is not None]
+            if child is not None:
+                waits.append(_COMMAND_POLL_SECONDS)
+            self._stop.wait(max(min(waits), 0.0) if waits else None)
 
     def _commit(self, probes: Sequence[Probe]) -> None:
         def final() -> None:
@@ -178,38 +201,6 @@ def _describe(summary: Summary, session: Session, probes: Sequence[Probe]) -> No
     summary.hits = {probe.label: probe.count for probe in probes}
     summary.missed = session.missed() if probes else None
     summary.barrier_note = session.barrier_note
-
-
-def _count(
-    session: Session,
-    options: AttachOptions,
-    stop: Stop,
-    child: subprocess.Popen[bytes] | None,
-    show: Report | LiveTable,
-) -> None:
-    """Show counts until it is time to stop."""
-    began = time.monotonic()
-    end = began + options.duration if options.duration is not None else None
-    step = options.interval or (1.0 if isinstance(show, LiveTable) else None)
-    due = began + step if step else None
-    before: dict[str, int] = {}
-    while not stop.is_set() and (child is None or child.poll() is None):
-        now = time.monotonic()
-        if end is not None and now >= end:
-            break
-        if due is not None and step is not None and now >= due:
-            total = {probe.label: count for probe, count in session.counts().items()}
-            delta = {label: count - before.get(label, 0) for label, count in total.items()}
-            if isinstance(show, LiveTable):
-                show.update(now - began, total, delta)
-            else:
-                show.counts(now - began, delta)
-            before = total
-            due += step * max(1, (now - due) // step + 1)
-        waits = [t - now for t in (end, due) if t is not None]
-        if child is not None:
-            waits.append(_COMMAND_POLL_SECONDS)
-        stop.wait(max(min(waits), 0.0) if waits else None)
 
 
 def _command(text: str | None) -> list[str] | None:

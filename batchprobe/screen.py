@@ -1,78 +1,17 @@
-"""The live parts: progress on a terminal's stderr, a live table on a terminal's stdout."""
+"""A live table on a terminal's stdout."""
 
 from __future__ import annotations
 
-import contextlib
 import sys
-import time
 from collections.abc import Mapping
 from typing import Self
 
 from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from batchprobe.report import tell
-
-__all__ = ["LiveTable", "Stages"]
-
-_STAGES = {
-    "resolve": "reading the kernel's symbols",
-    "compile": "compiling the programs (bcc)",
-    "attach": "attaching",
-    "reclaim": "removing the probes",
-}
-_QUIET_SECONDS = 5.0
-
-
-class Stages:
-    """Progress of a start or an end: a bar on a terminal, a line now and then elsewhere."""
-
-    def __init__(self) -> None:
-        self._console = Console(stderr=True)
-        # Not the console's word: FORCE_COLOR makes it draw on pipes, and exit where one breaks.
-        self._drawing = sys.stderr.isatty()
-        self._bar: Progress | None = None
-        self._told = time.monotonic()
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        if self._drawing:
-            try:
-                self._draw(stage, done, total)
-            except OSError:
-                # The terminal was closed; what it showed goes on.
-                self._drawing = False
-        elif time.monotonic() - self._told > _QUIET_SECONDS:
-            self._told = time.monotonic()
-            tell(_STAGES[stage] + (f": {done} of {total}" if total > 1 else ""))
-
-    def _draw(self, stage: str, done: int, total: int) -> None:
-        if self._bar is None:
-            self._bar = Progress(
-                SpinnerColumn(),
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                console=self._console,
-                transient=True,
-            )
-            self._bar.start()
-        if not self._bar.tasks or self._bar.tasks[-1].description != _STAGES[stage]:
-            for task in self._bar.task_ids:
-                self._bar.remove_task(task)
-            self._bar.add_task(_STAGES[stage], total=total)
-        self._bar.update(self._bar.task_ids[-1], completed=done, total=total)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        if self._bar is not None:
-            with contextlib.suppress(OSError):  # likewise
-                self._bar.stop()
-            self._bar = None
+__all__ = ["LiveTable"]
 
 
 class LiveTable:

@@ -10,7 +10,6 @@ import contextlib
 import resource
 from collections import deque
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from batchprobe import descriptors, syscalls
@@ -58,6 +57,10 @@ class PerfCarrier(Carrier):
         self._fds: dict[Probe, int] = {}
 
     def attach(self, context: Context) -> None:
+        # Here, for it takes long to import; not in the reclaim, which may have no descriptor left.
+        import concurrent.futures.thread  # noqa: PLC0415
+
+        self._pool = concurrent.futures.ThreadPoolExecutor
         program = load(self.bank, context, is_return=self._is_return)
         for probe in list(self.live):
             self._attach(probe, context, program)
@@ -93,7 +96,7 @@ class PerfCarrier(Carrier):
 
         # At the interpreter's exit no thread can be started any more.
         workers = min(_CLOSERS, len(fds) or 1)
-        with contextlib.suppress(RuntimeError), ThreadPoolExecutor(workers) as closers:
+        with contextlib.suppress(RuntimeError), self._pool(workers) as closers:
             list(closers.map(close_next, range(len(fds))))
         while fds:
             close_next(0)

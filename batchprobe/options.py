@@ -1,0 +1,119 @@
+"""What `batchprobe attach` can be asked for, and the usual ways to ask.
+
+typer takes longer to import than the probes take to attach: so the command lines that nobody has
+to be helped with are read here, and all others by it.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from batchprobe.abi import Placement
+from batchprobe.barrier import BarrierMode
+
+__all__ = ["LEAST_INTERVAL", "Abi", "AttachOptions", "read_usual"]
+
+LEAST_INTERVAL = 0.01
+"""Seconds."""
+
+
+class Abi(enum.StrEnum):
+    """Which kernel object carries the probes."""
+
+    AUTO = "auto"
+    MULTI = "multi"
+    EVENT = "event"
+    PERF = "perf"
+
+
+@dataclass(frozen=True, slots=True)
+class AttachOptions:
+    """What `batchprobe attach` was asked for."""
+
+    duration: float | None = None
+    interval: float | None = None
+    as_json: bool = False
+    strict: bool = False
+    abi: str = Abi.AUTO.value
+    placement: str = Placement.AUTO.value
+    barrier: str = BarrierMode.AUTO.value
+    top: int | None = None
+    command: str | None = None
+    output: Path | None = None
+
+
+def _seconds(text: str) -> float | None:
+    return float(text) if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text) else None
+
+
+def _interval(text: str) -> float | None:
+    seconds = _seconds(text)
+    return None if seconds is None or seconds < LEAST_INTERVAL else seconds
+
+
+def _number(text: str) -> int | None:
+    return int(text) if re.fullmatch(r"[1-9]\d{0,8}", text) else None
+
+
+def _one_of(choices: type[Abi | Placement | BarrierMode]) -> Callable[[str], str | None]:
+    words = {choice.value for choice in choices}
+    return lambda text: text if text in words else None
+
+
+def _text(text: str) -> str | None:
+    return None if text.startswith("-") else text or None
+
+
+def _file(text: str) -> Path | None:
+    return Path(text) if _text(text) else None
+
+
+_FLAGS = {"--json": "as_json", "--strict": "strict"}
+# What a value cannot be made of is somebody else's to explain: None.
+_VALUES: Mapping[str, tuple[str, Callable[[str], object]]] = {
+    "-d": ("duration", _seconds),
+    "--duration": ("duration", _seconds),
+    "-i": ("interval", _interval),
+    "--interval": ("interval", _interval),
+    "--abi": ("abi", _one_of(Abi)),
+    "--placement": ("placement", _one_of(Placement)),
+    "--barrier": ("barrier", _one_of(BarrierMode)),
+    "--top": ("top", _number),
+    "-c": ("command", _text),
+    "--command": ("command", _text),
+    "-o": ("output", _file),
+    "--output": ("output", _file),
+}
+
+
+def read_usual(arguments: Sequence[str]) -> tuple[list[str], AttachOptions] | None:
+    """The lists and options of an `attach` that needs no explaining; else None.
+
+    What it reads it reads as typer would.
+    """
+    if list(arguments[:1]) != ["attach"]:
+        return None
+    files: list[str] = []
+    found: dict[str, object] = {}
+    rest = iter(arguments[1:])
+    for argument in rest:
+        word, equals, value = argument.partition("=")
+        given: object
+        if argument in _FLAGS:
+            name, given = _FLAGS[argument], True
+        elif word in _VALUES and (equals == "" or word.startswith("--")):
+            name, convert = _VALUES[word]
+            given = convert(value if equals else next(rest, ""))
+        elif argument == "-" or not argument.startswith("-"):
+            files.append(argument)
+            continue
+        else:
+            return None
+        if name in found or given is None:
+            return None
+        found[name] = given
+    return (files, AttachOptions(**found)) if files else None  # type: ignore[arg-type]
