@@ -9,20 +9,23 @@ import resource
 import struct
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from operator import add
 from pathlib import Path
 
 from batchprobe import descriptors, syscalls
 from batchprobe.errors import KernelError, SessionError, UnsupportedError
 from batchprobe.programs import Program
 
-__all__ = ["NO_SLOT", "Bank", "Cells", "possible_cpus"]
+__all__ = ["NO_SLOT", "Bank", "Cells", "Counts", "possible_cpus"]
 
 # Where the program counts the hits that no open gate wanted.
 NO_SLOT = 0
 _CELL = 8
 _CACHE_LINE_CELLS = 8
 _STRAYS = 4096
+# Asked for fewer than one slot in so many, it is quicker to read them alone.
+_FEW = 8
 
 
 def possible_cpus() -> int:
@@ -66,6 +69,31 @@ class Cells:
         self.cells.release()
         self._memory.close()
         descriptors.close(self.fd)
+
+
+class Counts:
+    """Hits by slot at one moment. They are copied at once, and added up when first asked for."""
+
+    def __init__(self, hits: dict[int, int] | memoryview, cpus: int, adopted: Mapping[int, int]):
+        self._hits: dict[int, int] | list[int] | memoryview = hits
+        self._cpus = cpus
+        self._adopted = adopted
+
+    def __getitem__(self, slot: int) -> int:
+        # Two threads may both add up, to the same sums.
+        hits = self._hits
+        if isinstance(hits, memoryview):
+            hits = self._hits = self._added_up(hits)
+        return hits[slot]
+
+    def _added_up(self, cells: memoryview) -> list[int]:
+        stride = len(cells) // self._cpus
+        totals: list[int] = cells[:stride].tolist()
+        for cpu in range(1, self._cpus):
+            totals = list(map(add, totals, cells[cpu * stride : (cpu + 1) * stride].tolist()))
+        for slot, hits in self._adopted.items():
+            totals[slot] += hits
+        return totals
 
 
 class Bank:
@@ -148,19 +176,23 @@ class Bank:
 
     def count(self, slot: int) -> int:
         """Hits of one slot on all CPUs so far."""
-        hits = sum(self._counts.cells[slot :: self._stride][: self.cpus])
-        return hits + (self._adopted_hits().get(slot, 0) if self._adopted else 0)
+        return self._hits(slot) + (self._adopted_hits()[slot] if self._adopted else 0)
 
-    def counts(self) -> list[int]:
-        """Hits of every slot so far, indexed by slot."""
-        cells, stride = self._counts.cells, self._stride
-        rows = [
-            cells[cpu * stride : cpu * stride + self.slots + 1].tolist() for cpu in range(self.cpus)
-        ]
-        totals = [sum(column) for column in zip(*rows, strict=True)]
-        for slot, hits in self._adopted_hits().items():
-            totals[slot] += hits
-        return totals
+    def counts(self) -> Counts:
+        """Hits of every slot so far, by slot."""
+        copy = memoryview(self._counts.cells.tobytes()).cast("Q")
+        return Counts(copy, self.cpus, self._adopted_hits())
+
+    def finals(self, slots: Sequence[int]) -> Counts:
+        """The same where only these slots will be asked for, later."""
+        if len(slots) * _FEW > self.slots:
+            return self.counts()
+        adopted = self._adopted_hits()
+        hits = {slot: self._hits(slot) + adopted[slot] for slot in slots}
+        return Counts(hits, self.cpus, {})
+
+    def _hits(self, slot: int) -> int:
+        return sum(self._counts.cells[slot :: self._stride][: self.cpus])
 
     def runs(self) -> int:
         """How often a by-address program of this bank ran."""

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, Generic, Protocol, TypeVar
 
 from batchprobe.errors import KernelError, SessionError
@@ -241,10 +243,10 @@ class CommitQueue(Generic[ItemT]):
         self, items: Sequence[ItemT], errors: list[BaseException]
     ) -> tuple[int, int, list[Left]]:
         """Give each carrier its own; one that fails keeps its debt and stops no other."""
-        for item in items:
-            carrier = item.carrier
+        # Those of a carrier mostly stand together: there may be 40,000.
+        for carrier, gone in groupby(items, attrgetter("carrier")):
             if carrier is not None:
-                self._debts.setdefault(id(carrier), _Debt(carrier)).gone.append(item)
+                self._debts.setdefault(id(carrier), _Debt(carrier)).gone.extend(gone)
         clean = dirty = 0
         left: list[Left] = []
         for key, debt in list(self._debts.items()):

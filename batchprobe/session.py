@@ -13,7 +13,7 @@ from typing import Self
 from batchprobe import abi as probe_abi
 from batchprobe import arch
 from batchprobe.abi import Attached, Carrier, Context, Placement, hit_ips, sum_of_known
-from batchprobe.bank import Bank
+from batchprobe.bank import Bank, Counts
 from batchprobe.barrier import Barrier, BarrierMode
 from batchprobe.carry import carry
 from batchprobe.commit import CommitQueue, CommitReport
@@ -34,7 +34,7 @@ from batchprobe.kernel.text import KernelText
 from batchprobe.kernel.tracefs import Tracefs
 from batchprobe.leftovers import sweep
 from batchprobe.owner import Owner
-from batchprobe.probe import Probe, ProbeState
+from batchprobe.probe import Departure, Probe, ProbeState
 from batchprobe.programs import Compiler
 from batchprobe.spec import ProbeSpec, Source, parse_entry
 
@@ -96,6 +96,7 @@ class Session:
         # In order of attach; those that are gone are forgotten.
         self._probes: dict[Probe, None] = {}
         self._carriers: dict[Carrier, None] = {}
+        self._departing: set[Departure] = set()
         self._missed: int | None = 0
         # Raised by `progress` during a reclaim, which goes on.
         self._progress_error: BaseException | None = None
@@ -305,8 +306,9 @@ class Session:
                 by_bank.setdefault(probe.bank, []).append(probe.slot)
             for bank, slots in by_bank.items():
                 bank.close_gates(slots)
+            departure = self._departure(gone)
             for probe in gone:
-                probe.state = ProbeState.QUEUED
+                probe.depart(departure)
 
         with deferred_interrupt():
             self._queue.add(gone, top)
@@ -338,14 +340,27 @@ class Session:
         gone: list[Probe] = []
 
         def top() -> None:
+            # No lock may be taken here, for a signal handler may have interrupted who holds it;
+            # so it is looked twice whether an attach or a commit came between.
+            carriers, probes = list(self._carriers), list(self._probes)
+            whole = not self._departing and carriers == list(self._carriers)
+            if whole and sum(len(carrier.live) for carrier in carriers) == len(probes):
+                carriers = [carrier for carrier in carriers if carrier.live]
+                gone.extend(probes)
+                departure = self._departure(gone, [carrier.bank for carrier in carriers])
+                for carrier in carriers:
+                    carrier.bank.close_all_gates()
+                    carrier.departure = departure
+                return
             gone.extend(self.attached)
             for bank in {probe.bank for probe in gone}:
                 bank.close_all_gates()
+            departure = self._departure(gone)
             for probe in gone:
-                probe.state = ProbeState.QUEUED
+                probe.depart(departure)
 
         with deferred_interrupt():
-            self._queue.add(_later(gone), top)
+            self._queue.add(gone, top)
             return self.commit(on_final)
 
     @contextlib.contextmanager
@@ -382,6 +397,12 @@ class Session:
     def __exit__(self, *_error: object) -> None:
         self.close()
 
+    def _departure(self, probes: Sequence[Probe], banks: Sequence[Bank] = ()) -> Departure:
+        departure = Departure(probes, banks)
+        if probes:
+            self._departing.add(departure)
+        return departure
+
     # -- inside ------------------------------------------------------------------------------
 
     @property
@@ -416,10 +437,13 @@ class Session:
     def _settle(self, probes: Sequence[Probe]) -> None:
         """The barrier has passed: keep the final counts."""
         with self._lock:
-            for probe, count in _read_counts(probes).items():
-                probe.settle(count)
-                probe.state = ProbeState.DETACHED
-                self._probes.pop(probe, None)
+            for departure in _departures(probes):
+                gone = departure.settle()
+                self._departing.discard(departure)
+                if len(gone) == len(self._probes):
+                    self._probes.clear()
+                for probe in gone if self._probes else ():
+                    self._probes.pop(probe, None)
 
     def _forget_gone(self) -> None:
         """Let go of carriers that carry nothing any more."""
@@ -485,7 +509,7 @@ class _Symbols:
 
 def _read_counts(probes: Iterable[Probe]) -> dict[Probe, int]:
     """Counts of live probes, each bank read once."""
-    counts: dict[Bank, list[int]] = {}
+    counts: dict[Bank, Counts] = {}
     result = {}
     for probe in probes:
         bank = probe.bank
@@ -493,6 +517,14 @@ def _read_counts(probes: Iterable[Probe]) -> dict[Probe, int]:
             counts[bank] = bank.counts()
         result[probe] = counts[bank][probe.slot]
     return result
+
+
+def _departures(probes: Sequence[Probe]) -> Iterator[Departure]:
+    """Whose probes these are: those who leave together stand together in the queue."""
+    at = 0
+    while at < len(probes) and (departure := probes[at].departure) is not None:
+        yield departure
+        at += departure.size
 
 
 def _specs(entries: Iterable[str | ProbeSpec]) -> list[ProbeSpec]:
@@ -506,8 +538,3 @@ def _specs(entries: Iterable[str | ProbeSpec]) -> list[ProbeSpec]:
             spec = parsed
         specs.append(spec)
     return specs
-
-
-def _later(items: list[Probe]) -> Iterator[Probe]:
-    """`items` as they are when asked for."""
-    yield from items

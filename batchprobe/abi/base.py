@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from batchprobe.kernel.symbols import Function, FunctionTable
     from batchprobe.kernel.text import KernelText
     from batchprobe.kernel.tracefs import Tracefs
-    from batchprobe.probe import Probe
+    from batchprobe.probe import Departure, Probe
     from batchprobe.programs import Program
 
 __all__ = ["Attached", "Carrier", "Context", "Placement", "Refusal", "hit_ips", "sum_of_known"]
@@ -161,6 +161,8 @@ class Carrier(ABC):
             probe.carrier, probe.slot = self, slot
         # In slot order; a dict, for a set has none.
         self.live = dict.fromkeys(probes)
+        # That of all that it carries, if it went whole.
+        self.departure: Departure | None = None
         # What it was given and the kernel would not take.
         self.refused: list[Refusal] = []
 
