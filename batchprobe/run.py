@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -172,8 +170,9 @@ class _Run:
 
     def _commit(self, probes: Sequence[Probe]) -> None:
         def final() -> None:
+            self._summary.hits = {probe.label: probe.count for probe in probes}
             with self._outliving_output():
-                self._report.final({probe.label: probe.count for probe in probes})
+                self._report.final(self._summary.hits)
 
         with self._stages:
             commit = self._session.detach_all(final)
@@ -198,7 +197,6 @@ def _describe(summary: Summary, session: Session, probes: Sequence[Probe]) -> No
     summary.skipped = session.skipped
     summary.left_out = session.left_out
     summary.pending = [probe.label for probe in probes if probe.address is None]
-    summary.hits = {probe.label: probe.count for probe in probes}
     summary.missed = session.missed() if probes else None
     summary.barrier_note = session.barrier_note
 
@@ -206,6 +204,9 @@ def _describe(summary: Summary, session: Session, probes: Sequence[Probe]) -> No
 def _command(text: str | None) -> list[str] | None:
     if text is None:
         return None
+    import shlex  # noqa: PLC0415  (most runs have no command, and start sooner)
+    import shutil  # noqa: PLC0415
+
     try:
         words = shlex.split(text)
     except ValueError as error:

@@ -6,10 +6,8 @@ What has to be tried to be known is in `batchprobe.doctor`.
 from __future__ import annotations
 
 import enum
-import gzip
 import os
 import re
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -268,7 +266,17 @@ def _read(path: Path) -> str | None:
     try:
         data = path.read_bytes()
         if path.suffix == ".gz":
-            data = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error):
+            data = _unpacked(data)
+    except (OSError, EOFError):
         return None
     return data.decode("utf-8", "replace").strip()
+
+
+def _unpacked(data: bytes) -> bytes:
+    import gzip  # noqa: PLC0415  (only the kernel's configuration is packed)
+    import zlib  # noqa: PLC0415
+
+    try:
+        return gzip.decompress(data)
+    except zlib.error as error:
+        raise EOFError from error
