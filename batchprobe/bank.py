@@ -114,24 +114,26 @@ class Bank:
         # Held by close, and by who reads a bank that may be closed meanwhile.
         self.lock = threading.Lock()
         _lift_memlock()
-        self.has_strays = strays
+        self.has_strays = strays and addresses > 0
         self._pid = os.getpid()
         try:
             self._config = self.array("config", 1)
             self._config.cells[0] = self._stride
             self._gates = self.array("gates", slots + 1)
             self._counts = self.array("counts", self._stride * self.cpus)
+            # Where a cookie names the slot there are none.
             for name, entries in (
-                ("slots", max(addresses, 1)),
-                ("strays", _STRAYS if strays else 1),
+                ("slots", addresses),
+                ("strays", (_STRAYS if strays else 1) if addresses else 0),
             ):
-                self._fds[name] = syscalls.map_create(
-                    name,
-                    syscalls.BPF_MAP_TYPE_HASH,
-                    key_size=_CELL,
-                    value_size=_CELL,
-                    entries=entries,
-                )
+                if entries:
+                    self._fds[name] = syscalls.map_create(
+                        name,
+                        syscalls.BPF_MAP_TYPE_HASH,
+                        key_size=_CELL,
+                        value_size=_CELL,
+                        entries=entries,
+                    )
         except KernelError as error:
             self.close()
             raise UnsupportedError(

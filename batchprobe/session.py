@@ -26,7 +26,7 @@ from batchprobe.errors import (
 from batchprobe.guardian import Guardian
 from batchprobe.interrupts import deferred_interrupt
 from batchprobe.kernel.features import require_tracing
-from batchprobe.kernel.memory import BootMemory, loaded
+from batchprobe.kernel.memory import BootMemory
 from batchprobe.kernel.resolve import resolve
 from batchprobe.kernel.symbols import FunctionTable
 from batchprobe.kernel.targets import Reason, Resolution, Skipped
@@ -500,10 +500,10 @@ class _Symbols:
         self._loaded = ""
 
     def table(self, tracefs: Tracefs) -> FunctionTable:
-        now = loaded()
-        if self._table is None or now != self._loaded:
-            self._table = FunctionTable.from_kernel(tracefs.root, memory=BootMemory())
-            self._loaded = now
+        memory = BootMemory()
+        if self._table is None or memory.loaded != self._loaded:
+            self._table = FunctionTable.from_kernel(tracefs.root, memory=memory)
+            self._loaded = memory.loaded
         return self._table
 
 

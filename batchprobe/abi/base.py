@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from batchprobe.bank import NO_SLOT, Bank
 from batchprobe.commit import Reclaimed
@@ -150,11 +150,13 @@ class Carrier(ABC):
     Raises UnsupportedError where the bank cannot be had.
     """
 
+    # A probe at an entry has two that it may be hit at.
+    ADDRESSES: ClassVar = 2
+
     def __init__(self, probes: Sequence[Probe]) -> None:
-        # A probe at an entry has two addresses that it may be hit at.
         self.bank = Bank(
             len(probes),
-            addresses=2 * len(probes),
+            addresses=self.ADDRESSES * len(probes),
             strays=any(probe.target.module for probe in probes),
         )
         for slot, probe in enumerate(probes, NO_SLOT + 1):

@@ -28,7 +28,8 @@ def attach(probes: Sequence[Probe], context: Context, attached: Attached) -> Non
 
     What is no plain function entry is refused, and so is all where the kernel lacks kprobe_multi.
     """
-    _require_links()
+    if context.table.symbol_address("register_fprobe_ips") is None:
+        _require_links()
     fit = []
     for probe in probes:
         if detail := _unfit(probe, context):
@@ -77,6 +78,9 @@ class MultiCarrier(Carrier):
     A return probe counts calls that were entered before, which the new link would not see return:
     such a link stays until all its probes are gone.
     """
+
+    # The cookie names the slot.
+    ADDRESSES = 0
 
     def __init__(self, probes: Sequence[Probe], *, is_return: bool) -> None:
         super().__init__(probes)

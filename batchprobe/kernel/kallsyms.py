@@ -18,8 +18,8 @@ from batchprobe.errors import UnsupportedError
 
 __all__ = ["LANDMARKS", "CodeSymbols", "parse_kallsyms"]
 
-LANDMARKS = ("_text", "__per_cpu_offset", "current_kprobe")
-"""Core kernel symbols that probes need, whether they are code or not."""
+LANDMARKS = ("_text", "__per_cpu_offset", "current_kprobe", "register_fprobe_ips")
+"""Core kernel symbols that probes need, or whose presence tells something."""
 
 # Not all with such a type are in code: Linux 7 gives T to its data too.
 _TEXT_TYPES = frozenset("tTwW")

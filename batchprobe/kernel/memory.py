@@ -52,45 +52,47 @@ class BootMemory:
     ) -> None:
         self._folder = folder
         self._asked = asked
-        self._key = asked()
+        self.loaded = asked()
+        """What `loaded()` said when this was made."""
 
     def symbols(self, read: Callable[[], CodeSymbols]) -> CodeSymbols:
         """What parse_kallsyms() makes of /proc/kallsyms."""
-        if (content := self._recall("symbols")) is not None:
-            return _unpack(*content)
+        if (found := self._recall("symbols")) is not None:
+            return _unpack(*found)
         symbols = read()
         self._keep("symbols", *_pack(symbols))
         return symbols
 
-    def traceable(self, read: Callable[[], bytes | None]) -> bytes | None:
-        """The text of available_filter_functions."""
-        if (content := self._recall("traceable")) is not None:
-            return content[1]
+    def text(self, name: str, read: Callable[[], bytes | None]) -> bytes | None:
+        """A list that is only kept whole."""
+        if (found := self._recall(name)) is not None:
+            return bytes(found[1])
         text = read()
         if text:
-            self._keep("traceable", {}, text)
+            self._keep(name, {}, text)
         return text
 
-    def _recall(self, name: str) -> tuple[dict[str, Any], bytes] | None:
-        line, _, body = (kept.read(self._folder / name) or b"").partition(b"\n")
+    def _recall(self, name: str) -> tuple[dict[str, Any], memoryview] | None:
+        data = kept.read(self._folder / name) or b""
+        line = data.find(b"\n") + 1
         try:
-            head = json.loads(line)
+            head = json.loads(data[:line])
         except ValueError:
             # Nothing, or not of ours.
             return None
         if not isinstance(head, dict) or head.get("key") != self._mark:
             return None
-        return head["content"], body
+        return head["content"], memoryview(data)[line:]
 
     def _keep(self, name: str, content: dict[str, Any], body: bytes) -> None:
         # What was read while a module came or went is of no use to others.
-        if self._asked() == self._key:
+        if self._asked() == self.loaded:
             head = json.dumps({"key": self._mark, "content": content})
             kept.write(self._folder / name, head.encode() + b"\n" + body)
 
     @property
     def _mark(self) -> list[object]:
-        return [_FORMAT, sys.byteorder, self._key]
+        return [_FORMAT, sys.byteorder, self.loaded]
 
 
 def _pack(symbols: CodeSymbols) -> tuple[dict[str, Any], bytes]:
@@ -100,17 +102,19 @@ def _pack(symbols: CodeSymbols) -> tuple[dict[str, Any], bytes]:
         "init": [symbols.init.start, symbols.init.stop],
         "landmarks": symbols.landmarks,
     }
-    return content, symbols.addresses.tobytes() + symbols.functions + symbols.text.encode()
+    return content, symbols.addresses.tobytes() + symbols.functions + symbols.text.encode(
+        "ascii", "replace"
+    )
 
 
-def _unpack(content: dict[str, Any], body: bytes) -> CodeSymbols:
+def _unpack(content: dict[str, Any], body: memoryview) -> CodeSymbols:
     addresses = array("Q")
     size = addresses.itemsize * content["count"]
     addresses.frombytes(body[:size])
     return CodeSymbols(
         addresses=addresses,
-        functions=body[size : size + content["count"]],
-        text=body[size + content["count"] :].decode(),
+        functions=bytes(body[size : size + content["count"]]),
+        text=str(body[size + content["count"] :], "ascii", "replace"),
         runs=tuple((start, module) for start, module in content["runs"]),
         init=range(*content["init"]),
         landmarks=content["landmarks"],

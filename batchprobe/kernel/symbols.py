@@ -41,8 +41,8 @@ class Memory(Protocol):
         """What parse_kallsyms() makes of /proc/kallsyms."""
         ...
 
-    def traceable(self, read: Callable[[], bytes | None]) -> bytes | None:
-        """The text of available_filter_functions."""
+    def text(self, name: str, read: Callable[[], bytes | None]) -> bytes | None:
+        """A list of the kernel's, by a name of its own."""
         ...
 
 
@@ -122,11 +122,14 @@ class FunctionTable:
         def traceable() -> bytes | None:
             return _read(tracefs / "available_filter_functions")
 
+        def blacklist() -> bytes | None:
+            return _read(debugfs / "kprobes" / "blacklist")
+
         return cls(
             symbols() if memory is None else memory.symbols(symbols),
             kallsyms=lambda: _read(proc / "kallsyms"),
-            traceable=traceable if memory is None else partial(memory.traceable, traceable),
-            blacklist=lambda: _read(debugfs / "kprobes" / "blacklist"),
+            traceable=partial(memory.text, "traceable", traceable) if memory else traceable,
+            blacklist=partial(memory.text, "blacklist", blacklist) if memory else blacklist,
             modules=modules or b"",
         )
 

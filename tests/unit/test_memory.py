@@ -23,7 +23,7 @@ class Kernel:
         self.reads += 1
         return self.said
 
-    def traceable(self) -> bytes | None:
+    def text(self) -> bytes | None:
         self.reads += 1
         return b"vfs_read\n"
 
@@ -37,10 +37,10 @@ def test_what_is_kept_is_what_was_read(tmp_path: Path, name: str) -> None:
     kernel = Kernel(name)
     first = memory(tmp_path / "new")
     assert first.symbols(kernel.symbols) is kernel.said
-    assert first.traceable(kernel.traceable) == b"vfs_read\n"
+    assert first.text("list", kernel.text) == b"vfs_read\n"
     again = memory(tmp_path / "new")
     assert again.symbols(kernel.symbols) == kernel.said
-    assert again.traceable(kernel.traceable) == b"vfs_read\n"
+    assert again.text("list", kernel.text) == b"vfs_read\n"
     assert kernel.reads == 2
 
 
@@ -61,8 +61,8 @@ def test_what_was_read_while_a_module_came_is_not_kept(tmp_path: Path) -> None:
 
 def test_nothing_to_keep(tmp_path: Path) -> None:
     # Of a kernel whose ftrace is off, which may be on at the next start.
-    assert memory(tmp_path).traceable(lambda: b"") == b""
-    assert memory(tmp_path).traceable(lambda: None) is None
+    assert memory(tmp_path).text("list", lambda: b"") == b""
+    assert memory(tmp_path).text("list", lambda: None) is None
     assert list(tmp_path.iterdir()) == []
 
 
