@@ -11,7 +11,6 @@ import os
 import struct
 import threading
 from collections.abc import Iterator
-from dataclasses import astuple
 from pathlib import Path
 
 from batchprobe import descriptors, syscalls
@@ -104,7 +103,7 @@ class ExpeditedKnob:
 
     @staticmethod
     def _save(fd: int, original: str | None, holders: list[Owner]) -> None:
-        state = {"original": original, "holders": [astuple(holder) for holder in holders]}
+        state = {"original": original, "holders": holders}
         text = json.dumps(state).encode()
         # Padded, in one write: a kill cannot leave half a state.
         os.pwrite(fd, text.ljust(os.fstat(fd).st_size), 0)

@@ -10,26 +10,23 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from batchprobe.errors import KernelError, SessionError
 
 __all__ = ["Carrier", "CommitQueue", "CommitReport", "Item", "Left", "Reclaimed"]
 
 
-@dataclass(frozen=True, slots=True)
-class Left:
+class Left(NamedTuple):
     """A kernel object that could not be removed; a later commit tries again."""
 
     what: str
     errno: int
 
 
-@dataclass(frozen=True, slots=True)
-class Reclaimed:
+class Reclaimed(NamedTuple):
     """What became of the probes of one carrier."""
 
     # The kernel object still carries live probes.
@@ -63,8 +60,7 @@ class Item(Protocol):
 ItemT = TypeVar("ItemT", bound=Item)
 
 
-@dataclass(frozen=True, slots=True)
-class CommitReport:
+class CommitReport(NamedTuple):
     """What one commit did. Times are in seconds.
 
     `barriers` is what was waited for before the counts were final; the waits of the reclaim are in
@@ -81,21 +77,21 @@ class CommitReport:
     left: tuple[Left, ...] = ()
 
 
-@dataclass(slots=True)
 class _Batch(Generic[ItemT]):
-    items: list[ItemT] = field(default_factory=list)
-    top_seconds: float = 0.0
-    report: CommitReport | None = None
-    # The batch its items went to when its barrier failed.
-    joined: _Batch[ItemT] | None = None
+    def __init__(self) -> None:
+        self.items: list[ItemT] = []
+        self.top_seconds = 0.0
+        self.report: CommitReport | None = None
+        # The batch its items went to when its barrier failed.
+        self.joined: _Batch[ItemT] | None = None
 
 
-@dataclass(slots=True)
 class _Debt(Generic[ItemT]):
     """What a carrier has still to reclaim."""
 
-    carrier: Carrier
-    gone: list[ItemT] = field(default_factory=list)
+    def __init__(self, carrier: Carrier, gone: Sequence[ItemT] = ()) -> None:
+        self.carrier = carrier
+        self.gone = list(gone)
 
 
 class CommitQueue(Generic[ItemT]):
@@ -175,7 +171,7 @@ class CommitQueue(Generic[ItemT]):
         errors: list[BaseException] = []
         with self._turn:
             for carrier, gone in carriers:
-                self._debts[id(carrier)] = _Debt(carrier, list(gone))
+                self._debts[id(carrier)] = _Debt(carrier, gone)
             if self._debts:
                 with self._short_waits():
                     self._reclaim((), errors)

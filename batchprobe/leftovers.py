@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import time
 from collections import Counter
-from dataclasses import dataclass, field
 
 from batchprobe.barrier import Barrier, BarrierMode, ExpeditedKnob
 from batchprobe.errors import KernelError
@@ -15,14 +14,14 @@ from batchprobe.owner import Owner
 __all__ = ["Swept", "sweep"]
 
 
-@dataclass(slots=True)
 class Swept:
     """What a sweep removed, and what it could not."""
 
-    events: list[str] = field(default_factory=list)
-    probes: int = 0
-    knob_restored: bool = False
-    failed: list[str] = field(default_factory=list)
+    def __init__(self, *, knob_restored: bool) -> None:
+        self.events: list[str] = []
+        self.probes = 0
+        self.knob_restored = knob_restored
+        self.failed: list[str] = []
 
 
 def sweep(

@@ -9,8 +9,8 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from batchprobe.abi import Placement
 from batchprobe.barrier import BarrierMode
@@ -30,8 +30,7 @@ class Abi(enum.StrEnum):
     PERF = "perf"
 
 
-@dataclass(frozen=True, slots=True)
-class AttachOptions:
+class AttachOptions(NamedTuple):
     """What `batchprobe attach` was asked for."""
 
     duration: float | None = None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 __all__ = ["Owner"]
 
@@ -14,8 +14,7 @@ _INITIAL_NAMESPACE = 0xEFFFFFFC
 _NAME = re.compile(r"batchprobe_(\d+)_(\d+)_(\d+)")
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
+class Owner(NamedTuple):
     """A process: its number, its start time (clock ticks since boot), its PID namespace."""
 
     pid: int

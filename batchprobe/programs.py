@@ -7,9 +7,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from batchprobe import child, kept, syscalls
 from batchprobe.errors import UnsupportedError
@@ -22,8 +21,7 @@ COMPILE = "BATCHPROBE_COMPILE"
 _INSTRUCTION_SIZE = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(NamedTuple):
     """Bytecode whose maps are still names."""
 
     name: str

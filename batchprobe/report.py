@@ -6,8 +6,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Protocol, TextIO
+from typing import NamedTuple, Protocol, TextIO
 
 from batchprobe.commit import CommitReport, Left
 from batchprobe.kernel.targets import Reason, Resolution, Skipped, Target
@@ -27,22 +26,21 @@ SCHEMA = 1
 _MOST_SKIPS_TOLD = 20
 
 
-@dataclass(slots=True)
-class Summary:
+class Summary(NamedTuple):
     """One run of `attach`, from its first line to its last probe's removal."""
 
-    kernel: str = field(default_factory=lambda: os.uname().release)
-    arch: str = field(default_factory=lambda: os.uname().machine)
+    kernel: str = os.uname().release
+    arch: str = os.uname().machine
     abi: str = ""
     placement: str = ""
     skipped: Sequence[Skipped] = ()
-    left_out: Mapping[Reason, int] = field(default_factory=dict)
-    hits: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[Reason, int] = {}
+    hits: Mapping[str, int] = {}
     # Probes whose module was not loaded when they were attached.
     pending: Sequence[str] = ()
     missed: int | None = None
     attach_seconds: float = 0.0
-    commit: CommitReport = field(default_factory=CommitReport)
+    commit: CommitReport = CommitReport()
     barrier_note: str = ""
 
 
@@ -75,7 +73,7 @@ class JsonReport:
         self._line("final", {"hits": dict(hits)})
 
     def end(self, summary: Summary) -> None:
-        commit = asdict(summary.commit)
+        commit = summary.commit._asdict()
         commit["left"] = len(summary.commit.left)
         commit["left_behind"] = [left.what for left in summary.commit.left]
         self._line(

@@ -9,10 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
+from batchprobe.commit import CommitReport, Left
 from batchprobe.errors import AttachCancelledError, BatchprobeError, NothingAttachedError
 from batchprobe.lists import read_lists
 from batchprobe.options import AttachOptions
@@ -62,7 +62,8 @@ class _Run:
         self._report: Report = (
             JsonReport(out) if options.as_json else TextReport(out, top=options.top)
         )
-        self._summary = Summary()
+        self._attach_seconds = 0.0
+        self._left: Sequence[Left] = ()
         self._stages = Stages()
         self._session = Session(
             abi=options.abi,
@@ -102,8 +103,8 @@ class _Run:
         return _SKIPPED_STATUS if self._options.strict and self._session.skipped else 0
 
     def _left_status(self) -> int:
-        tell_left(self._summary.commit.left)
-        return _LEFT_STATUS if self._summary.commit.left else 0
+        tell_left(self._left)
+        return _LEFT_STATUS if self._left else 0
 
     def _attach(self, specs: Sequence[ProbeSpec]) -> list[Probe]:
         began = time.perf_counter()
@@ -111,13 +112,10 @@ class _Run:
             with self._stages:
                 return self._session.attach(specs, cancelled=self._stop.is_set)
         except (NothingAttachedError, AttachCancelledError):
-            self._summary.commit = self._session.close()
-            _describe(self._summary, self._session, [])
-            with self._outliving_output():
-                self._report.end(self._summary)
+            self._end(self._session.close(), [], {})
             raise
         finally:
-            self._summary.attach_seconds = time.perf_counter() - began
+            self._attach_seconds = time.perf_counter() - began
             tell_skips(self._session.skipped)
 
     def _trace(self) -> subprocess.Popen[bytes] | None:
@@ -169,18 +167,36 @@ class _Run:
             self._stop.wait(max(min(waits), 0.0) if waits else None)
 
     def _commit(self, probes: Sequence[Probe]) -> None:
+        hits: dict[str, int] = {}
+
         def final() -> None:
-            self._summary.hits = {probe.label: probe.count for probe in probes}
+            hits.update((probe.label, probe.count) for probe in probes)
             with self._outliving_output():
-                self._report.final(self._summary.hits)
+                self._report.final(hits)
 
         with self._stages:
             commit = self._session.detach_all(final)
             # What was left is tried once more.
-            self._summary.commit = replace(commit, left=self._session.close().left)
-        _describe(self._summary, self._session, probes)
+            commit = commit._replace(left=self._session.close().left)
+        self._end(commit, probes, hits)
+
+    def _end(self, commit: CommitReport, probes: Sequence[Probe], hits: Mapping[str, int]) -> None:
+        session = self._session
+        self._left = commit.left
+        summary = Summary(
+            abi="+".join(sorted({probe.abi for probe in probes})),
+            placement="+".join(sorted({probe.placement for probe in probes})),
+            skipped=session.skipped,
+            left_out=session.left_out,
+            hits=hits,
+            pending=[probe.label for probe in probes if probe.address is None],
+            missed=session.missed() if probes else None,
+            attach_seconds=self._attach_seconds,
+            commit=commit,
+            barrier_note=session.barrier_note,
+        )
         with self._outliving_output():
-            self._report.end(self._summary)
+            self._report.end(summary)
 
     @contextlib.contextmanager
     def _outliving_output(self) -> Iterator[None]:
@@ -189,16 +205,6 @@ class _Run:
             yield
         except OSError as error:
             self._broken = self._broken or error
-
-
-def _describe(summary: Summary, session: Session, probes: Sequence[Probe]) -> None:
-    summary.abi = "+".join(sorted({probe.abi for probe in probes}))
-    summary.placement = "+".join(sorted({probe.placement for probe in probes}))
-    summary.skipped = session.skipped
-    summary.left_out = session.left_out
-    summary.pending = [probe.label for probe in probes if probe.address is None]
-    summary.missed = session.missed() if probes else None
-    summary.barrier_note = session.barrier_note
 
 
 def _command(text: str | None) -> list[str] | None:

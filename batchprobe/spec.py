@@ -23,8 +23,7 @@ import functools
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import NoReturn, cast
+from typing import NamedTuple, NoReturn, cast
 
 from batchprobe.errors import SpecError
 
@@ -57,8 +56,7 @@ _OFFSET = re.compile(r"\+(?:0[xX][0-9a-fA-F]+|[0-9]+)")
 _ADDRESS = re.compile(r"0[xX]0*[0-9a-fA-F]{1,16}")
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """Where an entry stands: the file as the user named it, and the line from 1."""
 
     file: str
@@ -77,14 +75,14 @@ class Kind(enum.Enum):
     ADDRESS = "address"
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeSpec:
+class ProbeSpec(NamedTuple):
     """One entry of a function list, understood but not yet looked up.
 
-    `str()` gives the entry in its plainest spelling; parsing that gives an equal spec.
+    `str()` gives the entry in its plainest spelling; parsing that gives the same spec, but for its
+    `text`.
     """
 
-    text: str = field(compare=False)
+    text: str
     """The entry as written, without comment."""
     source: Source
     kind: Kind

@@ -6,8 +6,7 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from batchprobe.bank import NO_SLOT, Bank
 from batchprobe.commit import Reclaimed
@@ -35,8 +34,7 @@ class Placement(enum.Enum):
     AFTER = "after"
 
 
-@dataclass(slots=True)
-class Context:
+class Context(NamedTuple):
     """What an ABI needs to attach probes."""
 
     arch: Arch
@@ -80,8 +78,7 @@ def sum_of_known(*counts: int | None) -> int | None:
     return sum(known) if len(known) == len(counts) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """A probe that this ABI, or the kernel under it, would not take."""
 
     probe: Probe
@@ -90,16 +87,16 @@ class Refusal:
     detail: str
 
 
-@dataclass(slots=True)
 class Attached:
     """What attaching came to: an ABI fills it as it goes, so that an interrupt loses nothing."""
 
-    carriers: list[Carrier] = field(default_factory=list)
-    refused: list[Refusal] = field(default_factory=list)
-    # Carriers that ended with no probe: to be reclaimed.
-    failed: list[Carrier] = field(default_factory=list)
-    # Why an ABI could carry nothing of a kind.
-    unsupported: UnsupportedError | None = None
+    def __init__(self) -> None:
+        self.carriers: list[Carrier] = []
+        self.refused: list[Refusal] = []
+        # Carriers that ended with no probe: to be reclaimed.
+        self.failed: list[Carrier] = []
+        # Why an ABI could carry nothing of a kind.
+        self.unsupported: UnsupportedError | None = None
 
     def carry(
         self,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 __all__ = ["Arch", "SyscallNumbers"]
 
 
-@dataclass(frozen=True, slots=True)
-class SyscallNumbers:
+class SyscallNumbers(NamedTuple):
     """Numbers of the system calls that have no libc wrapper (arch/*/entry/syscalls tables)."""
 
     bpf: int
@@ -17,21 +16,22 @@ class SyscallNumbers:
     perf_event_open: int
 
 
-@dataclass(frozen=True, slots=True)
 class Arch(ABC):
-    """A frozen description of an architecture, and the few decisions that are code."""
+    """The description of an architecture, and the few decisions that are code."""
 
-    name: str
+    __slots__ = ()
+
+    name: ClassVar[str]
     # What uname(2) may call it.
-    machines: frozenset[str]
-    syscalls: SyscallNumbers
+    machines: ClassVar[frozenset[str]]
+    syscalls: ClassVar[SyscallNumbers]
     # How the kernel names the function behind a system call, most likely first.
-    syscall_prefixes: tuple[str, ...]
+    syscall_prefixes: ClassVar[tuple[str, ...]]
     # Probe ABIs, most wanted first; what the kernel lacks is passed over.
-    abi_order: tuple[str, ...]
+    abi_order: ClassVar[tuple[str, ...]]
     # A kprobe at a function's entry goes through ftrace there, and each arm or disarm walks all
     # ftrace records: standing behind the patch site then pays.
-    entry_is_ftrace: bool
+    entry_is_ftrace: ClassVar[bool]
 
     @abstractmethod
     def after_patch_site(self, code: bytes) -> int | None:

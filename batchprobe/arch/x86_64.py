@@ -22,6 +22,13 @@ BREAKPOINT_SIZE = 1
 class _X8664(Arch):
     __slots__ = ()
 
+    name = "x86_64"
+    machines = frozenset({"x86_64"})
+    syscalls = SyscallNumbers(bpf=321, membarrier=324, perf_event_open=298)
+    syscall_prefixes = ("__x64_sys_", "sys_")
+    abi_order = ("multi", "event", "perf")
+    entry_is_ftrace = True
+
     def after_patch_site(self, code: bytes) -> int | None:
         start = ENDBR_SIZE if code.startswith(ENDBRS) else 0
         site = code[start : start + PATCH_SITE_SIZE]
@@ -68,11 +75,4 @@ def _may_jump_to(code: bytes, target: int) -> bool:
     return False
 
 
-X86_64 = _X8664(
-    name="x86_64",
-    machines=frozenset({"x86_64"}),
-    syscalls=SyscallNumbers(bpf=321, membarrier=324, perf_event_open=298),
-    syscall_prefixes=("__x64_sys_", "sys_"),
-    abi_order=("multi", "event", "perf"),
-    entry_is_ftrace=True,
-)
+X86_64 = _X8664()

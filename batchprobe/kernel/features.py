@@ -8,8 +8,8 @@ from __future__ import annotations
 import enum
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from batchprobe.errors import UnsupportedError
 
@@ -64,8 +64,7 @@ class Status(enum.Enum):
     LACKING = "lacking"
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(NamedTuple):
     """One thing that was looked at."""
 
     name: str

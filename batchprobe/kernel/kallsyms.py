@@ -11,7 +11,6 @@ import re
 import sys
 from array import array
 from bisect import bisect_right
-from dataclasses import dataclass
 from itertools import compress, groupby
 
 from batchprobe.errors import UnsupportedError
@@ -35,7 +34,6 @@ _NOT_A_FUNCTION = re.compile(
 )
 
 
-@dataclass(frozen=True)
 class CodeSymbols:
     """The symbols of code, sorted by address, then in the kernel's order.
 
@@ -43,17 +41,27 @@ class CodeSymbols:
     end.
     """
 
-    addresses: array[int]
-    text: str
-    """The names, each with a newline before it, and one behind the last."""
-    functions: bytes
-    """For each symbol whether it is a function: 1 or 0."""
-    runs: tuple[tuple[int, str], ...]
-    """Where the symbols of a module (empty: the core kernel) begin, and of which."""
-    init: range
-    """The addresses of the core kernel's `__init` functions, whose memory was freed after boot."""
-    landmarks: dict[str, int]
-    """Addresses of those LANDMARKS that there are."""
+    def __init__(
+        self,
+        *,
+        addresses: array[int],
+        text: str,
+        functions: bytes,
+        runs: tuple[tuple[int, str], ...],
+        init: range,
+        landmarks: dict[str, int],
+    ) -> None:
+        self.addresses = addresses
+        self.text = text
+        """The names, each with a newline before it, and one behind the last."""
+        self.functions = functions
+        """For each symbol whether it is a function: 1 or 0."""
+        self.runs = runs
+        """Where the symbols of a module (empty: the core kernel) begin, and of which."""
+        self.init = init
+        """The addresses of the core kernel's `__init` functions, whose memory was freed."""
+        self.landmarks = landmarks
+        """Addresses of those LANDMARKS that there are."""
 
     @functools.cached_property
     def names(self) -> list[str]:

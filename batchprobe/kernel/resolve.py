@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 from batchprobe.kernel.symbols import Function, FunctionTable
 from batchprobe.kernel.targets import Reason, Resolution, Skipped, Target
@@ -152,7 +151,7 @@ class _Resolver:
         if spec.is_return and offset:
             detail = f"{function.name}+{offset:#x} is not where a function starts, %return needs it"
             self._skip(spec, Reason.BAD_OFFSET, detail)
-        elif refusal := self._refusal(replace(spec, offset=offset), function):
+        elif refusal := self._refusal(spec._replace(offset=offset), function):
             self._skip(spec, *refusal)
         else:
             self._place(spec, function, offset)
@@ -252,6 +251,6 @@ def _with_unique_labels(targets: Iterable[Target]) -> list[Target]:
     return [
         target
         if counts[target.label] == 1 or target.address is None
-        else replace(target, label=f"{target.label}@{target.address:#x}")
+        else target._replace(label=f"{target.label}@{target.address:#x}")
         for target in targets
     ]

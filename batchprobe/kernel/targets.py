@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from batchprobe.kernel.symbols import Function
 from batchprobe.spec import ProbeSpec, Source
@@ -29,8 +29,7 @@ class Reason(enum.Enum):
     UNSUPPORTED = "not supported here"
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
+class Skipped(NamedTuple):
     """An entry, or one function of an entry, that got no probe."""
 
     entry: str
@@ -48,8 +47,7 @@ class Skipped:
         return f"{self.source}: {self.entry}: {self.message}"
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """One place to probe."""
 
     label: str
@@ -87,8 +85,7 @@ class Target:
         return self.function is None
 
 
-@dataclass(slots=True)
-class Resolution:
+class Resolution(NamedTuple):
     """What a list comes to on this kernel."""
 
     targets: list[Target]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from batchprobe.errors import KernelError, UnsupportedError
 
@@ -14,8 +14,7 @@ __all__ = ["Definition", "ProfileLine", "Tracefs", "parse_events", "parse_profil
 _PLACES = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 
 
-@dataclass(frozen=True, slots=True)
-class Definition:
+class Definition(NamedTuple):
     """A line of kprobe_events: what stands where, in which event."""
 
     is_return: bool
@@ -24,8 +23,7 @@ class Definition:
     location: str
 
 
-@dataclass(frozen=True, slots=True)
-class ProfileLine:
+class ProfileLine(NamedTuple):
     """A line of kprobe_profile: a probe's event, its hits and the hits it missed."""
 
     event: str

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,9 +55,9 @@ def test_the_living_and_the_dead(other: tuple[Owner, subprocess.Popen[bytes]]) -
     assert not Owner.this_process().is_dead
     assert not owner.is_dead
     # Its number went to another process, which started later.
-    assert replace(owner, start=owner.start + 1).is_dead
+    assert owner._replace(start=owner.start + 1).is_dead
     # Of another PID namespace only the initial one knows everybody; here there is nobody in it.
-    elsewhere = replace(owner, namespace=owner.namespace + 1)
+    elsewhere = owner._replace(namespace=owner.namespace + 1)
     assert elsewhere.is_dead == (owner.namespace == 0xEFFFFFFC)
     process.kill()
     # Until it is waited for it is a zombie: nothing it held is there any more.
@@ -101,7 +100,7 @@ def test_the_first_sets_the_knob_and_the_last_restores_it(
 
 def test_the_dead_hold_nothing(tmp_path: Path) -> None:
     knob, me = Knob(tmp_path, "0"), Owner.this_process()
-    dead = replace(me, start=me.start + 1)
+    dead = me._replace(start=me.start + 1)
     knob.shared.take(dead)
     assert knob.shared.restore_for_dead()
     assert knob.value == "0"
@@ -129,7 +128,7 @@ def test_killed_at_any_step_it_can_be_restored(
 ) -> None:
     """A kill takes the lock away too: what is in the files then must do."""
     knob, me = Knob(tmp_path, original), Owner.this_process()
-    dead = replace(me, start=me.start + 1)
+    dead = me._replace(start=me.start + 1)
     act = getattr(knob.shared, what)
     steps = 0
     while True:
@@ -192,7 +191,7 @@ def test_who_cannot_set_the_knob_does_not_hold_it(tmp_path: Path) -> None:
         knob.shared.take(me)
     knob.file.rmdir()
     knob.file.write_text("0")
-    knob.shared.take(replace(me, start=me.start + 1))
+    knob.shared.take(me._replace(start=me.start + 1))
     assert knob.value == "1"
     assert knob.shared.restore_for_dead()
     assert knob.value == "0"
