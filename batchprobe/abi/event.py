@@ -11,7 +11,7 @@ import errno
 import itertools
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from batchprobe import descriptors, syscalls
 from batchprobe.abi.base import Attached, Carrier, Context, Placement, hit_ips
@@ -107,9 +107,10 @@ class EventCarrier(Carrier):
 
     def attach(self, context: Context) -> None:
         program = load(self.bank, context, is_return=self._kind == "r")
-        for probe in list(self.live):
-            self._append(probe, context)
-            context.progress(1)
+        with self._tracefs.commands() as command:
+            for probe in list(self.live):
+                self._append(probe, context, command)
+                context.progress(1)
         if self.live:
             self._arm(program)
 
@@ -117,8 +118,8 @@ class EventCarrier(Carrier):
     def _name(self) -> str:
         return f"{self._group}/{self._event}"
 
-    def _append(self, probe: Probe, context: Context) -> None:
-        error = self._define(probe, context)
+    def _append(self, probe: Probe, context: Context, command: Callable[[str], None]) -> None:
+        error = self._define(probe, context, command)
         if error is None:
             try:
                 register_ips(probe, context)
@@ -130,7 +131,9 @@ class EventCarrier(Carrier):
         else:
             self._refuse(probe, error)
 
-    def _define(self, probe: Probe, context: Context) -> KernelError | None:
+    def _define(
+        self, probe: Probe, context: Context, command: Callable[[str], None]
+    ) -> KernelError | None:
         first: KernelError | None = None
         for offset in offsets(probe, context):
             probe.offset = offset
@@ -138,7 +141,7 @@ class EventCarrier(Carrier):
                 try:
                     # Set before: a write interrupted half-way may have defined it.
                     self._defined[probe] = place
-                    self._tracefs.command(f"{self._kind}:{self._name} {place}")
+                    command(f"{self._kind}:{self._name} {place}")
                 except KernelError as error:
                     first = first or error
                     del self._defined[probe]

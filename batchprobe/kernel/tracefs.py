@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,7 +75,13 @@ class Tracefs:
         )
 
     def command(self, line: str) -> None:
-        """Write one command to kprobe_events. Raises KernelError with the kernel's errno.
+        """Write one command to kprobe_events. Raises KernelError with the kernel's errno."""
+        with self.commands() as command:
+            command(line)
+
+    @contextlib.contextmanager
+    def commands(self) -> Iterator[Callable[[str], None]]:
+        """What writes one command after another, each as `command` does.
 
         One write a command: the kernel stops at the first bad line of a longer write without
         saying which it was, and its own work is a hundred times the cost of the call.
@@ -80,10 +89,17 @@ class Tracefs:
         try:
             # Append: opening it to truncate would delete everybody's events.
             fd = os.open(self.root / "kprobe_events", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-            try:
-                os.write(fd, f"{line}\n".encode())
-            finally:
-                os.close(fd)
+        except OSError as error:
+            raise KernelError("opening kprobe_events", error.errno or 0) from None
+
+        try:
+            yield partial(self._write, fd)
+        finally:
+            os.close(fd)
+
+    def _write(self, fd: int, line: str) -> None:
+        try:
+            os.write(fd, f"{line}\n".encode())
         except OSError as error:
             raise KernelError(f"kprobe_events: {line}", error.errno or 0) from None
 

@@ -11,6 +11,9 @@ import pytest
 from helpers.machine import ABIS
 
 from batchprobe import Reason, Session
+from batchprobe.kernel.memory import BootMemory, loaded
+from batchprobe.kernel.symbols import Function, FunctionTable
+from batchprobe.kernel.tracefs import Tracefs
 
 MODULE = "zram"
 SIZE = Path("/sys/block/zram0/disksize")
@@ -119,3 +122,29 @@ def test_only_the_event_abi_can_wait() -> None:
             reasons = [skip.reason for skip in session.skipped]
             assert reasons == [Reason.MODULE_NOT_LOADED, Reason.UNSUPPORTED]
             assert [probe.label for probe in session.attached] == ["vfs_read"]
+
+
+def test_symbols_are_those_of_the_modules_that_are_loaded() -> None:
+    root = Tracefs.find().root
+
+    def same() -> bool:
+        kept = FunctionTable.from_kernel(root, memory=BootMemory())
+        asked = FunctionTable.from_kernel(root)
+        return everything(kept) == everything(asked) and kept.modules == asked.modules
+
+    def everything(table: FunctionTable) -> list[tuple[Function, bool | None, bool | None]]:
+        return [
+            (function, table.is_traceable(function), table.is_blacklisted(function.address))
+            for function in table.matching(lambda _name: True)
+        ]
+
+    seen = []
+    for change in (bool, bool, load, unload, load):
+        change()
+        seen.append(loaded())
+        # Once asked of the kernel, and then kept.
+        assert same()
+        assert same()
+    assert seen[0] == seen[1] == seen[3]
+    # It may have the same size and address as the last time.
+    assert len({seen[0], seen[2], seen[4]}) == 3

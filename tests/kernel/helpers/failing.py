@@ -56,7 +56,7 @@ def failing_calls() -> Iterator[Calls]:
         for place, name, kernel_error in (
             (syscalls, "_syscall", True),
             (syscalls, "_ioctl", True),
-            (Tracefs, "command", True),
+            (Tracefs, "_write", True),
             (Tracefs, "event_id", True),
             (Tracefs, "profile", True),
             (ExpeditedKnob, "take", False),
