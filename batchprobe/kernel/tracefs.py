@@ -76,12 +76,12 @@ class Tracefs:
 
     def command(self, line: str) -> None:
         """Write one command to kprobe_events. Raises KernelError with the kernel's errno."""
-        with self.commands() as command:
+        with self.commands(line) as command:
             command(line)
 
     @contextlib.contextmanager
-    def commands(self) -> Iterator[Callable[[str], None]]:
-        """What writes one command after another, each as `command` does.
+    def commands(self, what: str = "definitions") -> Iterator[Callable[[str], None]]:
+        """What writes one command after another, each as `command` does; `what` they are.
 
         One write a command: the kernel stops at the first bad line of a longer write without
         saying which it was, and its own work is a hundred times the cost of the call.
@@ -90,7 +90,7 @@ class Tracefs:
             # Append: opening it to truncate would delete everybody's events.
             fd = os.open(self.root / "kprobe_events", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         except OSError as error:
-            raise KernelError("opening kprobe_events", error.errno or 0) from None
+            raise KernelError(f"opening kprobe_events: {what}", error.errno or 0) from None
 
         try:
             yield partial(self._write, fd)
