@@ -14,6 +14,8 @@ PATCH_SITE_SIZE = 5
 # How an untraced patch site reads: the P6 nop, the K8 nop (5.10 on some CPUs), the generic one.
 NOPS = (b"\x0f\x1f\x44\x00\x00", b"\x66\x66\x66\x66\x90", b"\x3e\x8d\x74\x26\x00")
 CALL = 0xE8
+# The displacement of a short jump that begins so many bytes behind its target.
+_BACK = bytes(-(behind + 2) & 0xFF for behind in range(127))
 # The CPU has stepped over the one-byte breakpoint when the handler reads the instruction pointer;
 # ftrace and the jump optimizer imitate that (arch/x86/kernel/kprobes/{ftrace,opt}.c).
 BREAKPOINT_SIZE = 1
@@ -54,11 +56,17 @@ def _may_jump_to(code: bytes, target: int) -> bool:
     only look like a jump are taken for one: such a function is probed at its entry, which is right
     too.
     """
-    # Short jumps (eb, 70..7f) reach 128 bytes back.
-    for at in range(target, min(len(code) - 1, target + 127)):
-        op = code[at]
-        if (op == 0xEB or 0x70 <= op <= 0x7F) and code[at + 1] == (target - at - 2) & 0xFF:
+    # Short jumps (eb, 70..7f) reach 128 bytes back: each byte there is compared with what would
+    # lead to `target` from its place. All in one step, for a list may have 40,000 functions.
+    window = code[target + 1 : target + 1 + len(_BACK)]
+    difference = int.from_bytes(window, "big") ^ int.from_bytes(_BACK[: len(window)], "big")
+    places = difference.to_bytes(len(window), "big")
+    place = places.find(0)
+    while place != -1:
+        op = code[target + place]
+        if op == 0xEB or 0x70 <= op <= 0x7F:
             return True
+        place = places.find(0, place + 1)
     # Near jumps (e9, 0f 80..8f) end in a displacement whose high half is ff ff: a function is
     # shorter than 64 KiB.
     end = code.find(b"\xff\xff", target)
