@@ -63,7 +63,8 @@ class Cells:
         except OSError as error:
             descriptors.close(self.fd)
             raise KernelError(f"mmap({name})", error.errno or 0) from None
-        self.cells = memoryview(self._memory).cast("Q")
+        # The mapping is whole pages.
+        self.cells = memoryview(self._memory).cast("Q")[:count]
 
     def close(self) -> None:
         self.cells.release()

@@ -17,6 +17,7 @@ __all__ = [
     "Report",
     "Summary",
     "TextReport",
+    "forget_unwritten",
     "tell",
     "tell_left",
     "tell_skips",
@@ -171,6 +172,16 @@ def tell(line: str) -> None:
     except OSError:
         # Nobody listens; the exit status still speaks.
         return
+
+
+def forget_unwritten(stream: TextIO) -> None:
+    """Let what cannot be written go: the interpreter would try again at its exit, and say 120."""
+    try:
+        stream.flush()
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
 def tell_skips(skipped: Sequence[Skipped], most: int | None = _MOST_SKIPS_TOLD) -> None:

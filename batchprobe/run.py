@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -17,7 +16,16 @@ from batchprobe.errors import AttachCancelledError, BatchprobeError, NothingAtta
 from batchprobe.lists import read_lists
 from batchprobe.options import AttachOptions
 from batchprobe.probe import Probe
-from batchprobe.report import JsonReport, Report, Summary, TextReport, tell, tell_left, tell_skips
+from batchprobe.report import (
+    JsonReport,
+    Report,
+    Summary,
+    TextReport,
+    forget_unwritten,
+    tell,
+    tell_left,
+    tell_skips,
+)
 from batchprobe.session import Session
 from batchprobe.signals import Stop
 from batchprobe.spec import ProbeSpec
@@ -93,7 +101,7 @@ class _Run:
         status = _end_of(child)
         if self._broken is not None:
             if self._out is sys.stdout:
-                _forget_stdout()
+                forget_unwritten(sys.stdout)
             tell(f"error: {self._broken.strerror}: part of the results is lost")
             status = status or 1
         if left_status := self._left_status():
@@ -247,10 +255,3 @@ def _output(path: Path | None) -> Iterator[TextIO]:
         # Every line was flushed: what cannot be written now could not be then, and was told.
         with contextlib.suppress(OSError):
             stream.close()
-
-
-def _forget_stdout() -> None:
-    """Let what could not be written go: the interpreter would try again at its exit."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)

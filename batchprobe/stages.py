@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Self
 
-from batchprobe.report import tell
+from batchprobe.report import forget_unwritten, tell
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -83,3 +83,4 @@ class Stages:
             with contextlib.suppress(OSError):  # likewise
                 self._bar.stop()
             self._bar = None
+            forget_unwritten(sys.stderr)
