@@ -1,0 +1,127 @@
+"""The tools as commands: how long until probes are armed, results are out, and all is over."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
+
+from _bench.calls import Values, grace_period
+from _bench.functions import FunctionSet
+from _bench.jobs import BATCHPROBE, BPFTRACE, FUNCCOUNT
+from _bench.witness import Witness
+
+# From the last probe's arming to the loop in which a tool waits for Ctrl-C.
+_SETTLE_SECONDS = 1.0
+_POLL_SECONDS = 0.002
+_SHOWN = 2000
+
+
+def command_line(tool: str, glob: str) -> list[str]:
+    """What counts the functions of the glob until Ctrl-C."""
+    if tool == FUNCCOUNT:
+        return ["funccount-bpfcc", glob]
+    if tool == BPFTRACE:
+        return ["bpftrace", "-e", f"kprobe:{glob} {{ @[func] = count(); }}"]
+    abi = tool.removeprefix(BATCHPROBE).split()
+    options = ["--abi", abi[0]] if abi else []
+    options += ["--placement", abi[1]] if abi[1:] else []
+    listed = Path("/run/bench-list")
+    listed.write_text(f"{glob}\n")
+    return [sys.executable, "-m", "batchprobe", "attach", *options, str(listed)]
+
+
+@dataclass
+class Running:
+    """A tool that has armed its probes."""
+
+    process: subprocess.Popen[bytes]
+    output: IO[bytes]
+    values: Values
+
+    def said(self) -> str:
+        """All it printed."""
+        self.output.seek(0)
+        return self.output.read().decode(errors="replace")
+
+    def stop(self) -> None:
+        """Ctrl-C, then watch: results, end, peak of memory."""
+        size = os.fstat(self.output.fileno()).st_size
+        began = time.perf_counter()
+        self.process.send_signal(signal.SIGINT)
+        while self.process.poll() is None:
+            now = time.perf_counter()
+            if "final" not in self.values and os.fstat(self.output.fileno()).st_size > size:
+                self.values["final"] = now - began
+            _note_memory(self.process.pid, self.values)
+            time.sleep(_POLL_SECONDS)
+        self.values["exit"] = time.perf_counter() - began
+        self.values.setdefault("final", self.values["exit"])
+        if self.process.returncode:
+            raise RuntimeError(f"it ended with {self.process.returncode}: {self.said()[-_SHOWN:]}")
+
+
+@contextlib.contextmanager
+def started(tool: str, glob: str, witness: Witness) -> Iterator[Running]:
+    """The tool with its probes armed; it is gone at the end of the block."""
+    argv = command_line(tool, glob)
+    with TemporaryFile() as output:
+        values: Values = {}
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+        )
+        running = Running(process, output, values)
+        try:
+            armed = witness.wait(began, lambda: process.poll() is None)
+            if process.returncode is not None:
+                raise RuntimeError(f"ended with {process.returncode}: {running.said()[-_SHOWN:]}")
+            values["first"], values["all"] = armed.first, armed.last
+            time.sleep(_SETTLE_SECONDS)
+            yield running
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+
+def run_command(tool: str, chosen: FunctionSet, witness: Witness) -> Values:
+    """One run from exec to exit."""
+    before = witness.armed()
+    if before:
+        raise RuntimeError(f"{before} functions have probes already")
+    with started(tool, chosen.glob, witness) as running:
+        values = running.values
+        values["attached"] = witness.armed()
+        values["grace"] = grace_period()
+        _note_memory(running.process.pid, values)
+        values["fds"] = sum(1 for _ in Path(f"/proc/{running.process.pid}/fd").iterdir())
+        running.stop()
+        values.update(phases(running.said()))
+    return values
+
+
+def phases(said: str) -> Values:
+    """Seconds of batchprobe's own phases, from what it tells at its end; none of other tools."""
+    found = re.search(r"gates ([\d.]+) ms, final after ([\d.]+) ms, reclaimed in ([\d.]+) s", said)
+    if not found:
+        return {}
+    top, barrier, reclaim = map(float, found.groups())
+    return {"top": top / 1e3, "barrier": barrier / 1e3, "reclaim": reclaim}
+
+
+def _note_memory(pid: int, values: Values) -> None:
+    """Peak memory in MB, as long as the process has any."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        text = Path(f"/proc/{pid}/status").read_text()
+        if found := re.search(r"^VmHWM:\s*(\d+) kB", text, re.MULTILINE):
+            values["memory"] = int(found[1]) * 1024 / 1e6
