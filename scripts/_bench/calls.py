@@ -63,7 +63,7 @@ class Calls:
             for used in {probe.abi for probe in probes}:
                 self._places[used] = []
             for probe in probes:
-                self._places[probe.abi].append((probe.address or 0) + probe.offset)
+                self._places[probe.abi].append(probe.address or 0)
                 placed = f"placed {probe.abi} {probe.placement}"
                 values[placed] = values.get(placed, 0) + 1
             values["grace"] = grace_period()
