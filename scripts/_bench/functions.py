@@ -42,12 +42,12 @@ class Functions:
             and not table.is_init(function.address)
         ]
 
-    def find(self, names: Sequence[str]) -> FunctionSet:
-        """The first of these names that there is."""
-        for name in names:
-            if found := [f for f in self._good if f.name == name]:
-                return FunctionSet(name, found)
-        raise RuntimeError(f"none of these can be probed: {', '.join(names)}")
+    def find(self, name: str) -> Function:
+        """The function of this name."""
+        for function in self._good:
+            if function.name == name:
+                return function
+        raise RuntimeError(f"{name} cannot be probed")
 
     def choose(self, count: int) -> FunctionSet:
         """About that many: bpftrace makes one link only of what one glob matches."""

@@ -115,7 +115,7 @@ def runner(job: Job, functions: Functions) -> Iterator[tuple[Callable[[str], Val
     """What makes one run of a tool, the glob and the number of the functions."""
     if job.kind == HIT:
         with closing(Hits(functions, job.count)) as hits:
-            yield hits.run, "getppid(2)", 1
+            yield hits.run, hits.name, 1
         return
     chosen = functions.choose(job.count)
     count = len(chosen.functions)

@@ -12,27 +12,27 @@ from pathlib import Path
 
 from _bench.calls import Values, bcc_program
 from _bench.commands import started
-from _bench.functions import Functions, FunctionSet
-from _bench.jobs import BATCHPROBE, BCC, BPFTRACE, FUNCCOUNT, LINK
+from _bench.functions import Functions
+from _bench.jobs import BATCHPROBE, BCC, BPFTRACE, FUNCCOUNT, LINK, UNOPTIMIZED
 from _bench.witness import Witness
 from _bench.worker import Worker
-from batchprobe import Session, arch, descriptors, syscalls
+from batchprobe import Session, descriptors, syscalls
 
+# getppid(2) calls it once; unlike the system call's own function, a jump fits behind its entry.
+_FUNCTION = "__task_pid_nr_ns"
 _CALLS = 2000
 _BATCHES = 25
 _OPTIMIZER_SECONDS = 3.0
 _KPROBES = Path("/sys/kernel/debug/kprobes/list")
+_OPTIMIZE = Path("/proc/sys/debug/kprobes-optimization")
 
 
 class Hits:
     """The tools, hit by one process a CPU."""
 
     def __init__(self, functions: Functions, cpus: int) -> None:
-        self._chosen: FunctionSet = functions.find(
-            [f"{prefix}getppid" for prefix in arch.current().syscall_prefixes]
-        )
-        self._name = self._chosen.functions[0].name
-        self._address = self._chosen.functions[0].address
+        function = functions.find(_FUNCTION)
+        self.name, self._address = function.name, function.address
         self._witness = Witness([self._address])
         self._workers = [Worker(cpu) for cpu in sorted(os.sched_getaffinity(0))[:cpus]]
         if len(self._workers) < cpus:
@@ -66,22 +66,23 @@ class Hits:
     @contextlib.contextmanager
     def _probed(self, tool: str) -> Iterator[None]:
         if tool in (FUNCCOUNT, BPFTRACE):
-            with started(tool, self._name, self._witness) as running:
+            with started(tool, self.name, self._witness) as running:
                 yield
                 running.stop()
         elif tool == BCC:
-            bcc_program().attach_kprobe(event=self._name, fn_name="hit")
+            bcc_program().attach_kprobe(event=self.name, fn_name="hit")
             try:
                 yield
             finally:
-                bcc_program().detach_kprobe(event=self._name)
+                bcc_program().detach_kprobe(event=self.name)
         elif tool == LINK:
             with _link(self._address):
                 yield
         else:
-            abi, *placement = tool.removeprefix(BATCHPROBE).split() or ["auto"]
-            with Session(abi=abi, placement="".join(placement) or "auto") as session:
-                session.attach([self._name])
+            abi, placement, *more = [*tool.removeprefix(BATCHPROBE).split(), "auto", "auto"]
+            optimizes = UNOPTIMIZED not in more
+            with _optimizer(optimizes), Session(abi=abi, placement=placement) as session:
+                session.attach([self.name])
                 yield
 
     def _optimized(self) -> bool:
@@ -91,7 +92,7 @@ class Hits:
             mine = [
                 line
                 for line in _KPROBES.read_text().splitlines()
-                if re.search(rf"\s{re.escape(self._name)}\+", line)
+                if re.search(rf"\s{re.escape(self.name)}\+", line)
             ]
             if any("[OPTIMIZED]" in line for line in mine):
                 return True
@@ -99,6 +100,17 @@ class Hits:
             if not mine or all("[FTRACE]" in line for line in mine) or time.monotonic() > end:
                 return False
             time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def _optimizer(on: bool) -> Iterator[None]:
+    """Let the kernel make jumps of breakpoints, or not."""
+    before = _OPTIMIZE.read_text()
+    _OPTIMIZE.write_text(f"{int(on)}\n")
+    try:
+        yield
+    finally:
+        _OPTIMIZE.write_text(before)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -39,6 +40,8 @@ def say(text: str) -> None:
 def main() -> int:
     """Run scripts/bench; its exit status."""
     options = _parse()
+    # Unwinding the stack ends the guest.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     folder: Path = options.out
     folder.mkdir(parents=True, exist_ok=True)
     if options.quick:
@@ -146,12 +149,16 @@ def _measure(kernel: str, jobs: Sequence[Job], seconds: float, file: Path) -> bo
         file.open("a") as out,
     ):
         assert guest.stdout
-        for line in guest.stdout:
-            # Our own guest is one of the processes that are counted.
-            busy = max(0.0, os.getloadavg()[0] - 1)
-            row = {"kernel": kernel, "machine": machine, "busy": busy, **json.loads(line)}
-            out.write(json.dumps(row) + "\n")
-            out.flush()
+        try:
+            for line in guest.stdout:
+                # Our own guest is one of the processes that are counted.
+                busy = max(0.0, os.getloadavg()[0] - 1)
+                row = {"kernel": kernel, "machine": machine, "busy": busy, **json.loads(line)}
+                out.write(json.dumps(row) + "\n")
+                out.flush()
+        except BaseException:
+            guest.terminate()
+            raise
     if guest.returncode:
         say(
             f"{kernel}: the guest ended with {guest.returncode}; what it did not measure is lacking"

@@ -27,6 +27,9 @@ BPFTRACE = "bpftrace"
 BATCHPROBE = "batchprobe"
 """Alone: what it chooses by itself. Else an ABI follows, and for hits a placement."""
 
+UNOPTIMIZED = "unoptimized"
+"""Behind a placement: without the kernel's jump in place of the breakpoint."""
+
 
 @dataclass(frozen=True)
 class Job:

@@ -316,10 +316,10 @@ def _hits(results: Results) -> Iterator[str]:
     yield "## What a hit costs"
     yield ""
     yield (
-        "Nanoseconds that a probe adds to getppid(2), called in a loop by one process a CPU; of "
-        "each round the quickest of several batches. The loop without a probe is the base. "
-        "The link floor is a program that does nothing. Where one thread emulates all CPUs, two "
-        "CPUs show no contention for memory."
+        "Nanoseconds that a probe on a function that getppid(2) calls adds to it, in a loop of one "
+        "process a CPU; of each round the quickest of several batches. The loop without "
+        "a probe is the base. The link floor is a program that does nothing. Where one thread "
+        "emulates all CPUs, two CPUs show no contention for memory."
     )
     yield ""
     yield "| kernel | tool | 1 CPU | jump-optimized | 2 CPUs |"

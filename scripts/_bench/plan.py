@@ -16,6 +16,7 @@ from _bench.jobs import (
     FUNCCOUNT,
     HIT,
     LINK,
+    UNOPTIMIZED,
     Job,
 )
 
@@ -91,5 +92,6 @@ def _calls(kernel: str, count: int) -> tuple[str, ...]:
 
 def _hits(kernel: str) -> tuple[str, ...]:
     links = [f"{BATCHPROBE} multi", LINK] if kernel in _WITH_LINKS else []
-    events = [f"{BATCHPROBE} {abi}" for abi in ("event entry", "event after", "perf")]
+    kinds = ("event entry", "event after", f"event after {UNOPTIMIZED}", "perf")
+    events = [f"{BATCHPROBE} {kind}" for kind in kinds]
     return (*links, *events, BCC, BPFTRACE, FUNCCOUNT)
