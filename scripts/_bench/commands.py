@@ -18,6 +18,7 @@ from typing import IO
 from _bench.calls import Values, grace_period
 from _bench.functions import FunctionSet
 from _bench.jobs import BATCHPROBE, BPFTRACE, FUNCCOUNT
+from _bench.phases import phases
 from _bench.witness import Witness
 
 # From the last probe's arming to the loop in which a tool waits for Ctrl-C.
@@ -108,15 +109,6 @@ def run_command(tool: str, chosen: FunctionSet, witness: Witness) -> Values:
         running.stop()
         values.update(phases(running.said()))
     return values
-
-
-def phases(said: str) -> Values:
-    """Seconds of batchprobe's own phases, from what it tells at its end; none of other tools."""
-    found = re.search(r"gates ([\d.]+) ms, final after ([\d.]+) ms, reclaimed in ([\d.]+) s", said)
-    if not found:
-        return {}
-    top, barrier, reclaim = map(float, found.groups())
-    return {"top": top / 1e3, "barrier": barrier / 1e3, "reclaim": reclaim}
 
 
 def _note_memory(pid: int, values: Values) -> None:
