@@ -54,8 +54,8 @@ class Running:
         self.output.seek(0)
         return self.output.read().decode(errors="replace")
 
-    def stop(self) -> None:
-        """Ctrl-C, then watch: results, end, peak of memory."""
+    def stop(self, patience: float) -> None:
+        """Ctrl-C, then watch: results, end (in so many seconds), peak of memory."""
         size = os.fstat(self.output.fileno()).st_size
         began = time.perf_counter()
         self.process.send_signal(signal.SIGINT)
@@ -63,6 +63,8 @@ class Running:
             now = time.perf_counter()
             if "final" not in self.values and os.fstat(self.output.fileno()).st_size > size:
                 self.values["final"] = now - began
+            if now - began > patience:
+                raise RuntimeError(f"it did not end in {patience:.0f} s: {self._state()}")
             _note_memory(self.process.pid, self.values)
             time.sleep(_POLL_SECONDS)
         self.values["exit"] = time.perf_counter() - began
@@ -70,10 +72,15 @@ class Running:
         if self.process.returncode:
             raise RuntimeError(f"it ended with {self.process.returncode}: {self.said()[-_SHOWN:]}")
 
+    def _state(self) -> str:
+        """Where it hangs."""
+        folder = Path(f"/proc/{self.process.pid}")
+        return f"{(folder / 'status').read_text()}{(folder / 'stack').read_text()}"
+
 
 @contextlib.contextmanager
-def started(tool: str, glob: str, witness: Witness) -> Iterator[Running]:
-    """The tool with its probes armed; it is gone at the end of the block."""
+def started(tool: str, glob: str, witness: Witness, patience: float) -> Iterator[Running]:
+    """The tool with its probes armed, in so many seconds; it is gone at the end of the block."""
     argv = command_line(tool, glob)
     with TemporaryFile() as output:
         values: Values = {}
@@ -83,9 +90,15 @@ def started(tool: str, glob: str, witness: Witness) -> Iterator[Running]:
         )
         running = Running(process, output, values)
         try:
-            armed = witness.wait(began, lambda: process.poll() is None)
-            if process.returncode is not None:
-                raise RuntimeError(f"ended with {process.returncode}: {running.said()[-_SHOWN:]}")
+            end = began + patience
+            armed = witness.wait(
+                began, lambda: process.poll() is None and time.perf_counter() < end
+            )
+            if armed.last <= 0 or process.returncode is not None:
+                state = f"ended with {process.returncode}"
+                if process.returncode is None:
+                    state = f"armed nothing in {patience:.0f} s"
+                raise RuntimeError(f"it {state}: {running.said()[-_SHOWN:]}")
             values["first"], values["all"] = armed.first, armed.last
             time.sleep(_SETTLE_SECONDS)
             yield running
@@ -95,18 +108,18 @@ def started(tool: str, glob: str, witness: Witness) -> Iterator[Running]:
                 process.wait()
 
 
-def run_command(tool: str, chosen: FunctionSet, witness: Witness) -> Values:
-    """One run from exec to exit."""
+def run_command(tool: str, chosen: FunctionSet, witness: Witness, patience: float) -> Values:
+    """One run from exec to exit, armed in so many seconds."""
     before = witness.armed()
     if before:
         raise RuntimeError(f"{before} functions have probes already")
-    with started(tool, chosen.glob, witness) as running:
+    with started(tool, chosen.glob, witness, patience) as running:
         values = running.values
         values["attached"] = witness.armed()
         values["grace"] = grace_period()
         _note_memory(running.process.pid, values)
         values["fds"] = sum(1 for _ in Path(f"/proc/{running.process.pid}/fd").iterdir())
-        running.stop()
+        running.stop(patience)
         values.update(phases(running.said()))
     return values
 

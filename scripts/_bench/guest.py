@@ -38,6 +38,8 @@ from _bench.witness import Witness
 _GUESSES = {BCC: 0.15, FUNCCOUNT: 0.5, f"{BATCHPROBE} perf": 0.1, f"{BATCHPROBE} event": 0.02}
 _BPFTRACE_ONE_BY_ONE = 0.2
 _DEFAULT_GUESS = 0.001
+# How long the first start of a tool may take.
+_WARM_SECONDS = 120.0
 # What a run costs whatever the number of probes is.
 _ONCE = 5.0
 _TOO_SLOW = "left out: it would take about"
@@ -124,7 +126,11 @@ def runner(job: Job, functions: Functions) -> Iterator[tuple[Callable[[str], Val
         return
     assert job.kind == COMMAND
     with closing(Witness([f.address for f in chosen.functions])) as witness:
-        yield (lambda tool: run_command(tool, chosen, witness)), chosen.glob, count
+        yield (
+            (lambda tool: run_command(tool, chosen, witness, _WARM_SECONDS + job.seconds)),
+            chosen.glob,
+            count,
+        )
 
 
 def versions() -> dict[str, str]:
@@ -147,7 +153,8 @@ def warm(functions: Functions, tools: set[str], pace: Pace) -> None:
     with closing(Witness([f.address for f in chosen.functions])) as witness:
         for tool in sorted(tools):
             if not pace.is_over(pace.expected(tool, 1)):
-                run_command(tool, chosen, witness)
+                values = run_command(tool, chosen, witness, _WARM_SECONDS)
+                say(f"{tool}, unmeasured: armed after {values['first']:.1f} s")
 
 
 def main() -> int:

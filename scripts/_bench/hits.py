@@ -23,6 +23,7 @@ _FUNCTION = "__task_pid_nr_ns"
 _CALLS = 2000
 _BATCHES = 25
 _OPTIMIZER_SECONDS = 3.0
+_START_SECONDS = 120.0
 _KPROBES = Path("/sys/kernel/debug/kprobes/list")
 _OPTIMIZE = Path("/proc/sys/debug/kprobes-optimization")
 
@@ -66,9 +67,9 @@ class Hits:
     @contextlib.contextmanager
     def _probed(self, tool: str) -> Iterator[None]:
         if tool in (FUNCCOUNT, BPFTRACE):
-            with started(tool, self.name, self._witness) as running:
+            with started(tool, self.name, self._witness, _START_SECONDS) as running:
                 yield
-                running.stop()
+                running.stop(_START_SECONDS)
         elif tool == BCC:
             bcc_program().attach_kprobe(event=self.name, fn_name="hit")
             try:

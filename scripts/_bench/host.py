@@ -145,7 +145,13 @@ def _measure(kernel: str, jobs: Sequence[Job], seconds: float, file: Path) -> bo
         *(str(CHECKOUT / "scripts/_bench/guest.sh"), f"--seconds={inside:.0f}", pack(jobs)),
     ]
     with (
-        subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as guest,
+        subprocess.Popen(
+            command,
+            cwd=CHECKOUT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as guest,
         file.open("a") as out,
     ):
         assert guest.stdout
