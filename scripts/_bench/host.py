@@ -103,6 +103,7 @@ def _count(text: str) -> int:
 
 def _quick(kernels: list[str], file: Path) -> int:
     file.unlink(missing_ok=True)
+    _prepare(kernels)
     end = time.monotonic() + plan.QUICK_SECONDS
     for left, kernel in zip(range(len(kernels), 0, -1), kernels, strict=True):
         _measure(kernel, plan.quick(kernel), (end - time.monotonic()) / left, file)
@@ -116,9 +117,10 @@ def _quick(kernels: list[str], file: Path) -> int:
 
 def _full(options: argparse.Namespace, file: Path) -> bool:
     """Measure what is lacking; whether something failed."""
-    end = time.monotonic() + options.budget * 60
     failed = False
     kernels = options.kernels or list(_KERNELS)
+    _prepare(kernels)
+    end = time.monotonic() + options.budget * 60
     for left, kernel in zip(range(len(kernels), 0, -1), kernels, strict=True):
         jobs = plan.full(kernel, options.kind or plan.KINDS, options.count or plan.COUNTS)
         known = {} if options.again else results.read(file)
@@ -130,6 +132,17 @@ def _full(options: argparse.Namespace, file: Path) -> bool:
     return failed
 
 
+def _vm(kernel: str) -> list[str]:
+    packages = (word for package in _PACKAGES for word in ("--package", package))
+    return [str(CHECKOUT / "scripts/vm"), "--kernel", kernel, *packages]
+
+
+def _prepare(kernels: Sequence[str]) -> None:
+    """Build images before the clock runs."""
+    for kernel in kernels:
+        subprocess.run([*_vm(kernel), "--prepare"], check=True)
+
+
 def _measure(kernel: str, jobs: Sequence[Job], seconds: float, file: Path) -> bool:
     """Make measurements in one boot of a kernel; whether the guest ended as it should."""
     inside = seconds - _BOOT_SECONDS
@@ -139,8 +152,7 @@ def _measure(kernel: str, jobs: Sequence[Job], seconds: float, file: Path) -> bo
     say(f"{kernel}: {len(jobs)} measurements, {inside / 60:.0f} minutes at most")
     machine = _machine()
     command = [
-        *(str(CHECKOUT / "scripts/vm"), "--kernel", kernel, "--memory", "4G"),
-        *(word for package in _PACKAGES for word in ("--package", package)),
+        *(*_vm(kernel), "--memory", "4G"),
         *(f"--timeout={inside + _LATE_SECONDS:.0f}", "--", "sh"),
         *(str(CHECKOUT / "scripts/_bench/guest.sh"), f"--seconds={inside:.0f}", pack(jobs)),
     ]
