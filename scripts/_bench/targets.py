@@ -11,6 +11,8 @@ from _bench.results import Key, Result, Results
 _MEMORY_MB = 200.0
 _GRACE_PERIODS = 3.0
 _FDS_MORE = 4.0
+# With fewer probes, what a tool does once is more than what it does for each.
+_LEAST_EXTRAPOLATED = 100
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class _OfKernel:
             for key, result in self._results.items()
             if key.kernel == self._kernel
             and key.kind == kind
-            and key.count <= count
+            and (key.count == count or _LEAST_EXTRAPOLATED <= key.count < count)
             and result.median(tool, value) is not None
         ]
         if not have:

@@ -109,6 +109,8 @@ def test_fewer_probes_are_extrapolated_and_that_is_said() -> None:
     assert ratio.value == pytest.approx(200)
     assert ratio.is_met
     assert "300 probes" in str(ratio)
+    few = line(CALLS, 10, {BCC: [{**theirs, "attached": 10}]})
+    assert not ratios(line(CALLS, 1000, {EVENT: [mine]}), few)[ratio.text].is_met
     real = {"detach": 100.0, "attach": 6.0, "attached": 1000}
     found = ratios(line(CALLS, 1000, {EVENT: [mine], BCC: [real]}))
     assert not found["1,000 probes removed, against bcc's calls (funccount's, too)"].note
