@@ -21,8 +21,9 @@ from _bench.jobs import BATCHPROBE, BPFTRACE, FUNCCOUNT
 from _bench.phases import phases
 from _bench.witness import Witness
 
-# From the last probe's arming to the loop in which a tool waits for Ctrl-C.
-_SETTLE_SECONDS = 1.0
+# A tool that used hardly any CPU for so long is in the loop in which it waits for Ctrl-C.
+_IDLE_SECONDS = 1.0
+_IDLE_CPU_SECONDS = 0.1
 _POLL_SECONDS = 0.002
 _SHOWN = 2000
 
@@ -100,7 +101,11 @@ def started(tool: str, glob: str, witness: Witness, patience: float) -> Iterator
                     state = f"armed nothing in {patience:.0f} s"
                 raise RuntimeError(f"it {state}: {running.said()[-_SHOWN:]}")
             values["first"], values["all"] = armed.first, armed.last
-            time.sleep(_SETTLE_SECONDS)
+            while process.poll() is None and time.perf_counter() < end:
+                before = _cpu_seconds(process.pid)
+                time.sleep(_IDLE_SECONDS)
+                if _cpu_seconds(process.pid) - before < _IDLE_CPU_SECONDS:
+                    break
             yield running
         finally:
             if process.poll() is None:
@@ -122,6 +127,13 @@ def run_command(tool: str, chosen: FunctionSet, witness: Witness, patience: floa
         running.stop(patience)
         values.update(phases(running.said()))
     return values
+
+
+def _cpu_seconds(pid: int) -> float:
+    """What a process has used so far."""
+    # The name before the last parenthesis may hold anything; utime and stime are fields 14 and 15.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _note_memory(pid: int, values: Values) -> None:
