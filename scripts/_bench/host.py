@@ -75,6 +75,7 @@ def _parse() -> argparse.Namespace:
     add("--again", action="store_true", help="measure anew what was measured before")
     add("--budget", type=float, default=_NO_LIMIT_MINUTES, metavar="MINUTES", help="stop by then")
     add("--kind", action="append", choices=plan.KINDS, help="only these measurements")
+    add("--tool", action="append", help="only these, say `bcc` or `batchprobe event`")
     add(
         "-n",
         "--count",
@@ -123,6 +124,8 @@ def _full(options: argparse.Namespace, file: Path) -> bool:
     end = time.monotonic() + options.budget * 60
     for left, kernel in zip(range(len(kernels), 0, -1), kernels, strict=True):
         jobs = plan.full(kernel, options.kind or plan.KINDS, options.count or plan.COUNTS)
+        if options.tool:
+            jobs = plan.only(jobs, options.tool)
         known = {} if options.again else results.read(file)
         jobs = [job for job in jobs if results.is_lacking(job, kernel, known)]
         if not jobs:

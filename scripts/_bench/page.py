@@ -65,6 +65,16 @@ _FIGURES: Final = (
         "loads a program, whatever the number of probes",
     ),
     Figure(
+        CALLS,
+        "start",
+        "Getting ready",
+        "What the first attach of a session costs before that, with one function: mostly reading "
+        "the kernel's symbols. bcc compiles its program instead, which is in no figure here but "
+        "those of funccount.",
+        "",
+        is_plotted=False,
+    ),
+    Figure(
         COMMAND,
         "first",
         "Start-up",

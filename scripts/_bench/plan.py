@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Final
 
 from _bench.jobs import (
@@ -46,6 +47,12 @@ def full(kernel: str, kinds: Collection[str], counts: Collection[int]) -> list[J
         hits = [Job(HIT, cpus, _hits(kernel), 5, _PATIENCE) for cpus in (1, 2)]
         jobs[2:2] = hits
     return jobs
+
+
+def only(jobs: Sequence[Job], tools: Collection[str]) -> list[Job]:
+    """What is left of the jobs with these tools alone."""
+    fewer = [replace(job, tools=tuple(t for t in job.tools if t in tools)) for job in jobs]
+    return [job for job in fewer if job.tools]
 
 
 def quick(kernel: str) -> list[Job]:

@@ -38,6 +38,7 @@ def draw(found: Results, kind: str, value: str, title: str, file: Path) -> bool:
         1,
         len(kernels),
         figsize=(_INCH * len(kernels), _INCH),
+        sharex=True,
         sharey=True,
         squeeze=False,
         layout="constrained",
@@ -56,9 +57,9 @@ def draw(found: Results, kind: str, value: str, title: str, file: Path) -> bool:
         panel.grid(visible=True, which="major", linewidth=0.3)
     axes[0][0].set_ylabel(title)
     if shown:
-        figure.legend(
-            shown.values(), shown.keys(), loc="outside lower center", ncols=min(len(shown), 5)
-        )
+        names = [tool for tool in _STYLES if tool in shown]
+        handles = [shown[tool] for tool in names]
+        figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 5))
         figure.savefig(file, metadata={"Date": None})
     pyplot.close(figure)
     return bool(shown)

@@ -52,6 +52,12 @@ def test_jobs_travel_as_text() -> None:
     assert unpack(pack(jobs)) == jobs
 
 
+def test_only_some_tools() -> None:
+    jobs = plan.only(plan.quick("debian-12"), [BCC])
+    assert {tool for job in jobs for tool in job.tools} == {BCC}
+    assert all(job.kind == CALLS for job in jobs)
+
+
 def test_the_last_result_counts_and_half_a_line_does_not() -> None:
     first = line(CALLS, 10, {BCC: [{"detach": 1.0}]})
     again = line(CALLS, 10, {BCC: [{"detach": 2.0}, {"detach": 4.0}]})
