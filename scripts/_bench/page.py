@@ -192,7 +192,7 @@ def _promises(results: Results) -> Iterator[str]:
         note = f" ({ratio.note})" if ratio.note else ""
         met = "met" if ratio.is_met else "**missed**"
         yield (
-            f"| {ratio.kernel} | {ratio.text}{note} | {_number(ratio.value)} {ratio.unit} "
+            f"| {ratio.kernel} | {ratio.text}{note} | {f'{_number(ratio.value)} {ratio.unit}'.strip()} "
             f"| {sign} {ratio.wanted:g} | {met} |"
         )
     yield ""

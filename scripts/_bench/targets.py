@@ -94,7 +94,10 @@ class _OfKernel:
         self, text: str, kind: str, value: str, other: str, wanted: float, count: int = 1000
     ) -> Ratio:
         tool = self._ours if kind == CALLS else BATCHPROBE
-        mine, _ = self._per_probe(kind, count, tool, value)
+        # Ours is never extrapolated.
+        mine = _divided(
+            self._median(kind, count, tool, value), self._median(kind, count, tool, "attached")
+        )
         theirs, note = self._per_probe(kind, count, other, value)
         return Ratio(self._kernel, text, _divided(theirs, mine), wanted, note=note)
 
