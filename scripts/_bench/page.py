@@ -191,9 +191,9 @@ def _promises(results: Results) -> Iterator[str]:
         sign = "at least" if ratio.is_least else "at most"
         note = f" ({ratio.note})" if ratio.note else ""
         met = "met" if ratio.is_met else "**missed**"
+        value = f"{_number(ratio.value)} {ratio.unit}".strip()
         yield (
-            f"| {ratio.kernel} | {ratio.text}{note} | {f'{_number(ratio.value)} {ratio.unit}'.strip()} "
-            f"| {sign} {ratio.wanted:g} | {met} |"
+            f"| {ratio.kernel} | {ratio.text}{note} | {value} | {sign} {ratio.wanted:g} | {met} |"
         )
     yield ""
 
