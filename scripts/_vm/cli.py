@@ -55,6 +55,7 @@ class Options:
     memory: str
     shares: Sequence[Path]
     share_arguments: bool
+    packages: Sequence[str]
     append: str
     kaslr: bool
     accel: str | None
@@ -91,6 +92,14 @@ def parse(arguments: Sequence[str]) -> Options:
         "--share-arguments",
         action="store_true",
         help="make the directories visible in which CMD's arguments name files",
+    )
+    add(
+        "--package",
+        action="append",
+        default=[],
+        metavar="NAME",
+        dest="packages",
+        help="have this Debian package too, in a user space of its own; may be repeated",
     )
     add("--append", default="", metavar="KERNEL_PARAMS", help="kernel parameters to add")
     add(
@@ -171,7 +180,7 @@ def _run(options: Options) -> int:
         asked += shares.of_arguments(options.command[1:])
     mounts = shares.choose(CHECKOUT, cwd, asked)
     files = kernel.obtain(DISTRIBUTIONS[options.kernel], arch)
-    image = userspace.obtain(CHECKOUT, arch)
+    image = userspace.obtain(CHECKOUT, arch, options.packages)
     if options.prepare:
         accel.choose(arch, files)
         return 0

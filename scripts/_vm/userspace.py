@@ -1,8 +1,9 @@
-"""The guests' user space: one disk image for all kernels."""
+"""The guests' user space: one disk image for all kernels, and more where packages are asked for."""
 
 import shutil
 import sys
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -83,31 +84,33 @@ def requirements(checkout: Path) -> list[str]:
     return [*project["dependencies"], *extras.get("test", [])]
 
 
-def obtain(checkout: Path, arch: Arch) -> Path:
-    """The image, built if need be."""
+def obtain(checkout: Path, arch: Arch, more: Collection[str] = ()) -> Path:
+    """The image, built if need be; with `more` packages it is another one."""
     wanted = requirements(checkout)
-    facts = [arch.debian, *arch.pip_platforms, USERSPACE_SUITE, *sorted(wanted)]
+    facts = [arch.debian, *arch.pip_platforms, USERSPACE_SUITE, *sorted(wanted), *sorted(more)]
     key = cache.key_of([cache.source_of(__file__), *facts])
+    name = f"userspace-{'more-' if more else ''}{arch.debian}"
 
     def build(product: Path) -> None:
-        progress(f"building the guests' user space from Debian {USERSPACE_SUITE} (a minute, once)")
+        what = " ".join(["the guests' user space", *(["with", *sorted(more)] if more else [])])
+        progress(f"building {what} from Debian {USERSPACE_SUITE} (a minute, once)")
         tree = product.parent / "tree"
-        _extract(tree, arch)
+        _extract(tree, arch, [*PACKAGES, *more])
         _settle(tree)
         _install_site(tree, product.parent / "pip", wanted, arch)
         _compile(tree)
         make_ext4(tree, product / "disk.img", spare_mib=3072)
 
-    return cache.obtain(f"userspace-{arch.debian}", key, build) / "disk.img"
+    return cache.obtain(name, key, build) / "disk.img"
 
 
-def _extract(tree: Path, arch: Arch) -> None:
+def _extract(tree: Path, arch: Arch, packages: Collection[str]) -> None:
     hooks = "/usr/share/mmdebstrap/hooks/merged-usr"
     tool(
         [
             *("mmdebstrap", "--quiet", "--mode=root", "--variant=extract", f"--hook-dir={hooks}"),
             *(f"--keyring={KEYRING}", f"--architectures={arch.debian}"),
-            f"--include={','.join(PACKAGES)}",
+            f"--include={','.join(packages)}",
             *(USERSPACE_SUITE, str(tree), source_line(USERSPACE_SUITE)),
         ],
         env={"TMPDIR": str(tree.parent)},

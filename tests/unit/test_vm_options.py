@@ -32,6 +32,11 @@ def test_usage_errors(wrong: list[str]) -> None:
     assert ended.value.code == 2
 
 
+def test_packages_add_up() -> None:
+    options = cli.parse(["--package", "bpftrace", "--package", "strace", "ls"])
+    assert options.packages == ["bpftrace", "strace"]
+
+
 def test_environment_passes_only_what_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATCHPROBE_LOG", "a=b")
     monkeypatch.setenv("BATCHPROBE_GUEST", "0")

@@ -1,0 +1,4 @@
+"""scripts/bench: batchprobe beside bcc, funccount and bpftrace on the same kernel, same functions.
+
+`host` and what it imports run on the machine, `guest` and what it imports in its virtual machine.
+"""

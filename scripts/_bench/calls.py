@@ -1,0 +1,200 @@
+"""Attach and detach through the libraries, and the least that the kernel's interfaces cost."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bcc import BPF
+
+from _bench.functions import FunctionSet
+from _bench.jobs import BATCHPROBE, BCC, EVENT_FLOOR, LINK
+from batchprobe import Session, descriptors, syscalls
+from batchprobe.kernel.symbols import Function
+from batchprobe.kernel.tracefs import Tracefs
+
+Values = dict[str, float]
+
+_BCC_PROGRAM = """
+BPF_ARRAY(counts, u64, 1);
+int hit(struct pt_regs *ctx) { counts.increment(0); return 0; }
+"""
+# Attached first and detached again, so that symbols are read and programs are at hand: of bcc, too,
+# the compiling is not in the figures.
+_READY = "vfs_statfs"
+_EXPEDITED = Path("/sys/kernel/rcu_expedited")
+_WRITE_SIZE = 64 << 10
+_GROUP = "bench_floor"
+
+
+class Calls:
+    """The tools of one function set; what batchprobe chose is kept for the floors."""
+
+    def __init__(self, chosen: FunctionSet) -> None:
+        self._functions = chosen.functions
+        # Where the probes of each ABI stood.
+        self._places: dict[str, list[int]] = {}
+
+    def run(self, tool: str) -> Values:
+        """Attach and detach all once."""
+        if tool == BCC:
+            return _bcc(self._functions)
+        if tool == LINK:
+            return _link_floor(self._places.get("multi") or [f.address for f in self._functions])
+        if tool == EVENT_FLOOR:
+            return _event_floor(self._places["event"])
+        return self._batchprobe(tool.removeprefix(BATCHPROBE).strip() or "auto")
+
+    def _batchprobe(self, abi: str) -> Values:
+        names = [function.name for function in self._functions]
+        values: Values = {}
+        with Session(abi=abi) as session:
+            with _timed(values, "start"):
+                first = session.attach([_READY])
+            session.detach(first, commit=True)
+            with _timed(values, "attach"):
+                probes = session.attach(names)
+            values["attached"] = len(probes)
+            for used in {probe.abi for probe in probes}:
+                self._places[used] = []
+            for probe in probes:
+                self._places[probe.abi].append(probe.address or 0)
+                placed = f"placed {probe.abi} {probe.placement}"
+                values[placed] = values.get(placed, 0) + 1
+            values["grace"] = grace_period()
+            began = time.perf_counter()
+            final: list[float] = []
+            report = session.detach_all(lambda: final.append(time.perf_counter() - began))
+            values["detach"] = time.perf_counter() - began
+        if report.left:
+            raise RuntimeError(f"left behind: {report.left}")
+        values["final"] = final[0]
+        values["top"] = report.top_seconds
+        values["barrier"] = report.barrier_seconds
+        values["reclaim"] = report.reclaim_seconds
+        return values
+
+
+@contextlib.contextmanager
+def _timed(values: Values, name: str) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    values[name] = time.perf_counter() - began
+
+
+def grace_period() -> float:
+    """Seconds that an ordinary synchronize_rcu() takes here, the median of some."""
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        syscalls.membarrier_global()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+_bcc_program: BPF | None = None
+
+
+def bcc_program() -> BPF:
+    """bcc's object with its program compiled and loaded; made once."""
+    global _bcc_program  # noqa: PLW0603
+    if _bcc_program is None:
+        _bcc_program = BPF(text=_BCC_PROGRAM, cflags=["-w"])
+        _bcc_program.load_func("hit", BPF.KPROBE)
+    return _bcc_program
+
+
+def _bcc(functions: Sequence[Function]) -> Values:
+    """One by one, as bcc's tools do."""
+    bpf = bcc_program()
+    values: Values = {}
+    attached = []
+    with _timed(values, "attach"):
+        for function in functions:
+            try:
+                bpf.attach_kprobe(event=function.name, fn_name="hit")
+            except Exception as error:  # bcc raises this and no other
+                print(f"bcc: {function.name}: {error}", file=sys.stderr)
+            else:
+                attached.append(function.name)
+    values["attached"] = len(attached)
+    with _timed(values, "detach"):
+        for name in attached:
+            bpf.detach_kprobe(event=name)
+    return values
+
+
+def _link_floor(addresses: Sequence[int]) -> Values:
+    """One kprobe_multi link with a program that does nothing: one system call, and one close."""
+    program = syscalls.prog_load(
+        "nothing", syscalls.RETURN_0, attach_type=syscalls.BPF_TRACE_KPROBE_MULTI
+    )
+    values: Values = {"attached": len(addresses)}
+    try:
+        with _timed(values, "attach"):
+            link = syscalls.kprobe_multi_link(program, list(addresses), [0] * len(addresses))
+        with _timed(values, "detach"):
+            descriptors.close(link)
+    finally:
+        descriptors.close(program)
+    return values
+
+
+def _event_floor(places: Sequence[int]) -> Values:
+    """One trace event on these places, written by the page, with a program that does nothing."""
+    tracefs = Tracefs.find()
+    text = _text_address()
+    # As written by somebody who knows already what the kernel takes.
+    lines = [f"p:{_GROUP}/all _text+{place - text}\n" for place in places]
+    values: Values = {"attached": len(lines)}
+    program = syscalls.prog_load("nothing", syscalls.RETURN_0)
+    try:
+        with _timed(values, "define"):
+            _write_commands(tracefs, "".join(lines))
+        try:
+            with _timed(values, "arm"):
+                fd = syscalls.perf_tracepoint_open(tracefs.event_id(_GROUP, "all"))
+                syscalls.perf_run_bpf(fd, program)
+            with _expedited(), _timed(values, "close"):
+                descriptors.close(fd)
+        finally:
+            with _expedited(), _timed(values, "delete"):
+                _write_commands(tracefs, f"-:{_GROUP}/all\n")
+    finally:
+        descriptors.close(program)
+    values["attach"] = values["define"] + values["arm"]
+    values["detach"] = values["close"] + values["delete"]
+    return values
+
+
+def _text_address() -> int:
+    with Path("/proc/kallsyms").open() as symbols:
+        return next(int(line.split()[0], 16) for line in symbols if line.endswith(" _text\n"))
+
+
+def _write_commands(tracefs: Tracefs, text: str) -> None:
+    fd = os.open(tracefs.root / "kprobe_events", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    try:
+        while text:
+            # The kernel's parser cannot take a line split over two writes.
+            end = len(text) if len(text) <= _WRITE_SIZE else text.rfind("\n", 0, _WRITE_SIZE) + 1
+            if os.write(fd, text[:end].encode()) != end:
+                raise RuntimeError("kprobe_events took only a part")
+            text = text[end:]
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _expedited() -> Iterator[None]:
+    before = _EXPEDITED.read_text()
+    _EXPEDITED.write_text("1")
+    try:
+        yield
+    finally:
+        _EXPEDITED.write_text(before)

@@ -1,0 +1,79 @@
+"""Sets of functions that every tool can be pointed at with one word."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from batchprobe.kernel.symbols import Function, FunctionTable
+from batchprobe.kernel.tracefs import Tracefs
+
+_ONE = "vfs_read"
+
+
+@dataclass(frozen=True)
+class FunctionSet:
+    """The functions that a glob matches."""
+
+    glob: str
+    # Those of the core kernel that each tool can attach to.
+    functions: Sequence[Function]
+
+
+class Functions:
+    """The running kernel's."""
+
+    def __init__(self) -> None:
+        table = FunctionTable.from_kernel(Tracefs.find().root)
+        self.kernel_has_links = table.has_symbol(
+            "bpf_kprobe_multi_link_attach"
+        ) and table.has_symbol("register_fprobe_ips")
+        everything = table.matching(lambda _name: True, modules={""})
+        seen = Counter(function.name for function in everything)
+        self._good = [
+            function
+            for function in everything
+            # A name that means several functions is refused by some tools.
+            if seen[function.name] == 1
+            and "." not in function.name
+            and table.is_traceable(function)
+            and not table.is_blacklisted(function.address)
+            and not table.is_init(function.address)
+        ]
+
+    def find(self, name: str) -> Function:
+        """The function of this name."""
+        for function in self._good:
+            if function.name == name:
+                return function
+        raise RuntimeError(f"{name} cannot be probed")
+
+    def choose(self, count: int) -> FunctionSet:
+        """About that many: bpftrace makes one link only of what one glob matches."""
+        if count == 1:
+            return FunctionSet(_ONE, [f for f in self._good if f.name == _ONE])
+        if count >= len(self._good):
+            return FunctionSet("*", self._good)
+        glob = best_glob([function.name for function in self._good], count)
+        part = glob.strip("*")
+        if glob.startswith("*"):
+            return FunctionSet(glob, [f for f in self._good if part in f.name])
+        return FunctionSet(glob, [f for f in self._good if f.name.startswith(part)])
+
+
+def best_glob(names: Sequence[str], count: int) -> str:
+    """The glob, `prefix*` or `*part*`, that matches nearly that many; a prefix if it is as good."""
+    found: Counter[str] = Counter()
+    for name in names:
+        found.update(_globs(name))
+    return min(found, key=lambda glob: (abs(found[glob] - count), glob.startswith("*"), glob))
+
+
+def _globs(name: str) -> Iterable[str]:
+    def prefixes() -> Iterator[str]:
+        for size in range(1, min(len(name), 8)):
+            yield f"{name[:size]}*"
+
+    parts = {f"*{name[at : at + size]}*" for size in (1, 2) for at in range(len(name) - size + 1)}
+    return [*prefixes(), *parts]

@@ -1,0 +1,132 @@
+"""What one hit costs: a loop of getppid(2) with a probe on it, less the same loop without."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from _bench.calls import Values, bcc_program
+from _bench.commands import started
+from _bench.functions import Functions
+from _bench.jobs import BATCHPROBE, BCC, BPFTRACE, FUNCCOUNT, LINK, UNOPTIMIZED
+from _bench.witness import Witness
+from _bench.worker import Worker
+from batchprobe import Session, descriptors, syscalls
+
+# getppid(2) calls it once; unlike the system call's own function, a jump fits behind its entry.
+_FUNCTION = "__task_pid_nr_ns"
+_CALLS = 2000
+# So long that the processes of several CPUs run at the same time for most of it.
+_CALLS_TOGETHER = 20_000
+_BATCHES = 25
+_OPTIMIZER_SECONDS = 3.0
+_START_SECONDS = 120.0
+_KPROBES = Path("/sys/kernel/debug/kprobes/list")
+_OPTIMIZE = Path("/proc/sys/debug/kprobes-optimization")
+
+
+class Hits:
+    """The tools, hit by one process a CPU."""
+
+    def __init__(self, functions: Functions, cpus: int) -> None:
+        function = functions.find(_FUNCTION)
+        self.name, self._address = function.name, function.address
+        self._witness = Witness([self._address])
+        self._workers = [Worker(cpu) for cpu in sorted(os.sched_getaffinity(0))[:cpus]]
+        self._calls = _CALLS if cpus == 1 else _CALLS_TOGETHER
+        if len(self._workers) < cpus:
+            raise RuntimeError(f"there are only {len(self._workers)} CPUs")
+
+    def run(self, tool: str) -> Values:
+        """Nanoseconds a call, without the probe and with it."""
+        base = self._nanoseconds()
+        with self._probed(tool):
+            if not self._witness.is_armed(self._address):
+                raise RuntimeError(f"{tool} armed nothing")
+            optimized = self._optimized()
+            probed = self._nanoseconds()
+        return {"base": base, "cost": probed - base, "optimized": float(optimized)}
+
+    def close(self) -> None:
+        """End the processes."""
+        self._witness.close()
+        for worker in self._workers:
+            worker.close()
+
+    def _nanoseconds(self) -> float:
+        batches = []
+        for _ in range(_BATCHES):
+            for worker in self._workers:
+                worker.begin(self._calls)
+            batches.append(statistics.mean(worker.end() for worker in self._workers))
+        # The quickest: whatever else the machine does only adds.
+        return min(batches) / self._calls * 1e9
+
+    @contextlib.contextmanager
+    def _probed(self, tool: str) -> Iterator[None]:
+        if tool in (FUNCCOUNT, BPFTRACE):
+            with started(tool, self.name, self._witness, _START_SECONDS) as running:
+                yield
+                running.stop(_START_SECONDS)
+        elif tool == BCC:
+            bcc_program().attach_kprobe(event=self.name, fn_name="hit")
+            try:
+                yield
+            finally:
+                bcc_program().detach_kprobe(event=self.name)
+        elif tool == LINK:
+            with _link(self._address):
+                yield
+        else:
+            abi, placement, *more = [*tool.removeprefix(BATCHPROBE).split(), "auto", "auto"]
+            optimizes = UNOPTIMIZED not in more
+            with _optimizer(optimizes), Session(abi=abi, placement=placement) as session:
+                session.attach([self.name])
+                yield
+
+    def _optimized(self) -> bool:
+        """Whether the kernel made a jump of the breakpoint, once it had time to."""
+        end = time.monotonic() + _OPTIMIZER_SECONDS
+        while True:
+            mine = [
+                line
+                for line in _KPROBES.read_text().splitlines()
+                if re.search(rf"\s{re.escape(self.name)}\+", line)
+            ]
+            if any("[OPTIMIZED]" in line for line in mine):
+                return True
+            # Neither a link nor a probe in ftrace's place is ever optimized.
+            if not mine or all("[FTRACE]" in line for line in mine) or time.monotonic() > end:
+                return False
+            time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def _optimizer(on: bool) -> Iterator[None]:
+    """Let the kernel make jumps of breakpoints, or not."""
+    before = _OPTIMIZE.read_text()
+    _OPTIMIZE.write_text(f"{int(on)}\n")
+    try:
+        yield
+    finally:
+        _OPTIMIZE.write_text(before)
+
+
+@contextlib.contextmanager
+def _link(address: int) -> Iterator[None]:
+    program = syscalls.prog_load(
+        "nothing", syscalls.RETURN_0, attach_type=syscalls.BPF_TRACE_KPROBE_MULTI
+    )
+    try:
+        link = syscalls.kprobe_multi_link(program, [address], [0])
+        try:
+            yield
+        finally:
+            descriptors.close(link)
+    finally:
+        descriptors.close(program)

@@ -1,0 +1,200 @@
+"""The command line of scripts/bench."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from _bench import plan, results, targets
+from _bench.jobs import EVERYTHING, Job, pack
+
+CHECKOUT: Final = Path(__file__).resolve().parents[2]
+_KERNELS: Final = ("debian-11", "debian-12", "debian-13", "debian-sid")
+_PACKAGES: Final = ("bpftrace", "bpfcc-tools")
+# For the boot, and for a tool that is slower than it was thought to be.
+_BOOT_SECONDS: Final = 40.0
+_LATE_SECONDS: Final = 300.0
+_NO_LIMIT_MINUTES: Final = 24 * 60.0
+
+_DESCRIPTION: Final = """\
+Measure batchprobe beside bcc, funccount and bpftrace: same functions, same kernel, same run.
+
+What is not measured yet is measured, on every kernel; then docs/benchmarks.md is written anew.
+An interrupted run goes on where it was."""
+
+
+def say(text: str) -> None:
+    """Progress, for people."""
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    """Run scripts/bench; its exit status."""
+    options = _parse()
+    # Unwinding the stack ends the guest.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    folder: Path = options.out
+    folder.mkdir(parents=True, exist_ok=True)
+    if options.quick:
+        return _quick(options.kernels or list(plan.QUICK_KERNELS), folder / "quick.jsonl")
+    file = folder / "results.jsonl"
+    failed = False
+    if not options.report:
+        failed = _full(options, file)
+    from _bench import page  # noqa: PLC0415  (needs matplotlib)
+
+    page.write(results.read(file), options.docs)
+    say(f"wrote {options.docs / 'benchmarks.md'} from {file}")
+    return 1 if failed else 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("kernels", nargs="*", metavar="KERNEL", help=f"some of {', '.join(_KERNELS)} (all)")
+    add(
+        "--quick",
+        action="store_true",
+        help="under 10 minutes: only what the targets need, on debian-12 and debian-13; "
+        "exit status 1 if a target is missed",
+    )
+    add("--report", action="store_true", help="measure nothing: only write the page")
+    add("--again", action="store_true", help="measure anew what was measured before")
+    add("--budget", type=float, default=_NO_LIMIT_MINUTES, metavar="MINUTES", help="stop by then")
+    add("--kind", action="append", choices=plan.KINDS, help="only these measurements")
+    add("--tool", action="append", help="only these, say `bcc` or `batchprobe event`")
+    add(
+        "-n",
+        "--count",
+        action="append",
+        type=_count,
+        metavar="N",
+        help=f"only this many functions, or `all` ({', '.join(map(str, plan.COUNTS[:-1]))}, all)",
+    )
+    add(
+        "--out",
+        type=Path,
+        default=CHECKOUT / ".cache/bench",
+        metavar="DIR",
+        help="where raw results are kept (.cache/bench)",
+    )
+    add("--docs", type=Path, default=CHECKOUT / "docs", metavar="DIR", help="for the page (docs)")
+    options = parser.parse_args()
+    if unknown := set(options.kernels) - set(_KERNELS):
+        parser.error(f"no such kernel: {', '.join(sorted(unknown))}")
+    return options
+
+
+def _count(text: str) -> int:
+    return EVERYTHING if text == "all" else int(text)
+
+
+def _quick(kernels: list[str], file: Path) -> int:
+    file.unlink(missing_ok=True)
+    _prepare(kernels)
+    end = time.monotonic() + plan.QUICK_SECONDS
+    for left, kernel in zip(range(len(kernels), 0, -1), kernels, strict=True):
+        _measure(kernel, plan.quick(kernel), (end - time.monotonic()) / left, file)
+    ratios = targets.check(results.read(file), kernels)
+    for ratio in ratios:
+        print(ratio)
+    missed = sum(not ratio.is_met for ratio in ratios)
+    print(f"{len(ratios) - missed} of {len(ratios)} targets met")
+    return 1 if missed else 0
+
+
+def _full(options: argparse.Namespace, file: Path) -> bool:
+    """Measure what is lacking; whether something failed."""
+    failed = False
+    kernels = options.kernels or list(_KERNELS)
+    _prepare(kernels)
+    end = time.monotonic() + options.budget * 60
+    for left, kernel in zip(range(len(kernels), 0, -1), kernels, strict=True):
+        jobs = plan.full(kernel, options.kind or plan.KINDS, options.count or plan.COUNTS)
+        if options.tool:
+            jobs = plan.only(jobs, options.tool)
+        known = {} if options.again else results.read(file)
+        jobs = [job for job in jobs if results.is_lacking(job, kernel, known)]
+        if not jobs:
+            say(f"{kernel}: all is measured")
+            continue
+        failed |= not _measure(kernel, jobs, (end - time.monotonic()) / left, file)
+    return failed
+
+
+def _vm(kernel: str) -> list[str]:
+    packages = (word for package in _PACKAGES for word in ("--package", package))
+    return [str(CHECKOUT / "scripts/vm"), "--kernel", kernel, *packages]
+
+
+def _prepare(kernels: Sequence[str]) -> None:
+    """Build images before the clock runs."""
+    for kernel in kernels:
+        subprocess.run([*_vm(kernel), "--prepare"], check=True)
+
+
+def _measure(kernel: str, jobs: Sequence[Job], seconds: float, file: Path) -> bool:
+    """Make measurements in one boot of a kernel; whether the guest ended as it should."""
+    inside = seconds - _BOOT_SECONDS
+    if inside <= 0:
+        say(f"{kernel}: left out, there is no time")
+        return True
+    say(f"{kernel}: {len(jobs)} measurements, {inside / 60:.0f} minutes at most")
+    machine = _machine()
+    command = [
+        *(*_vm(kernel), "--memory", "4G"),
+        *(f"--timeout={inside + _LATE_SECONDS:.0f}", "--", "sh"),
+        *(str(CHECKOUT / "scripts/_bench/guest.sh"), f"--seconds={inside:.0f}", pack(jobs)),
+    ]
+    with (
+        subprocess.Popen(
+            command,
+            cwd=CHECKOUT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as guest,
+        file.open("a") as out,
+    ):
+        assert guest.stdout
+        try:
+            for line in guest.stdout:
+                # Our own guest is one of the processes that are counted.
+                busy = max(0.0, os.getloadavg()[0] - 1)
+                row = {"kernel": kernel, "machine": machine, "busy": busy, **json.loads(line)}
+                out.write(json.dumps(row) + "\n")
+                out.flush()
+        except BaseException:
+            guest.terminate()
+            raise
+    if guest.returncode:
+        say(
+            f"{kernel}: the guest ended with {guest.returncode}; what it did not measure is lacking"
+        )
+    return guest.returncode == 0
+
+
+def _machine() -> dict[str, str]:
+    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    version = subprocess.run(
+        ["qemu-system-x86_64", "--version"], capture_output=True, text=True, check=True
+    ).stdout
+    found = re.search(r"version (\S+)", version)
+    return {
+        "cpu": model[1] if model else "unknown",
+        "cpus": str(os.cpu_count()),
+        "qemu": found[1] if found else "unknown",
+    }

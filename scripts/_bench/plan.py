@@ -1,0 +1,104 @@
+"""Which measurements a run consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Final
+
+from _bench.jobs import (
+    BATCHPROBE,
+    BCC,
+    BPFTRACE,
+    CALLS,
+    COMMAND,
+    EVENT_FLOOR,
+    EVERYTHING,
+    FUNCCOUNT,
+    HIT,
+    LINK,
+    UNOPTIMIZED,
+    Job,
+)
+
+KINDS: Final = (COMMAND, CALLS, HIT)
+COUNTS: Final = (1, 10, 100, 1000, 10_000, EVERYTHING)
+QUICK_KERNELS: Final = ("debian-12", "debian-13")
+QUICK_SECONDS: Final = 600.0
+# Those whose kernels have kprobe_multi links (CONFIG_FPROBE).
+_WITH_LINKS: Final = ("debian-13", "debian-sid")
+# As many as funccount takes; and what waits for each probe is too slow for more.
+_ONE_BY_ONE_MOST: Final = 1000
+# The slow tools are measured with so many first, and with 1,000 if there is time.
+_QUICK_SLOW: Final = 300
+_PATIENCE: Final = 400.0
+
+
+def full(kernel: str, kinds: Collection[str], counts: Collection[int]) -> list[Job]:
+    """All measurements on a kernel, quick ones first."""
+    jobs = []
+    for count in sorted(counts):
+        rounds = 5 if count <= 100 else 3
+        if COMMAND in kinds:
+            jobs.append(Job(COMMAND, count, _commands(kernel, count), rounds, _PATIENCE))
+        if CALLS in kinds:
+            jobs.append(Job(CALLS, count, _calls(kernel, count), rounds, _PATIENCE))
+    if HIT in kinds:
+        hits = [Job(HIT, cpus, _hits(kernel), 5, _PATIENCE) for cpus in (1, 2)]
+        jobs[2:2] = hits
+    return jobs
+
+
+def only(jobs: Sequence[Job], tools: Collection[str]) -> list[Job]:
+    """What is left of the jobs with these tools alone."""
+    fewer = [replace(job, tools=tuple(t for t in job.tools if t in tools)) for job in jobs]
+    return [job for job in fewer if job.tools]
+
+
+def quick(kernel: str) -> list[Job]:
+    """What the targets need."""
+    start = Job(COMMAND, 1, (BATCHPROBE, BPFTRACE, FUNCCOUNT), 2, 60.0)
+    if kernel in _WITH_LINKS:
+        multi = (f"{BATCHPROBE} multi", LINK)
+        return [
+            start,
+            Job(CALLS, _QUICK_SLOW, (*multi, BCC), 1, 60.0),
+            Job(COMMAND, EVERYTHING, (BATCHPROBE, BPFTRACE), 1, 120.0, leave=45.0),
+            Job(CALLS, EVERYTHING, multi, 1, 60.0, leave=10.0),
+            Job(CALLS, 1000, (*multi, BCC), 2, 150.0),
+        ]
+    event = (f"{BATCHPROBE} event", EVENT_FLOOR)
+    return [
+        start,
+        Job(CALLS, _QUICK_SLOW, (*event, BCC), 1, 60.0),
+        Job(COMMAND, _QUICK_SLOW, (BATCHPROBE, BPFTRACE), 1, 90.0),
+        Job(CALLS, 1000, (*event, BCC), 2, 150.0, leave=25.0),
+        Job(COMMAND, 1000, (BATCHPROBE, BPFTRACE), 2, 170.0),
+    ]
+
+
+def _commands(kernel: str, count: int) -> tuple[str, ...]:
+    tools = [BATCHPROBE]
+    if kernel in _WITH_LINKS:
+        tools += [f"{BATCHPROBE} event", BPFTRACE]
+    elif count <= _ONE_BY_ONE_MOST:
+        tools.append(BPFTRACE)
+    if count <= _ONE_BY_ONE_MOST:
+        tools += [f"{BATCHPROBE} perf", FUNCCOUNT]
+    return tuple(tools)
+
+
+def _calls(kernel: str, count: int) -> tuple[str, ...]:
+    tools = [f"{BATCHPROBE} event", EVENT_FLOOR]
+    if kernel in _WITH_LINKS:
+        tools = [f"{BATCHPROBE} multi", LINK, *tools]
+    if count <= _ONE_BY_ONE_MOST:
+        tools += [f"{BATCHPROBE} perf", BCC]
+    return tuple(tools)
+
+
+def _hits(kernel: str) -> tuple[str, ...]:
+    links = [f"{BATCHPROBE} multi", LINK] if kernel in _WITH_LINKS else []
+    kinds = ("event entry", "event after", f"event after {UNOPTIMIZED}", "perf")
+    events = [f"{BATCHPROBE} {kind}" for kind in kinds]
+    return (*links, *events, BCC, BPFTRACE, FUNCCOUNT)
