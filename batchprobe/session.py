@@ -229,7 +229,8 @@ class Session:
 
         def progress(count: int) -> None:
             nonlocal done
-            done += count
+            # What one ABI refuses another one tries.
+            done = min(done + count, len(found.targets))
             report("attach", done, len(found.targets))
             check()
 

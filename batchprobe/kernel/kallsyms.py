@@ -10,7 +10,6 @@ import functools
 import re
 import sys
 from array import array
-from bisect import bisect_right
 from itertools import compress, groupby
 
 from batchprobe.errors import UnsupportedError
@@ -69,12 +68,13 @@ class CodeSymbols:
         return self.text[1:-1].split("\n")
 
     @functools.cached_property
-    def _starts(self) -> list[int]:
-        return [start for start, _ in self.runs]
-
-    def module(self, position: int) -> str:
-        """The module of a symbol; empty for the core kernel."""
-        return self.runs[bisect_right(self._starts, position) - 1][1]
+    def modules(self) -> list[str]:
+        """The module of each symbol; empty for the core kernel."""
+        modules: list[str] = []
+        ends = [start for start, _ in self.runs[1:]]
+        for (_, module), end in zip(self.runs, [*ends, len(self.addresses)], strict=True):
+            modules += [module] * (end - len(modules))
+        return modules
 
     def positions_of(self, name: str) -> list[int]:
         """The symbols of one name, found without cutting the others apart."""

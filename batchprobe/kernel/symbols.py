@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
@@ -120,7 +121,9 @@ class FunctionTable:
             return parse_kallsyms(_text(kallsyms))
 
         def traceable() -> bytes | None:
-            return _read(tracefs / "available_filter_functions")
+            # With addresses since Linux 6.5.
+            name = "available_filter_functions"
+            return _read(tracefs / f"{name}_addrs") or _read(tracefs / name)
 
         def blacklist() -> bytes | None:
             return _read(debugfs / "kprobes" / "blacklist")
@@ -183,17 +186,23 @@ class FunctionTable:
         return None
 
     def is_traceable(self, function: Function) -> bool | None:
-        """Whether ftrace lists it, under this name or another of the same address; None: unknown.
+        """Whether ftrace lists it; None: unknown.
 
-        The list has names and no addresses, so one traceable namesake speaks for all.
+        Before Linux 6.5 the list has names and no addresses, so one traceable namesake speaks for
+        all, and any name of the same address for it.
         """
         if self._traceable is None:
             return None
+        if isinstance(self._traceable, array):
+            # As ftrace_location() does: the one place in it that ftrace may patch is its entry.
+            at = bisect_left(self._traceable, function.address)
+            end = function.address + (function.size or _LAST_REACH)
+            return at < len(self._traceable) and self._traceable[at] < end
         if _traceable_key(function.name, function.module) in self._traceable:
             return True
         symbols = self._symbols
         return any(
-            _traceable_key(symbols.names[i], symbols.module(i)) in self._traceable
+            _traceable_key(symbols.names[i], symbols.modules[i]) in self._traceable
             for i in self._symbols_at(function.address)
         )
 
@@ -248,12 +257,13 @@ class FunctionTable:
 
     def _function(self, position: int, name: str = "") -> Function:
         addresses = self._symbols.addresses
-        start, module = addresses[position], self._symbols.module(position)
+        modules = self._symbols.modules
+        start, module = addresses[position], modules[position]
         following = position + 1
         while following < len(addresses) and addresses[following] == start:
             following += 1
         size = 0
-        if following < len(addresses) and self._symbols.module(following) == module:
+        if following < len(addresses) and modules[following] == module:
             size = addresses[following] - start
         return Function(name or self._symbols.names[position], module, start, size)
 
@@ -262,10 +272,15 @@ class FunctionTable:
         return _text(self._read_kallsyms() or b"")
 
     @functools.cached_property
-    def _traceable(self) -> frozenset[str] | None:
+    def _traceable(self) -> array[int] | frozenset[str] | None:
         text = self._read_traceable()
-        # An empty list is that of a kernel whose ftrace is off: it says nothing.
-        return frozenset(text.decode("ascii", "replace").splitlines()) if text else None
+        if not text:
+            # An empty list is that of a kernel whose ftrace is off: it says nothing.
+            return None
+        if re.match(rb"[0-9a-f]+ \w", text):
+            found = re.findall(rb"^([0-9a-f]+) ", text, re.MULTILINE)
+            return array("Q", sorted(int(address, 16) for address in found))
+        return frozenset(text.decode("ascii", "replace").splitlines())
 
     @functools.cached_property
     def _blacklist(self) -> _Ranges | None:

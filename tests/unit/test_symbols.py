@@ -145,6 +145,21 @@ def test_traceable() -> None:
         assert {functions.is_traceable(f) for f in everything(functions)} == {None}
 
 
+def test_traceable_by_address() -> None:
+    # The patch site may be behind an endbr64; a namesake is another function.
+    functions = small(
+        traceable=b"ffffffff81000114 one\nffffffff81000200 three\nffffffffc0001004 entry [mod_a]\n"
+    )
+    answers = {f: functions.is_traceable(f) for f in everything(functions)}
+    assert {(f.name, f.address & 0xFFF) for f, answer in answers.items() if answer} == {
+        ("one", 0x110),
+        ("three", 0x200),
+        ("alias_of_three", 0x200),
+        ("entry", 0),
+    }
+    assert set(answers.values()) == {True, False}
+
+
 def test_blacklist() -> None:
     functions = small(
         blacklist=b"0xffffffff81000110-0xffffffff81000180\tone\n"
@@ -238,6 +253,12 @@ def test_from_kernel(tmp_path: Path) -> None:
     functions = FunctionTable.from_kernel(tracefs, proc=proc, debugfs=debugfs)
     tracefs.mkdir()
     (tracefs / "available_filter_functions").write_text("one\n")
+    # The better list, where there is one.
+    again = FunctionTable.from_kernel(tracefs, proc=proc, debugfs=debugfs)
+    (tracefs / "available_filter_functions_addrs").write_text("ffffffff81000310 one\n")
+    assert [again.is_traceable(f) for f in again.named("one")] == [False, True]
+    functions = FunctionTable.from_kernel(tracefs, proc=proc, debugfs=debugfs)
+    (tracefs / "available_filter_functions_addrs").unlink()
     (debugfs / "kprobes").mkdir(parents=True)
     (debugfs / "kprobes/blacklist").write_text(f"{BASE + 0x110:#x}-{BASE + 0x180:#x}\tone\n")
     assert functions.is_traceable(one) is True
