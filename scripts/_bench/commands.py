@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from typing import IO
 
 from _bench.calls import Values, grace_period
 from _bench.functions import FunctionSet
-from _bench.jobs import BATCHPROBE, BPFTRACE, FUNCCOUNT
+from _bench.jobs import BATCHPROBE, BPFTRACE, FIRST_START, FUNCCOUNT
 from _bench.phases import phases
 from _bench.witness import Witness
 
@@ -25,6 +26,8 @@ from _bench.witness import Witness
 _IDLE_SECONDS = 1.0
 _IDLE_CPU_SECONDS = 0.1
 _POLL_SECONDS = 0.002
+# What batchprobe keeps for this boot.
+_KEPT = Path("/run/batchprobe/boot")
 _SHOWN = 2000
 
 
@@ -34,7 +37,7 @@ def command_line(tool: str, glob: str) -> list[str]:
         return ["funccount-bpfcc", glob]
     if tool == BPFTRACE:
         return ["bpftrace", "-e", f"kprobe:{glob} {{ @[func] = count(); }}"]
-    abi = tool.removeprefix(BATCHPROBE).split()
+    abi = [] if tool == FIRST_START else tool.removeprefix(BATCHPROBE).split()
     options = ["--abi", abi[0]] if abi else []
     options += ["--placement", abi[1]] if abi[1:] else []
     listed = Path("/run/bench-list")
@@ -118,6 +121,8 @@ def run_command(tool: str, chosen: FunctionSet, witness: Witness, patience: floa
     before = witness.armed()
     if before:
         raise RuntimeError(f"{before} functions have probes already")
+    if tool == FIRST_START:
+        shutil.rmtree(_KEPT, ignore_errors=not _KEPT.exists())
     with started(tool, chosen.glob, witness, patience) as running:
         values = running.values
         values["attached"] = witness.armed()

@@ -26,6 +26,8 @@ FUNCCOUNT = "funccount"
 BPFTRACE = "bpftrace"
 BATCHPROBE = "batchprobe"
 """Alone: what it chooses by itself. Else an ABI follows, and for hits a placement."""
+FIRST_START = "batchprobe, first start"
+"""The same without what it keeps of the kernel's symbols from one start to the next."""
 
 UNOPTIMIZED = "unoptimized"
 """Behind a placement: without the kernel's jump in place of the breakpoint."""

@@ -16,6 +16,7 @@ from _bench.jobs import (
     CALLS,
     COMMAND,
     EVENT_FLOOR,
+    FIRST_START,
     FUNCCOUNT,
     HIT,
     LINK,
@@ -79,16 +80,18 @@ _FIGURES: Final = (
         "first",
         "Start-up",
         "From exec of the command to the first probe armed. When that is, the kernel's own code "
-        "tells: arming a probe changes it.",
-        "starting Python and its libraries, and reading kallsyms",
+        "tells: arming a probe changes it. Each tool has run before, so that its files are in "
+        "memory; batchprobe then has the kernel's symbols too, which it keeps for the boot: its "
+        "first start, without them, is in a column of its own.",
+        "starting Python and its libraries; the first time, reading kallsyms",
     ),
     Figure(
         COMMAND,
         "all",
         "All armed",
         "From exec of the command to the last probe armed.",
-        "starting Python and its libraries, and reading kallsyms; where probes are defined one by "
-        "one, the kernel's check of each",
+        "starting Python and its libraries; where probes are defined one by one, the kernel's "
+        "check of each",
     ),
     Figure(
         COMMAND,
@@ -103,7 +106,7 @@ _FIGURES: Final = (
         "exit",
         "Ctrl-C",
         "From Ctrl-C to the end of the command: by then the kernel has removed all.",
-        "Python's own end, and the guardian's",
+        "the barrier, and Python's own end",
     ),
     Figure(
         COMMAND,
@@ -280,7 +283,7 @@ def _section(results: Results, figure: Figure, folder: Path) -> Iterator[str]:
 
 def _tools(results: Sequence[Result], value: str) -> list[str]:
     order = [BATCHPROBE, *(f"{BATCHPROBE} {abi}" for abi in ("multi", "event", "perf"))]
-    order += [BCC, FUNCCOUNT, BPFTRACE, LINK, EVENT_FLOOR]
+    order += [FIRST_START, BCC, FUNCCOUNT, BPFTRACE, LINK, EVENT_FLOOR]
     return [t for t in order if any(result.median(t, value) is not None for result in results)]
 
 

@@ -14,6 +14,7 @@ from _bench.jobs import (
     COMMAND,
     EVENT_FLOOR,
     EVERYTHING,
+    FIRST_START,
     FUNCCOUNT,
     HIT,
     LINK,
@@ -78,7 +79,7 @@ def quick(kernel: str) -> list[Job]:
 
 
 def _commands(kernel: str, count: int) -> tuple[str, ...]:
-    tools = [BATCHPROBE]
+    tools = [BATCHPROBE, FIRST_START] if count == 1 else [BATCHPROBE]
     if kernel in _WITH_LINKS:
         tools += [f"{BATCHPROBE} event", BPFTRACE]
     elif count <= _ONE_BY_ONE_MOST:
