@@ -49,6 +49,8 @@ _ENTRY = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _WILD = re.compile(r"[*?\[\]]")
+# One character or more that a glob does not tell.
+_UNKNOWN = re.compile(r"\*|\?|\[[!^]?[^]]+\]")
 _NAME = re.compile(r"[A-Za-z_.$][A-Za-z0-9_.$]*")
 _GLOB = re.compile(r"(?:[A-Za-z0-9_.$*?]|\[[!^]?[A-Za-z0-9_.$-]+\])+")
 _MODULE = re.compile(r"(?:[A-Za-z0-9_*?-]|\[[!^]?[A-Za-z0-9_-]+\])+")
@@ -108,6 +110,14 @@ class ProbeSpec(NamedTuple):
         if self.kind is Kind.REGEX:
             return re.compile(self.name).search
         return _glob_matcher(self.name)
+
+    @property
+    def part(self) -> str:
+        """What every name that a glob matches has in it; a newline before what it begins with."""
+        if self.kind is not Kind.GLOB:
+            return ""
+        first, *others = _UNKNOWN.split(self.name)
+        return max(f"\n{first}" if first else "", *others, key=len)
 
     def in_module(self, module: str) -> bool:
         """Whether the entry reaches into `module` (`""` is the core kernel)."""

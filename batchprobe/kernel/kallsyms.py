@@ -10,6 +10,7 @@ import functools
 import re
 import sys
 from array import array
+from collections.abc import Iterator
 from itertools import compress, groupby
 
 from batchprobe.errors import UnsupportedError
@@ -76,17 +77,23 @@ class CodeSymbols:
             modules += [module] * (end - len(modules))
         return modules
 
-    def positions_of(self, name: str) -> list[int]:
-        """The symbols of one name, found without cutting the others apart."""
-        positions = []
-        line = f"\n{name}\n"
-        counted = seen = 0
-        at = self.text.find(line)
+    def positions_of(self, part: str) -> Iterator[int]:
+        """The symbols whose name has this part, in which a newline is the border of a name.
+
+        They are found without cutting the names apart, and without a look at the others.
+        """
+        text = self.text
+        inside = part.startswith("\n")
+        last = -1
+        begun = seen = 0
+        at = text.find(part)
         while at >= 0:
-            counted += self.text.count("\n", seen, at)
-            positions.append(counted)
-            seen, at = at, self.text.find(line, at + 1)
-        return positions
+            begun += text.count("\n", seen, at + inside)
+            seen = at + inside
+            if begun - 1 != last:
+                last = begun - 1
+                yield last
+            at = text.find(part, at + 1)
 
 
 def parse_kallsyms(text: str) -> CodeSymbols:

@@ -92,8 +92,8 @@ class _Resolver:
                     return matched
             return []
         if spec.module is None:
-            return self._table.matching(match)
-        return self._table.matching(match, modules=self._modules(spec))
+            return self._table.matching(match, part=spec.part)
+        return self._table.matching(match, modules=self._modules(spec), part=spec.part)
 
     def _syscalls(self, prefix: str) -> list[Function]:
         return self._table.matching(re.compile(re.escape(prefix)).match, modules={""})

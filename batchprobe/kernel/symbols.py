@@ -147,7 +147,7 @@ class FunctionTable:
                 found.setdefault(function.name, []).append(function)
             return found
         for name in wanted:
-            positions = self._symbols.positions_of(name)
+            positions = self._symbols.positions_of(f"\n{name}\n")
             if functions := [self._function(p, name) for p in positions if self._is_function(p)]:
                 found[name] = functions
         return found
@@ -156,22 +156,32 @@ class FunctionTable:
         """What the compiler made of `name`: its `.isra.0`, `.constprop.0`, `.part.0`, `.llvm.1`."""
         if not name or "." in name[1:]:
             return []
-        clones = self._lines(f"\n{name}.")
-        found = self.find(clones)
-        return sorted((f for clone in clones for f in found.get(clone, ())), key=_by_address)
+        return self._functions(self._symbols.positions_of(f"\n{name}."))
 
     def named(self, name: str) -> tuple[Function, ...]:
         """The functions of this name, or its clones if there are none."""
         return tuple(self.find([name]).get(name) or self.clones(name))
 
     def matching(
-        self, match: Callable[[str], object], modules: Collection[str] | None = None
+        self,
+        match: Callable[[str], object],
+        modules: Collection[str] | None = None,
+        *,
+        part: str = "",
     ) -> list[Function]:
-        """The functions, by address, whose name `match` finds true; in these modules only."""
-        functions = map(self._function, self._positions(match))
+        """The functions, by address, whose name `match` finds true; in these modules only.
+
+        Every such name has `part`, in which a newline is the border of a name.
+        """
+        if part:
+            names = self._symbols.names
+            positions = (p for p in self._symbols.positions_of(part) if match(names[p]))
+            functions = self._functions(positions)
+        else:
+            functions = [self._function(position) for position in self._positions(match)]
         if modules is not None:
             return [function for function in functions if function.module in modules]
-        return list(functions)
+        return functions
 
     def function_at(self, address: int) -> tuple[Function, int] | None:
         """The function an address lies in, and how many bytes behind its start."""
@@ -230,23 +240,16 @@ class FunctionTable:
         head, tail = name[: len(name) // 2], name[len(name) // 2 :]
         if len(name) < 4:
             return set()
-        names = self._lines(f"\n{head}") | self._lines(f"{tail}\n")
-        return {name for name in names if self.find([name])}
-
-    def _lines(self, part: str) -> set[str]:
-        """The names with this part, in which a newline is the border of a name."""
-        text = self._symbols.text
-        names = set()
-        at = text.find(part)
-        while at >= 0:
-            line = text.rfind("\n", 0, at + 1) + 1
-            names.add(text[line : text.find("\n", line)])
-            at = text.find(part, at + 1)
-        return names
+        symbols = self._symbols
+        positions = {*symbols.positions_of(f"\n{head}"), *symbols.positions_of(f"{tail}\n")}
+        return {symbols.names[position] for position in positions if self._is_function(position)}
 
     def _positions(self, match: Callable[[str], object]) -> Iterable[int]:
         names = self._symbols.names
         return filter(self._is_function, compress(range(len(names)), map(match, names)))
+
+    def _functions(self, positions: Iterable[int]) -> list[Function]:
+        return [self._function(p) for p in positions if self._is_function(p)]
 
     def _is_function(self, position: int) -> bool:
         return self._symbols.functions[position] == 1
@@ -318,10 +321,6 @@ def _read(path: Path) -> bytes | None:
 
 def _text(data: bytes) -> str:
     return data.decode("ascii", "replace")
-
-
-def _by_address(function: Function) -> int:
-    return function.address
 
 
 def _traceable_key(name: str, module: str) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from recorded import KERNELS, SYSCALL_PREFIXES, table
 
@@ -349,3 +350,19 @@ def test_any_entry_resolves(text: str) -> None:
     resolution = resolve(specs, table(KERNEL), syscall_prefixes=SYSCALL_PREFIXES)
     if spec and not spec.exclude:
         assert resolution.targets or resolution.skipped
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(
+        st.sampled_from(["*", "?", "[a-t]", "[!v]", "[^v]", "tcp", "_", "vfs_read", "s", "."]),
+        min_size=1,
+        max_size=5,
+    ).map("".join)
+)
+def test_a_globs_known_part_leaves_nothing_out(glob: str) -> None:
+    spec = parse_entry(glob, Source("list", 1))
+    assert spec is not None
+    functions = table("debian-12")
+    match = re.compile(fnmatch.translate(glob.replace("[^", "[!"))).match
+    assert functions.matching(match, part=spec.part) == functions.matching(match)
