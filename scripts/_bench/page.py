@@ -83,7 +83,8 @@ _FIGURES: Final = (
         "tells: arming a probe changes it. Each tool has run before, so that its files are in "
         "memory; batchprobe then has the kernel's symbols too, which it keeps for the boot: its "
         "first start, without them, is in a column of its own.",
-        "starting Python and its libraries; the first time, reading kallsyms",
+        "starting Python and its libraries, the first time also reading kallsyms; and all probes "
+        "are armed together, when the last is there",
     ),
     Figure(
         COMMAND,
@@ -188,9 +189,12 @@ def _promises(results: Results) -> Iterator[str]:
     yield ""
     yield "| kernel | what | measured | wanted | |"
     yield "|---|---|---|---|---|"
+    missed = []
     for ratio in targets.check(results, _kernels(results)):
         if ratio.value is None:
             continue
+        if not ratio.is_met and ratio.reason:
+            missed.append(f"- {ratio.kernel}, {ratio.text}: {ratio.reason}.")
         sign = "at least" if ratio.is_least else "at most"
         note = f" ({ratio.note})" if ratio.note else ""
         met = "met" if ratio.is_met else "**missed**"
@@ -199,6 +203,8 @@ def _promises(results: Results) -> Iterator[str]:
             f"| {ratio.kernel} | {ratio.text}{note} | {value} | {sign} {ratio.wanted:g} | {met} |"
         )
     yield ""
+    if missed:
+        yield from (*missed, "")
 
 
 def _behind(results: Results) -> Iterator[str]:

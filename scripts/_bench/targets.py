@@ -14,6 +14,17 @@ _FDS_MORE = 4.0
 # With fewer probes, what a tool does once is more than what it does for each.
 _LEAST_EXTRAPOLATED = 100
 
+_START_UP = "most of it is the interpreter's own start and the import of its libraries"
+_ATTACH = (
+    "an attach also resolves names, makes maps and loads a program; the kernel's own work is the "
+    "floor below"
+)
+_TEARDOWN = (
+    "it takes what the kernel takes to disarm and free such an event, the floor below: each "
+    "breakpoint's removal synchronizes all CPUs (text_poke_sync(), arch/x86), and each probe at an "
+    "ftrace site, where no place behind it could be had, costs a walk of all such sites"
+)
+
 
 @dataclass(frozen=True)
 class Ratio:
@@ -27,6 +38,8 @@ class Ratio:
     is_least: bool = True
     unit: str = "x"
     note: str = ""
+    # Why it may be missed.
+    reason: str = ""
 
     @property
     def is_met(self) -> bool:
@@ -91,7 +104,14 @@ class _OfKernel:
         return _divided(result.median(tool, value), attached), note
 
     def _times(
-        self, text: str, kind: str, value: str, other: str, wanted: float, count: int = 1000
+        self,
+        text: str,
+        kind: str,
+        value: str,
+        other: str,
+        wanted: float,
+        count: int = 1000,
+        reason: str = "",
     ) -> Ratio:
         tool = self._ours if kind == CALLS else BATCHPROBE
         # Ours is never extrapolated.
@@ -99,7 +119,7 @@ class _OfKernel:
             self._median(kind, count, tool, value), self._median(kind, count, tool, "attached")
         )
         theirs, note = self._per_probe(kind, count, other, value)
-        return Ratio(self._kernel, text, _divided(theirs, mine), wanted, note=note)
+        return Ratio(self._kernel, text, _divided(theirs, mine), wanted, note=note, reason=reason)
 
     @property
     def _ours(self) -> str:
@@ -112,16 +132,17 @@ class _OfKernel:
                 self._median(COMMAND, 1, BATCHPROBE, "first"),
             )
             text = f"from command to first probe armed, against {other}"
-            yield Ratio(self._kernel, text, ratio, wanted)
+            yield Ratio(self._kernel, text, ratio, wanted, reason=_START_UP)
 
     def at_a_thousand(self) -> Iterator[Ratio]:
         text = "1,000 probes attached, against bcc's calls"
-        yield self._times(text, CALLS, "attach", BCC, 50.0 if self._has_links else 2.0)
+        wanted = 50.0 if self._has_links else 2.0
+        yield self._times(text, CALLS, "attach", BCC, wanted, reason=_ATTACH)
         if not self._has_links:
             text = "1,000 probes removed, against bcc's calls (funccount's, too)"
-            yield self._times(text, CALLS, "detach", BCC, 150.0)
+            yield self._times(text, CALLS, "detach", BCC, 150.0, reason=_TEARDOWN)
             text = "1,000 probes removed, from Ctrl-C to the command's end, against bpftrace"
-            yield self._times(text, COMMAND, "exit", BPFTRACE, 150.0)
+            yield self._times(text, COMMAND, "exit", BPFTRACE, 150.0, reason=_TEARDOWN)
 
     def everything(self) -> Iterator[Ratio]:
         if not self._has_links:
