@@ -30,7 +30,9 @@ def loaded(proc: Path = Path("/proc"), sysfs: Path = Path("/sys")) -> str:
     another then, and kernfs gives inode numbers in turn (fs/kernfs/dir.c, Linux 3.14).
     """
     lines = [(proc / "sys/kernel/random/boot_id").read_text()]
-    for line in (proc / "modules").read_text().splitlines():
+    modules = proc / "modules"
+    # There is none in a kernel that can load none.
+    for line in modules.read_text().splitlines() if modules.exists() else ():
         # Not how often and by whom it is used.
         name, size, _, _, state, address = line.split()[:6]
         try:

@@ -119,6 +119,7 @@ def test_which_modules_are_loaded(tmp_path: Path) -> None:
         (proc / "modules").write_text(text)
         return loaded(proc, sysfs)
 
+    assert loaded(proc, sysfs) == "abc\n"
     first = said("ext4 100 1 - Live 0x10\n")
     assert said("ext4 100 2 user, Live 0x10 (E)\n") == first
     assert said("ext4 100 1 - Live 0x20\n") != first
