@@ -5,6 +5,7 @@ What hangs on a file descriptor goes with the process; trace events and the RCU 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -19,6 +20,7 @@ from batchprobe.leftovers import sweep
 
 __all__ = ["Guardian", "main"]
 
+_DISMISSED = b"."
 _NOT_FOR_US = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # The kernel closes the dead parent's perf fds, probes and all, before an event can go.
 _PATIENCE = 60.0
@@ -38,7 +40,7 @@ class Guardian:
         try:
             self._process: subprocess.Popen[bytes] = subprocess.Popen(
                 **child.arguments("guardian", str(os.getpid()), mode.value),
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 # A terminal or pipe of the parent's must not stay open because of us.
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -49,21 +51,36 @@ class Guardian:
 
     def dismiss(self) -> None:
         """Nothing is left to guard."""
-        # Not asked to go: it may still be starting, and does nothing while we live.
-        self._process.kill()
-        self._process.wait()
+        # Not only asked to go: it may still be starting, and does nothing while we live. Who gave
+        # up rights since may not kill it.
+        with contextlib.suppress(PermissionError):
+            self._process.kill()
+        try:
+            self._process.communicate(_DISMISSED)
+        except BrokenPipeError:
+            self._process.wait()
 
 
 def main() -> int:
-    """Wait for the parent's death, then sweep."""
+    """Wait for the parent's death or dismissal; stdin is a pipe from it."""
     parent = int(sys.argv[1])
+    # The pipe alone would not do: a fork of the parent's holds its end open too.
     try:
-        alive = os.pidfd_open(parent)
+        parent_fd = os.pidfd_open(parent)
     except ProcessLookupError:
-        alive = -1
-    # If it died before we asked, its number may be somebody else's by now.
-    if alive >= 0 and _parent() == parent:
-        select.select([alive], [], [])
+        parent_fd = -1
+    if _parent() != parent:
+        # It died before we asked, and its number may be somebody else's by now.
+        parent_fd = -1
+    watched = [0, parent_fd]
+    while parent_fd >= 0:
+        ready, _, _ = select.select(watched, [], [])
+        if 0 in ready:
+            if os.read(0, 1) == _DISMISSED:
+                return 0
+            watched.remove(0)
+        if parent_fd in ready:
+            break
     sweep(Tracefs.find(), patience=_PATIENCE, mode=BarrierMode(sys.argv[2]))
     return 0
 

@@ -238,7 +238,8 @@ with Session(abi=abi) as session:
     # What is imported and made once needs no descriptor later.
     session.detach(session.attach(calls), commit=True)
     here = len(os.listdir("/proc/self/fd")) - 1
-    resource.setrlimit(resource.RLIMIT_NOFILE, (here + more, here + more))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (here + more, before[1]))
     try:
         probes = session.attach(calls)
     except (BatchprobeError, OSError) as error:
@@ -250,6 +251,7 @@ with Session(abi=abi) as session:
     counted = [probe.count for probe in probes if probe.label == "syscall:getsid"]
     assert counted in ([], [1]), counted
     assert session.detach_all().left == ()
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert len(os.listdir("/proc/self/fd")) - 1 == here
 print(len(probes))
 """
