@@ -15,7 +15,7 @@ from itertools import compress, groupby
 
 from batchprobe.errors import UnsupportedError
 
-__all__ = ["LANDMARKS", "CodeSymbols", "parse_kallsyms"]
+__all__ = ["LANDMARKS", "CodeSymbols", "numbers_of", "parse_kallsyms"]
 
 LANDMARKS = ("_text", "__per_cpu_offset", "current_kprobe", "register_fprobe_ips")
 """Core kernel symbols that probes need, or whose presence tells something."""
@@ -126,7 +126,7 @@ def parse_kallsyms(text: str) -> CodeSymbols:
         raise UnsupportedError(
             "/proc/kallsyms lists no functions", remedy="the kernel needs CONFIG_KALLSYMS=y"
         )
-    numbers = _numbers([addresses[position] for position in order])
+    numbers = numbers_of([addresses[position] for position in order])
     if not numbers[-1]:
         raise UnsupportedError(
             "the kernel hides its addresses from this user",
@@ -147,8 +147,8 @@ def parse_kallsyms(text: str) -> CodeSymbols:
     )
 
 
-def _numbers(addresses: list[str]) -> array[int]:
-    """Hexadecimal addresses of one width as numbers."""
+def numbers_of(addresses: list[str]) -> array[int]:
+    """Hexadecimal addresses as numbers; quickest if they are of one width."""
     width = max(map(len, addresses))
     if width != min(map(len, addresses)) or width not in (8, 16):
         return array("Q", [int(address, 16) for address in addresses])

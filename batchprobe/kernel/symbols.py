@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, Self
 
 from batchprobe.errors import UnsupportedError
-from batchprobe.kernel.kallsyms import LANDMARKS, CodeSymbols, parse_kallsyms
+from batchprobe.kernel.kallsyms import LANDMARKS, CodeSymbols, numbers_of, parse_kallsyms
 
 __all__ = ["Function", "FunctionTable", "Memory"]
 
@@ -280,10 +280,11 @@ class FunctionTable:
         if not text:
             # An empty list is that of a kernel whose ftrace is off: it says nothing.
             return None
-        if re.match(rb"[0-9a-f]+ \w", text):
-            found = re.findall(rb"^([0-9a-f]+) ", text, re.MULTILINE)
-            return array("Q", sorted(int(address, 16) for address in found))
-        return frozenset(text.decode("ascii", "replace").splitlines())
+        lines = _text(text)
+        if re.match(r"[0-9a-f]+ \w", lines):
+            found = re.findall(r"^([0-9a-f]+) ", lines, re.MULTILINE)
+            return array("Q", sorted(numbers_of(found)))
+        return frozenset(lines.splitlines())
 
     @functools.cached_property
     def _blacklist(self) -> _Ranges | None:

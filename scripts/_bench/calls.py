@@ -160,10 +160,10 @@ def _event_floor(places: Sequence[int]) -> Values:
             with _timed(values, "arm"):
                 fd = syscalls.perf_tracepoint_open(tracefs.event_id(_GROUP, "all"))
                 syscalls.perf_run_bpf(fd, program)
-            with _expedited(), _timed(values, "close"):
+            with setting(_EXPEDITED, "1"), _timed(values, "close"):
                 descriptors.close(fd)
         finally:
-            with _expedited(), _timed(values, "delete"):
+            with setting(_EXPEDITED, "1"), _timed(values, "delete"):
                 _write_commands(tracefs, f"-:{_GROUP}/all\n")
     finally:
         descriptors.close(program)
@@ -191,10 +191,11 @@ def _write_commands(tracefs: Tracefs, text: str) -> None:
 
 
 @contextlib.contextmanager
-def _expedited() -> Iterator[None]:
-    before = _EXPEDITED.read_text()
-    _EXPEDITED.write_text("1")
+def setting(file: Path, value: str) -> Iterator[None]:
+    """While in this block, a file of the kernel's says something else."""
+    before = file.read_text()
+    file.write_text(value)
     try:
         yield
     finally:
-        _EXPEDITED.write_text(before)
+        file.write_text(before)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from _bench.calls import Values, bcc_program
+from _bench.calls import Values, bcc_program, setting
 from _bench.commands import started
 from _bench.functions import Functions
 from _bench.jobs import BATCHPROBE, BCC, BPFTRACE, FUNCCOUNT, LINK, UNOPTIMIZED
@@ -27,6 +27,7 @@ _BATCHES = 25
 _OPTIMIZER_SECONDS = 3.0
 _START_SECONDS = 120.0
 _KPROBES = Path("/sys/kernel/debug/kprobes/list")
+# Whether the kernel makes jumps of breakpoints.
 _OPTIMIZE = Path("/proc/sys/debug/kprobes-optimization")
 
 
@@ -85,7 +86,10 @@ class Hits:
         else:
             abi, placement, *more = [*tool.removeprefix(BATCHPROBE).split(), "auto", "auto"]
             optimizes = UNOPTIMIZED not in more
-            with _optimizer(optimizes), Session(abi=abi, placement=placement) as session:
+            with (
+                setting(_OPTIMIZE, f"{int(optimizes)}\n"),
+                Session(abi=abi, placement=placement) as session,
+            ):
                 session.attach([self.name])
                 yield
 
@@ -104,17 +108,6 @@ class Hits:
             if not mine or all("[FTRACE]" in line for line in mine) or time.monotonic() > end:
                 return False
             time.sleep(0.1)
-
-
-@contextlib.contextmanager
-def _optimizer(on: bool) -> Iterator[None]:
-    """Let the kernel make jumps of breakpoints, or not."""
-    before = _OPTIMIZE.read_text()
-    _OPTIMIZE.write_text(f"{int(on)}\n")
-    try:
-        yield
-    finally:
-        _OPTIMIZE.write_text(before)
 
 
 @contextlib.contextmanager
