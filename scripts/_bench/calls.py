@@ -129,19 +129,24 @@ def _bcc(functions: Sequence[Function]) -> Values:
     return values
 
 
+@contextlib.contextmanager
+def idle_program(attach_type: int = 0) -> Iterator[int]:
+    """The fd of a program that does nothing."""
+    program = syscalls.prog_load("nothing", syscalls.RETURN_0, attach_type=attach_type)
+    try:
+        yield program
+    finally:
+        descriptors.close(program)
+
+
 def _link_floor(addresses: Sequence[int]) -> Values:
     """One kprobe_multi link with a program that does nothing: one system call, and one close."""
-    program = syscalls.prog_load(
-        "nothing", syscalls.RETURN_0, attach_type=syscalls.BPF_TRACE_KPROBE_MULTI
-    )
     values: Values = {"attached": len(addresses)}
-    try:
+    with idle_program(syscalls.BPF_TRACE_KPROBE_MULTI) as program:
         with _timed(values, "attach"):
             link = syscalls.kprobe_multi_link(program, list(addresses), [0] * len(addresses))
         with _timed(values, "detach"):
             descriptors.close(link)
-    finally:
-        descriptors.close(program)
     return values
 
 
@@ -152,8 +157,7 @@ def _event_floor(places: Sequence[int]) -> Values:
     # As written by somebody who knows already what the kernel takes.
     lines = [f"p:{_GROUP}/all _text+{place - text}\n" for place in places]
     values: Values = {"attached": len(lines)}
-    program = syscalls.prog_load("nothing", syscalls.RETURN_0)
-    try:
+    with idle_program() as program:
         with _timed(values, "define"):
             _write_commands(tracefs, "".join(lines))
         try:
@@ -165,8 +169,6 @@ def _event_floor(places: Sequence[int]) -> Values:
         finally:
             with setting(_EXPEDITED, "1"), _timed(values, "delete"):
                 _write_commands(tracefs, f"-:{_GROUP}/all\n")
-    finally:
-        descriptors.close(program)
     values["attach"] = values["define"] + values["arm"]
     values["detach"] = values["close"] + values["delete"]
     return values

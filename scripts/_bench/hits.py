@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from _bench.calls import Values, bcc_program, setting
+from _bench.calls import Values, bcc_program, idle_program, setting
 from _bench.commands import started
 from _bench.functions import Functions
 from _bench.jobs import BATCHPROBE, BCC, BPFTRACE, FUNCCOUNT, LINK, UNOPTIMIZED
@@ -112,14 +112,9 @@ class Hits:
 
 @contextlib.contextmanager
 def _link(address: int) -> Iterator[None]:
-    program = syscalls.prog_load(
-        "nothing", syscalls.RETURN_0, attach_type=syscalls.BPF_TRACE_KPROBE_MULTI
-    )
-    try:
+    with idle_program(syscalls.BPF_TRACE_KPROBE_MULTI) as program:
         link = syscalls.kprobe_multi_link(program, [address], [0])
         try:
             yield
         finally:
             descriptors.close(link)
-    finally:
-        descriptors.close(program)
