@@ -219,6 +219,5 @@ def test_plainest_spelling_means_the_same(text: str) -> None:
         return
     if spec is not None:
         again = parse(str(spec))
-        assert again == spec
         assert str(again) == str(spec)
         assert again._replace(text=spec.text) == spec
