@@ -34,7 +34,7 @@ class Accel(Enum):
 
 def choose(arch: Arch, kernel: KernelFiles) -> Accel:
     """KVM if a tiny guest ran under it since this machine was started."""
-    if arch.name != platform.machine() or not os.access(_DEVICE, os.R_OK | os.W_OK):
+    if arch.machine != platform.machine() or not os.access(_DEVICE, os.R_OK | os.W_OK):
         return Accel.TCG
     known = cache.cache_dir() / "kvm-works"
     boot = _BOOT_ID.read_text().strip()
@@ -65,7 +65,7 @@ def _probe(arch: Arch, kernel: KernelFiles) -> bool:
         initrd.write_bytes(kernel.initramfs.read_bytes() + overlay)
         command = [
             *("setpriv", "--pdeathsig", "KILL", arch.qemu),
-            *(*arch.machine, *arguments(arch, Accel.KVM), "-m", "512M"),
+            *(*arch.board, *arguments(arch, Accel.KVM), "-m", "512M"),
             *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
             *("-monitor", "none", "-serial", f"file:{console}"),
             *("-kernel", str(kernel.image), "-initrd", str(initrd)),
@@ -90,4 +90,4 @@ def arguments(arch: Arch, accel: Accel) -> list[str]:
         return ["-accel", "kvm", "-cpu", "host"]
     # One thread for all CPUs: with one each (QEMU 7.2), kernels crashed at instructions whose
     # breakpoint had just been taken off, which is what we do all day.
-    return ["-accel", "tcg,thread=single", "-cpu", arch.cpu_tcg]
+    return ["-accel", f"tcg,thread={arch.tcg_thread}", "-cpu", arch.cpu_tcg]

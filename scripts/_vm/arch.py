@@ -10,39 +10,139 @@ from _vm.errors import VmError
 class Arch:
     """One architecture, in the words of Debian, QEMU and pip."""
 
-    # As `uname -m` prints it.
+    # As --arch takes it.
     name: str
+    # As `uname -m` prints it, and pip's platforms end.
+    machine: str
     debian: str
     # Kernel packages are named linux-image-FLAVOUR, not always after the architecture (armmp).
     flavour: str
     qemu: str
+    # The Debian package that has it.
+    qemu_package: str
     # -accel and -smp are chosen elsewhere.
-    machine: tuple[str, ...]
+    board: tuple[str, ...]
     cpu_tcg: str
     console: str
+    # The suite of the user space: the first that has both this architecture and its bcc.
+    userspace: str = "bookworm"
+    # Whose kernels can be booted, the default first.
+    kernels: tuple[str, ...] = ("debian-12", "debian-13", "debian-sid")
+    # One emulation thread for all CPUs, or one each: see accel.py.
+    tcg_thread: str = "single"
     # Transport suffix of QEMU's virtio device names (virtio-serial-pci, virtio-serial-ccw).
-    virtio: str
-    boot_params: tuple[str, ...]
-    boot_params_tcg: tuple[str, ...]
-    pip_platforms: tuple[str, ...]
+    virtio: str = "pci"
+    # The emulated CPU has no instruction for random numbers, and the kernel waits for some.
+    needs_rng: bool = False
+    boot_params_tcg: tuple[str, ...] = ()
+    # In the order of the table: what is not built for this architecture.
+    lacks: tuple[str, ...] = ()
+
+    @property
+    def pip_platforms(self) -> tuple[str, ...]:
+        """Which wheels fit."""
+        glibc = (17, 28, 31, 34, 36) if self.userspace == "bookworm" else (17, 28, 31, 34, 39, 41)
+        linux = [f"manylinux_2_{minor}_{self.machine}" for minor in glibc]
+        return (f"manylinux2014_{self.machine}", *linux, "any")
 
 
 _ALL: Final = (
     Arch(
         name="x86_64",
+        machine="x86_64",
         debian="amd64",
         flavour="amd64",
         qemu="qemu-system-x86_64",
+        qemu_package="qemu-system-x86",
         # Each device that is absent saves the kernel's search for it.
-        machine=("-machine", "q35,sata=off,smbus=off,usb=off,vmport=off,hpet=off"),
+        board=("-machine", "q35,sata=off,smbus=off,usb=off,vmport=off,hpet=off"),
         cpu_tcg="max",
         console="ttyS0",
-        virtio="pci",
-        boot_params=(),
+        kernels=("debian-12", "debian-11", "debian-13", "debian-sid"),
         # The kernel suspects the emulated CPUs' counters of disagreeing; they are the host's one.
         # Without it every look at the clock goes through an emulated device.
         boot_params_tcg=("tsc=reliable",),
-        pip_platforms=("manylinux2014_x86_64", "any"),
+    ),
+    Arch(
+        name="i386",
+        machine="i686",
+        debian="i386",
+        flavour="686-pae",
+        qemu="qemu-system-i386",
+        qemu_package="qemu-system-x86",
+        board=("-machine", "q35,sata=off,smbus=off,usb=off,vmport=off,hpet=off"),
+        # Of AMD's the kernel warns that they were not made to work in pairs.
+        cpu_tcg="max,vendor=GenuineIntel",
+        console="ttyS0",
+        # Debian 13 builds no such kernel any more.
+        kernels=("debian-12",),
+        boot_params_tcg=("tsc=reliable",),
+        # The library behind it is in no suite.
+        lacks=("python3-bpfcc",),
+    ),
+    Arch(
+        name="arm64",
+        machine="aarch64",
+        debian="arm64",
+        flavour="arm64",
+        qemu="qemu-system-aarch64",
+        qemu_package="qemu-system-arm",
+        board=("-machine", "virt"),
+        # The architecture's own algorithm takes the emulator most of its time.
+        cpu_tcg="max,pauth-impdef=on",
+        console="ttyAMA0",
+    ),
+    Arch(
+        name="armhf",
+        machine="armv7l",
+        debian="armhf",
+        flavour="armmp-lpae",
+        qemu="qemu-system-arm",
+        qemu_package="qemu-system-arm",
+        board=("-machine", "virt,highmem=off"),
+        cpu_tcg="cortex-a15",
+        console="ttyAMA0",
+        kernels=("debian-12", "debian-13"),
+        # With one thread the boot hangs when the kernel stops all CPUs to protect its memory.
+        tcg_thread="multi",
+        needs_rng=True,
+    ),
+    Arch(
+        name="ppc64el",
+        machine="ppc64le",
+        debian="ppc64el",
+        flavour="powerpc64le",
+        qemu="qemu-system-ppc64",
+        qemu_package="qemu-system-ppc",
+        board=("-machine", "pseries", "-vga", "none"),
+        cpu_tcg="POWER9",
+        console="hvc0",
+    ),
+    Arch(
+        name="s390x",
+        machine="s390x",
+        debian="s390x",
+        flavour="s390x",
+        qemu="qemu-system-s390x",
+        qemu_package="qemu-system-misc",
+        board=("-machine", "s390-ccw-virtio"),
+        cpu_tcg="max",
+        console="ttysclp0",
+        virtio="ccw",
+    ),
+    Arch(
+        name="riscv64",
+        machine="riscv64",
+        debian="riscv64",
+        flavour="riscv64",
+        qemu="qemu-system-riscv64",
+        qemu_package="qemu-system-misc",
+        board=("-machine", "virt"),
+        cpu_tcg="rv64",
+        console="ttyS0",
+        userspace="trixie",
+        kernels=("debian-13", "debian-sid"),
+        needs_rng=True,
     ),
 )
 
@@ -50,7 +150,7 @@ ARCHES: Final = {arch.name: arch for arch in _ALL}
 
 
 def find_arch(name: str) -> Arch:
-    """The table's row for a machine name as `uname -m` prints it."""
+    """The table's row for an architecture by name."""
     try:
         return ARCHES[name]
     except KeyError:

@@ -14,10 +14,10 @@ from typing import Final, NoReturn
 
 from _vm import accel, kernel, shares, userspace
 from _vm.accel import Accel
-from _vm.arch import find_arch
+from _vm.arch import ARCHES, Arch, find_arch
 from _vm.errors import STATUS_SETUP, VmError
 from _vm.guest import run_guest
-from _vm.kernels import DEFAULT_KERNEL, DISTRIBUTIONS
+from _vm.kernels import DISTRIBUTIONS
 from _vm.qemu import Machine
 from _vm.relay import FORWARDED, Command
 from _vm.run import progress
@@ -50,6 +50,7 @@ _PASSED: Final = ("TERM", "COLORTERM", "NO_COLOR", "FORCE_COLOR", "CI", "TZ")
 class Options:
     """What was asked for."""
 
+    arch: str
     kernel: str
     cpus: int
     memory: str
@@ -76,7 +77,8 @@ def parse(arguments: Sequence[str]) -> Options:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--kernel", choices=list(DISTRIBUTIONS), default=DEFAULT_KERNEL, help="whose (%(default)s)")
+    add("--arch", choices=list(ARCHES), default="x86_64", help="for which machine (%(default)s)")
+    add("--kernel", choices=list(DISTRIBUTIONS), help="whose (debian-12; debian-13 on riscv64)")
     add("--cpus", type=_positive, default=2, metavar="N", help="number of CPUs (%(default)s)")
     add("--memory", default="2G", metavar="M", help="size of memory (%(default)s)")
     add(
@@ -125,6 +127,11 @@ def parse(arguments: Sequence[str]) -> Options:
     add("command", nargs=argparse.REMAINDER, metavar="[--] CMD...")
     found = parser.parse_args(arguments)
     command = found.command[1:] if found.command[:1] == ["--"] else found.command
+    kernels = ARCHES[found.arch].kernels
+    if found.kernel is None:
+        found.kernel = kernels[0]
+    if found.kernel not in kernels:
+        parser.error(f"{found.kernel} has no kernel for {found.arch}: {', '.join(kernels)}")
     if bool(command) == found.prepare:
         parser.error("--prepare takes no command" if command else "which command?")
     return Options(**{**vars(found), "command": command})
@@ -172,8 +179,8 @@ def _unwind(number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _run(options: Options) -> int:
-    arch = find_arch("x86_64")
-    _require_tools(arch.qemu)
+    arch = find_arch(options.arch)
+    _require_tools(arch)
     cwd = Path.cwd()
     asked = list(options.shares)
     if options.share_arguments:
@@ -223,13 +230,13 @@ def environment(cwd: Path) -> list[str]:
     return [f"{name}={value}" for name, value in {**passed, **fixed}.items()]
 
 
-def _require_tools(qemu: str) -> None:
+def _require_tools(arch: Arch) -> None:
     os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-    if all(shutil.which(tool) for tool in (qemu, *_TOOLS)):
+    if all(shutil.which(tool) for tool in (arch.qemu, *_TOOLS)):
         return
     bootstrap = CHECKOUT / "scripts" / "bootstrap"
     if os.geteuid() != 0 or not bootstrap.exists():
-        raise VmError("tools are missing for virtual machines: run scripts/bootstrap vm as root")
+        raise VmError(f"tools are missing: run scripts/bootstrap {arch.qemu_package} as root")
     progress("installing what virtual machines need")
-    if subprocess.run([bootstrap, "vm"], stdout=2, check=False).returncode:
-        raise VmError("scripts/bootstrap vm failed")
+    if subprocess.run([bootstrap, arch.qemu_package], stdout=2, check=False).returncode:
+        raise VmError(f"scripts/bootstrap {arch.qemu_package} failed")

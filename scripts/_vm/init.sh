@@ -12,7 +12,8 @@ END
 mount -a -T /fstab.early
 
 while read -r module; do
-    insmod "/modules/$module"
+    # Some are for CPUs that this is not, and another one does their work.
+    insmod "/modules/$module" || :
 done </modules/order
 
 for block in /sys/block/vd*; do

@@ -22,6 +22,7 @@ _BOOT_MODULES: Final = (
     "virtio_pci",
     "virtio_blk",
     "virtio_console",
+    "virtio_rng",
     "9pnet_virtio",
     "9p",
     "ext4",
@@ -70,18 +71,14 @@ def _build(product: Path, distribution: Distribution, arch: Arch) -> None:
     tree = scratch / "tree"
     release = _arrange(unpacked, tree)
     tool(["depmod", "-b", str(tree), release])
-    image = next(
-        (
-            f
-            for f in (tree / f"boot/vmlinuz-{release}", tree / f"lib/modules/{release}/vmlinuz")
-            if f.is_file()
-        ),
-        None,
-    )
+    # Where the kernel does not unpack itself it is a vmlinux.
+    modules = f"lib/modules/{release}"
+    places = [f"boot/vmlinu{x}-{release}" for x in "zx"] + [f"{modules}/vmlinu{x}" for x in "zx"]
+    image = next((tree / place for place in places if (tree / place).is_file()), None)
     if image is None:
         raise VmError(f"the packages of {distribution.name} contain no kernel image for {release}")
     (product / "vmlinuz").write_bytes(image.read_bytes())
-    if plain := plain_kernel(image.read_bytes()):
+    if arch.name == "x86_64" and (plain := plain_kernel(image.read_bytes())):
         (product / "vmlinux").write_bytes(plain)
     busybox = next(unpacked.glob("**/bin/busybox"))
     (product / "initramfs.cpio").write_bytes(_initramfs(tree, release, busybox))

@@ -3,9 +3,6 @@
 from dataclasses import dataclass
 from typing import Final
 
-DEFAULT_KERNEL: Final = "debian-12"
-USERSPACE_SUITE: Final = "bookworm"
-
 
 @dataclass(frozen=True)
 class Distribution:

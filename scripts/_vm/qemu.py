@@ -39,13 +39,12 @@ def command_line(machine: Machine, *, agent: socket.socket, console: int, initrd
         f"console={arch.console}",
         "loglevel=5",
         "panic=-1",
-        *arch.boot_params,
         *(arch.boot_params_tcg if emulated else ()),
         machine.append,
     ]
     return [
         arch.qemu,
-        *arch.machine,
+        *arch.board,
         *accel_arguments(arch, machine.accel),
         *("-smp", str(machine.cpus), "-m", machine.memory),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-monitor", "none"),
@@ -55,10 +54,11 @@ def command_line(machine: Machine, *, agent: socket.socket, console: int, initrd
         *("-serial", "chardev:console"),
         *_disk(arch, "userspace", machine.userspace),
         *_disk(arch, "kernel", kernel.disk),
+        *(("-device", f"virtio-rng-{arch.virtio}") if arch.needs_rng else ()),
         *("-device", f"virtio-serial-{arch.virtio}"),
         *("-chardev", f"socket,id=agent,fd={agent.fileno()}"),
         *("-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"),
-        *(x for n, path in enumerate(machine.shares) for x in _share(n, path)),
+        *(x for n, path in enumerate(machine.shares) for x in _share(arch, n, path)),
     ]
 
 
@@ -76,9 +76,13 @@ def share_tag(number: int) -> str:
     return f"share{number}"
 
 
-def _share(number: int, path: Path) -> list[str]:
+def _share(arch: Arch, number: int, path: Path) -> list[str]:
+    tag = share_tag(number)
     options = "security_model=none,multidevs=remap"
-    return ["-virtfs", f"local,path={_escape(path)},mount_tag={share_tag(number)},{options}"]
+    return [
+        *("-fsdev", f"local,id={tag},path={_escape(path)},{options}"),
+        *("-device", f"virtio-9p-{arch.virtio},fsdev={tag},mount_tag={tag}"),
+    ]
 
 
 def _escape(path: Path) -> str:

@@ -11,8 +11,6 @@ from _vm import cache
 from _vm.apt import KEYRING, source_line
 from _vm.arch import Arch
 from _vm.disk import make_ext4
-from _vm.errors import VmError
-from _vm.kernels import USERSPACE_SUITE
 from _vm.run import progress, tool
 
 SITE: Final = "/opt/site"
@@ -87,31 +85,32 @@ def requirements(checkout: Path) -> list[str]:
 def obtain(checkout: Path, arch: Arch, more: Collection[str] = ()) -> Path:
     """The image, built if need be; with `more` packages it is another one."""
     wanted = requirements(checkout)
-    facts = [arch.debian, *arch.pip_platforms, USERSPACE_SUITE, *sorted(wanted), *sorted(more)]
+    facts = [arch.debian, *arch.pip_platforms, arch.userspace, *sorted(wanted), *sorted(more)]
     key = cache.key_of([cache.source_of(__file__), *facts])
     name = f"userspace-{'more-' if more else ''}{arch.debian}"
 
     def build(product: Path) -> None:
         what = " ".join(["the guests' user space", *(["with", *sorted(more)] if more else [])])
-        progress(f"building {what} from Debian {USERSPACE_SUITE} (a minute, once)")
+        progress(f"building {what} from Debian {arch.userspace} (a minute, once)")
         tree = product.parent / "tree"
-        _extract(tree, arch, [*PACKAGES, *more])
+        there = [p for p in PACKAGES if p not in arch.lacks]
+        _extract(tree, arch.debian, arch.userspace, [*there, *more])
         _settle(tree)
         _install_site(tree, product.parent / "pip", wanted, arch)
-        _compile(tree)
+        _compile(tree, product.parent / "python", arch)
         make_ext4(tree, product / "disk.img", spare_mib=3072)
 
     return cache.obtain(name, key, build) / "disk.img"
 
 
-def _extract(tree: Path, arch: Arch, packages: Collection[str]) -> None:
+def _extract(tree: Path, architecture: str, suite: str, packages: Collection[str]) -> None:
     hooks = "/usr/share/mmdebstrap/hooks/merged-usr"
     tool(
         [
             *("mmdebstrap", "--quiet", "--mode=root", "--variant=extract", f"--hook-dir={hooks}"),
-            *(f"--keyring={KEYRING}", f"--architectures={arch.debian}"),
+            *(f"--keyring={KEYRING}", f"--architectures={architecture}"),
             f"--include={','.join(packages)}",
-            *(USERSPACE_SUITE, str(tree), source_line(USERSPACE_SUITE)),
+            *(suite, str(tree), source_line(suite)),
         ],
         env={"TMPDIR": str(tree.parent)},
     )
@@ -157,20 +156,36 @@ def _python_version(tree: Path) -> str:
     return (tree / "usr/bin/python3").readlink().name.removeprefix("python")
 
 
-def _compile(tree: Path) -> None:
+def _compile(tree: Path, scratch: Path, arch: Arch) -> None:
     """Byte-compile ahead: emulated start-up is slow, and every boot would pay for it."""
     version = _python_version(tree)
+    # With as many processes as there are CPUs, which the other Python cannot start.
+    python: list[str] = [sys.executable]
+    workers = "0"
+    env: dict[str, str] = {}
     if version != f"{sys.version_info.major}.{sys.version_info.minor}":
-        raise VmError(
-            f"the guests' Python is {version}, this is {sys.version.split()[0]}:"
-            " byte-compiling their packages needs the same version"
-        )
+        python, env = _other_python(scratch, version, arch)
+        workers = "1"
     folders = ["usr/lib/python3", f"usr/lib/python{version}", SITE.lstrip("/")]
     tool(
         [
-            *(sys.executable, "-m", "compileall", "-q", "-j", "0"),
-            *("--invalidation-mode", "unchecked-hash", "-s", str(tree), "-p", "/"),
+            *(*python, "-m", "compileall", "-q"),
+            *("-j", workers, "--invalidation-mode", "unchecked-hash", "-s", str(tree), "-p", "/"),
             *(str(tree / folder) for folder in folders),
         ],
-        env={"PYTHONDONTWRITEBYTECODE": ""},
+        env={"PYTHONDONTWRITEBYTECODE": "", **env},
     )
+
+
+def _other_python(scratch: Path, version: str, arch: Arch) -> tuple[list[str], dict[str, str]]:
+    """A Python of the guest's version for this machine: bytecode fits one version only."""
+    own = tool(["dpkg", "--print-architecture"]).strip()
+    _extract(
+        scratch, own, arch.userspace, [f"python{version}-minimal", f"libpython{version}-stdlib"]
+    )
+    libraries = [f for f in scratch.glob("usr/lib/*-linux-gnu*") if f.is_dir()]
+    loader = next(scratch.glob("usr/lib*/ld-linux-*"), None)
+    loader = loader or next(f for folder in libraries for f in folder.glob("ld-linux-*"))
+    paths = ":".join(str(folder) for folder in libraries)
+    python = scratch / f"usr/bin/python{version}"
+    return [str(loader), "--library-path", paths, str(python)], {"PYTHONHOME": str(scratch / "usr")}
