@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from batchprobe import abi as probe_abi
 from batchprobe.abi import Attached, Context, Refusal
@@ -16,10 +16,16 @@ __all__ = ["carry"]
 
 
 def carry(
-    targets: Sequence[Target], context: Context, attached: Attached, *, abi: str
+    targets: Sequence[Target],
+    context: Context,
+    attached: Attached,
+    *,
+    abi: str,
+    distrusted: Callable[[str], Mapping[str, str]],
 ) -> tuple[list[Probe], list[Skipped]]:
     """Attach a probe to each target, by `abi`, or by those of the architecture if it is "auto".
 
+    `distrusted` tells of an ABI where its probes would count wrongly: see `Context`.
     Returns the probes that are attached, gates closed, and why the others are not. What was made is
     in `attached`, also after an error. Raises UnsupportedError if no ABI can carry anything here.
     """
@@ -29,7 +35,7 @@ def carry(
     unsupported: UnsupportedError | None = None
     for name in (abi,) if abi != "auto" else context.arch.abi_order:
         try:
-            probe_abi.ABIS[name](waiting, context, attached)
+            probe_abi.ABIS[name](waiting, context._replace(distrusted=distrusted(name)), attached)
         except UnsupportedError as error:
             unsupported = error
             continue

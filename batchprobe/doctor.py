@@ -12,42 +12,34 @@ import os
 import platform
 import re
 import resource
-import struct
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from batchprobe import abi as probe_abi
-from batchprobe import arch, programs, syscalls
-from batchprobe.abi import Attached, Context, Placement
-from batchprobe.bank import NO_SLOT
+from batchprobe import arch, calibration, programs, syscalls
+from batchprobe.abi import Carrier, Context, Placement
 from batchprobe.barrier import wait_through_map, why_not_expedited
+from batchprobe.calibration import Kind
 from batchprobe.commit import Left
 from batchprobe.errors import BatchprobeError, KernelError, UnsupportedError
 from batchprobe.interrupts import deferred_interrupt
 from batchprobe.kernel import features
 from batchprobe.kernel.features import AS_ROOT, Check, Finding, Status, lacking, ok, warn
-from batchprobe.kernel.resolve import resolve
 from batchprobe.kernel.symbols import FunctionTable
 from batchprobe.kernel.targets import Target
 from batchprobe.kernel.text import KernelText
 from batchprobe.kernel.tracefs import Tracefs
 from batchprobe.owner import Owner
-from batchprobe.probe import Probe
-from batchprobe.programs import PROGRAMS, Program
-from batchprobe.spec import Source, parse_entry
 
 __all__ = ["Check", "Status", "can_trace", "examine", "install_commands"]
 
 _ABI = "abi "
-# Exists everywhere, hardly anybody calls it, and Python can: so a probe on it can be seen to count.
-_SYSCALL = "sched_get_priority_min"
-_CALL: Callable[[int], int] = os.sched_get_priority_min
 _Found = TypeVar("_Found")
 # The kernel's own limit where nobody raised it (INR_OPEN_MAX, include/uapi/linux/fs.h).
 _FEW_FILES = 4096
@@ -155,12 +147,7 @@ class _Examination:
 
     def _find_target(self) -> Target:
         """The function that the probes of this examination stand on."""
-        entry = parse_entry(f"syscall:{_SYSCALL}", Source("<doctor>", 1))
-        prefixes = self._arch.get().syscall_prefixes
-        found = resolve([entry] if entry else [], self._table.get(), syscall_prefixes=prefixes)
-        if not found.targets:
-            raise UnsupportedError(f"no function to try it on: {found.skipped[0].message}")
-        return found.targets[0]
+        return calibration.target(self._table.get())
 
     def close(self) -> None:
         """Close what was opened."""
@@ -206,7 +193,7 @@ class _Examination:
         /proc/kcore wants CAP_SYS_RAWIO and no lockdown to confidentiality (open_kcore(),
         fs/proc/kcore.c).
         """
-        if not self._arch.get().entry_is_ftrace:
+        if not self._arch.get().prefers_after:
             return ok("at the entry, where this architecture has breakpoints")
         if os.geteuid() != 0:
             return _needs_root()
@@ -224,7 +211,7 @@ class _Examination:
         return ok(f"behind the patch site, {function.name}+{offset}")
 
     def abi(self, name: str) -> Finding:
-        """Attach one probe, call its function, see it counted, remove it."""
+        """Probe a function in every way, call it, and compare what is told; remove the probes."""
         if os.geteuid() != 0:
             return _needs_root()
         try:
@@ -234,9 +221,8 @@ class _Examination:
                 tracefs=self._tracefs.get(),
                 text=self._text,
                 table=self._table.get(),
-                programs=dict.fromkeys(PROGRAMS, _COUNTS),
+                programs={},
                 placement=Placement.AUTO,
-                taken=(),
                 # Of our group: should we die now, the next start sweeps it.
                 group=Owner.this_process().group,
                 short_waits=contextlib.nullcontext,
@@ -244,9 +230,26 @@ class _Examination:
             )
         except UnsupportedError as error:
             return lacking(f"not tried: {error.message}", error.remedy)
-        # Ctrl-C waits until the probe is gone.
+        kinds = [kind for kind in calibration.KINDS if kind.abi == name]
+        began = time.perf_counter()
+        # Ctrl-C waits until the probes are gone.
         with deferred_interrupt():
-            return _try_abi(name, target, context)
+            found, left = _findings(calibration.calibrate(context, target, kinds, _removed))
+        took = _milliseconds(began)
+        if left:
+            return warn(f"a probe stays: {left[0].what}", "batchprobe cleanup")
+        works = [place for place, said in found.items() if not (said.refused or said.wrong)]
+        wrong = [f"{place}: {said.wrong}" for place, said in found.items() if said.wrong]
+        refused = [f"{place}: {said.refused}" for place, said in found.items() if said.refused]
+        if wrong:
+            detail = "; ".join(wrong)
+            remedy = "see the checks kprobes and ftrace"
+            return warn(f"{detail}; used: {', '.join(works)}") if works else lacking(detail, remedy)
+        if not works:
+            # All are refused for one reason, mostly.
+            return lacking(next(iter(found.values())).refused)
+        detail = f"{target.name} was probed at {_places(found, works)}; removed, all in {took}"
+        return ok("; ".join([detail, *(f"refused at {what}" for what in refused)]))
 
     def leftovers(self) -> Finding:
         """Probes of batchprobe processes that died before they removed them."""
@@ -276,58 +279,24 @@ def _kptr_restrict() -> str:
     return Path("/proc/sys/kernel/kptr_restrict").read_text().strip()
 
 
-def _instruction(code: int, dst: int = 0, src: int = 0, offset: int = 0, value: int = 0) -> bytes:
-    """One struct bpf_insn (include/uapi/linux/bpf.h); its registers are bit-fields."""
-    registers = src << 4 | dst if sys.byteorder == "little" else dst << 4 | src
-    return struct.pack("=BBhi", code, registers, offset, value)
-
-
-# counts[1] += 1, whatever was hit: needs no compiler.
-_COUNTS = Program(
-    name="doctor",
-    code=b"".join(
-        (
-            _instruction(0x62, dst=10, offset=-4, value=NO_SLOT + 1),  # *(u32 *)(fp - 4) = 1
-            _instruction(0xBF, dst=2, src=10),  # r2 = fp
-            _instruction(0x07, dst=2, value=-4),  # r2 -= 4
-            _instruction(0x18, dst=1, src=1),  # r1 = the map, in two instructions
-            _instruction(0),
-            _instruction(0x85, value=1),  # r0 = bpf_map_lookup_elem(r1, r2)
-            _instruction(0x15, dst=0, offset=2),  # if r0 == 0: skip two
-            _instruction(0xB7, dst=1, value=1),  # r1 = 1
-            _instruction(0xDB, dst=0, src=1),  # lock *(u64 *)r0 += r1
-            _instruction(0xB7, dst=0),  # r0 = 0
-            _instruction(0x95),  # return r0
-        )
-    ),
-    maps=((3, "counts"),),
-)
-
-
-def _try_abi(name: str, target: Target, context: Context) -> Finding:
-    probe = Probe(target)
-    began = time.perf_counter()
-    attached = Attached()
+def _findings(
+    tries: Iterable[tuple[Kind, calibration.Finding, Sequence[Left]]],
+) -> tuple[dict[str, calibration.Finding], list[Left]]:
+    found: dict[str, calibration.Finding] = {}
     left: list[Left] = []
-    try:
-        probe_abi.ABIS[name]([probe], context, attached)
-        _CALL(os.SCHED_OTHER)
-        hits = probe.count if attached.carriers else 0
-    finally:
-        for carrier in (*attached.carriers, *attached.failed):
-            left += carrier.reclaim([probe]).left
-    took = _milliseconds(began)
-    if attached.refused:
-        return lacking(attached.refused[0].detail)
-    if left:
-        return warn(f"works, but a probe stays: {left[0].what}", "batchprobe cleanup")
-    if not hits:
-        return lacking(
-            f"attached, but a call of {target.name} was not counted",
-            "see the checks kprobes and ftrace",
-        )
-    place = f"{target.name}+{probe.offset}" if probe.offset else target.name
-    return ok(f"a call of {place} was counted; attached and removed in {took}")
+    for kind, finding, stays in tries:
+        found[kind.place] = finding
+        left += stays
+    return found, left
+
+
+def _places(found: Mapping[str, calibration.Finding], works: Sequence[str]) -> str:
+    told = ((place, found[place].offset) for place in works)
+    return ", ".join(f"{place} (+{offset})" if offset else place for place, offset in told)
+
+
+def _removed(carriers: Sequence[Carrier]) -> Sequence[Left]:
+    return [left for carrier in carriers for left in carrier.reclaim(list(carrier.live)).left]
 
 
 def _barrier() -> Finding:

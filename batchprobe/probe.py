@@ -62,7 +62,7 @@ class Departure:
 class Probe:
     """One function's probe: made by `Session.attach`, ended by `Session.detach` and a commit."""
 
-    __slots__ = ("_departure", "abi", "carrier", "offset", "slot", "target")
+    __slots__ = ("_departure", "abi", "carrier", "offset", "placement", "slot", "target")
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -74,6 +74,8 @@ class Probe:
         # Which probe ABI carries it, and where it really stands: the ABI that attaches it says so.
         self.abi = ""
         self.offset = target.offset
+        # `entry`, `after` (behind the entry patch site), or `offset` (asked for).
+        self.placement = "offset" if target.offset else "entry"
 
     @property
     def departure(self) -> Departure | None:
@@ -102,13 +104,6 @@ class Probe:
         """Where the probe stands, None while its module is not loaded."""
         function = self.target.function
         return None if function is None else function.address + self.offset
-
-    @property
-    def placement(self) -> str:
-        """`entry`, `after` (behind the entry patch site), or `offset` (asked for)."""
-        if self.target.offset:
-            return "offset"
-        return "after" if self.offset else "entry"
 
     @property
     def count(self) -> int:

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from batchprobe import child, kept, syscalls
+from batchprobe import arch, child, kept, syscalls
+from batchprobe.arch import Arch
 from batchprobe.errors import UnsupportedError
 
 __all__ = ["COMPILE", "PROGRAMS", "Compiler", "Program", "are_shipped", "build", "headers"]
@@ -112,12 +113,13 @@ def are_shipped() -> bool:
     return _shipped(_source()) is not None
 
 
-def build() -> str:
-    """What is shipped for a machine like this one: the programs as bcc compiles them here.
+def build(adapter: Arch | None = None) -> str:
+    """What is shipped for this machine, or the adapter's: the programs as bcc compiles them here.
 
-    Raises UnsupportedError like `Compiler.wait`.
+    The adapter's must be of this machine's byte order. Raises UnsupportedError like
+    `Compiler.wait`.
     """
-    source = _source()
+    source = _source(adapter)
     _require_bcc_and_headers()
     done = subprocess.run(
         **child.arguments("compile", *PROGRAMS),
@@ -171,7 +173,7 @@ def _shipped(source: str) -> dict[str, Program] | None:
     """The programs built from `source` for this machine, if they are shipped."""
     if os.environ.get(COMPILE):
         return None
-    file = Path(__file__).resolve().parent / "prebuilt" / f"{os.uname().machine}.json"
+    file = Path(__file__).resolve().parent / "prebuilt" / f"{arch.current().name}.json"
     try:
         shipped = json.loads(file.read_text())
     except FileNotFoundError:
@@ -180,11 +182,20 @@ def _shipped(source: str) -> dict[str, Program] | None:
     return _programs(shipped["programs"]) if shipped["source"] == source.splitlines() else None
 
 
-def _source() -> str:
+def _source(adapter: Arch | None = None) -> str:
+    """The programs in C, for this machine or the adapter's."""
+    adapter = adapter or arch.current()
     package = Path(__file__).resolve().parent
     # Installed, bpf/ is inside the package; in a checkout it is beside it.
     folder = next(f for f in (package / "bpf", package.parent / "bpf") if f.is_dir())
-    return "".join((folder / name).read_text() for name in ("hit.h", *(f"{p}.c" for p in PROGRAMS)))
+    files = ("hit.h", *(f"{program}.c" for program in PROGRAMS))
+    return "".join((_facts(adapter), *((folder / name).read_text() for name in files)))
+
+
+def _facts(adapter: Arch) -> str:
+    """What the programs ask of the architecture; no header of the kernel's tells it everywhere."""
+    at = adapter.registers.instruction_pointer
+    return f"#define WORD u{adapter.bits}\n#define INSTRUCTION_POINTER_AT {at}\n"
 
 
 def _parse(text: str) -> dict[str, Program]:

@@ -124,6 +124,8 @@ class _Run:
             raise
         finally:
             self._attach_seconds = time.perf_counter() - began
+            for (abi, place), wrong in self._session.distrusted.items():
+                tell(f"the ABI {abi} is not used for probes of kind {place!r}: {wrong}")
             tell_skips(self._session.skipped)
 
     def _trace(self) -> subprocess.Popen[bytes] | None:

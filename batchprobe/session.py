@@ -7,21 +7,22 @@ import contextlib
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Self
 
 from batchprobe import abi as probe_abi
-from batchprobe import arch
+from batchprobe import arch, calibration
 from batchprobe.abi import Attached, Carrier, Context, Placement, hit_ips, sum_of_known
 from batchprobe.bank import Bank, Counts
 from batchprobe.barrier import Barrier, BarrierMode
 from batchprobe.carry import carry
-from batchprobe.commit import CommitQueue, CommitReport
+from batchprobe.commit import CommitQueue, CommitReport, Left
 from batchprobe.errors import (
     AttachCancelledError,
     NotAttachedError,
     NothingAttachedError,
     SessionError,
+    UnsupportedError,
 )
 from batchprobe.guardian import Guardian
 from batchprobe.interrupts import deferred_interrupt
@@ -103,6 +104,8 @@ class Session:
         self._skipped: list[Skipped] = []
         self._left_out: Counter[Reason] = Counter()
         self._symbols = _Symbols()
+        # By ABI: see `distrusted`.
+        self._distrusted: dict[str, Mapping[str, str]] = {}
         self._guardian: Guardian | None = None
 
     # -- what there is -----------------------------------------------------------------------
@@ -135,6 +138,17 @@ class Session:
     def barrier_note(self) -> str:
         """Why grace periods are not expedited; empty if they are."""
         return self._barrier.note
+
+    @property
+    def distrusted(self) -> dict[tuple[str, str], str]:
+        """Which probes (by ABI, and "entry", "after" or "return") do not tell here what they
+        should, and what is wrong: these are not used. See `batchprobe.calibration`.
+        """
+        return {
+            (abi, place): wrong
+            for abi, places in self._distrusted.items()
+            for place, wrong in places.items()
+        }
 
     def counts(self) -> dict[Probe, int]:
         """Hits so far of every probe in `probes`, each bank read once.
@@ -256,7 +270,13 @@ class Session:
     def _carry(self, found: Resolution, context: Context) -> list[Probe]:
         attached = Attached()
         try:
-            probes, refused = carry(found.targets, context, attached, abi=self._abi)
+            probes, refused = carry(
+                found.targets,
+                context,
+                attached,
+                abi=self._abi,
+                distrusted=lambda abi: self._calibrated(abi, context),
+            )
         except BaseException:
             self._discard(attached.carriers + attached.failed)
             # One error is enough.
@@ -277,9 +297,29 @@ class Session:
         self._discard(attached.carriers)
         raise SessionError("the session was closed while it attached: nothing is attached")
 
-    def _discard(self, carriers: Sequence[Carrier]) -> None:
-        """Undo an attach; what cannot be removed is left to the commits."""
+    def _calibrated(self, abi: str, context: Context) -> Mapping[str, str]:
+        """Where probes of this ABI would count wrongly, tried once a boot."""
+        if abi not in self._distrusted:
+            self._distrusted[abi] = calibration.distrusted(
+                abi, self._symbols.memory, lambda kinds: self._calibrate(kinds, context)
+            )
+        return self._distrusted[abi]
+
+    def _calibrate(
+        self, kinds: Sequence[calibration.Kind], context: Context
+    ) -> Mapping[calibration.Kind, calibration.Finding]:
+        try:
+            probed = calibration.target(context.table)
+        except UnsupportedError:
+            # The adapter has to be taken at its word.
+            return {}
+        tries = calibration.calibrate(context, probed, kinds, self._discard)
+        return {kind: finding for kind, finding, _ in tries}
+
+    def _discard(self, carriers: Sequence[Carrier]) -> Sequence[Left]:
+        """Undo an attach; what cannot be removed is left to the commits, which tell."""
         self._queue.discard((carrier, list(carrier.live)) for carrier in carriers)
+        return ()
 
     def _note_skipped(self, found: Resolution, refused: Sequence[Skipped]) -> None:
         self._skipped += [*found.skipped, *refused]
@@ -501,7 +541,7 @@ class _Symbols:
         self._loaded = ""
 
     def table(self, tracefs: Tracefs) -> FunctionTable:
-        memory = BootMemory()
+        self.memory = memory = BootMemory()
         if self._table is None or memory.loaded != self._loaded:
             self._table = FunctionTable.from_kernel(tracefs.root, memory=memory)
             self._loaded = memory.loaded

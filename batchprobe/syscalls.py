@@ -55,8 +55,6 @@ _MEMBARRIER_CMD_GLOBAL = 1
 # include/uapi/linux/perf_event.h
 _PERF_TYPE_TRACEPOINT = 2
 _PERF_FLAG_FD_CLOEXEC = 8
-_PERF_ENABLE = 0x2400
-_PERF_SET_BPF = 0x40042408
 
 
 class _MapCreate(ctypes.Structure):
@@ -333,8 +331,9 @@ def _perf_open(what: str, attr: _PerfEventAttr) -> int:
 
 def perf_run_bpf(event_fd: int, prog_fd: int) -> None:
     """Attach a program to a perf event and enable it: from here the probe is armed."""
-    _ioctl("ioctl(PERF_EVENT_IOC_SET_BPF)", event_fd, _PERF_SET_BPF, prog_fd)
-    _ioctl("ioctl(PERF_EVENT_IOC_ENABLE)", event_fd, _PERF_ENABLE, 0)
+    requests = arch.current().perf_requests
+    _ioctl("ioctl(PERF_EVENT_IOC_SET_BPF)", event_fd, requests.set_bpf, prog_fd)
+    _ioctl("ioctl(PERF_EVENT_IOC_ENABLE)", event_fd, requests.enable, 0)
 
 
 def membarrier_global() -> None:

@@ -6,14 +6,14 @@ BPF_ARRAY(symbols, u64, 1);
 
 /* In struct kprobe (include/linux/kprobes.h) addr follows a hlist_node, a list_head and an
  * unsigned long: the same from 2.6.17 to 6.12. */
-#define KPROBE_ADDR (5 * sizeof(void *))
+#define KPROBE_ADDR (5 * sizeof(WORD))
 
 int by_running_kprobe(struct pt_regs *ctx)
 {
 	u32 first = 0, second = 1;
 	u64 cpu = bpf_get_smp_processor_id();
 	u64 *offsets = symbols.lookup(&first), *variable = symbols.lookup(&second);
-	unsigned long offset = 0, kprobe = 0, address = 0;
+	WORD offset = 0, kprobe = 0, address = 0;
 
 	if (!offsets || !variable)
 		return 0;

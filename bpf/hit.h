@@ -3,8 +3,10 @@
  * The maps here have one element each: they give bcc the types, and batchprobe/programs.py puts
  * maps of the right size in their place. Each value is a u64, so that an array can be mapped into
  * user space without padding.
+ *
+ * Of the architecture they need two facts, which batchprobe/programs.py puts before this text: WORD,
+ * a register's type, and INSTRUCTION_POINTER_AT, where it is in struct pt_regs.
  */
-#include <uapi/linux/ptrace.h>
 
 /* [0]: how many cells of counts[] one CPU owns. */
 BPF_ARRAY(config, u64, 1);

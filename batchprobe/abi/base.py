@@ -6,7 +6,7 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from batchprobe.bank import NO_SLOT, Bank
 from batchprobe.commit import Reclaimed
@@ -49,6 +49,8 @@ class Context(NamedTuple):
     short_waits: Callable[[], AbstractContextManager[None]]
     # Called with a number of probes that are attached; raises to give up.
     progress: Callable[[int], None]
+    # Where probes of the ABI in use tell what they should not, each with what: `calibration`.
+    distrusted: Mapping[str, str] = {}
     # Where an entry asks for an offset: no other probe of the same function may move there, since
     # the kernel takes a place once an event, and a hit's instruction pointer names one probe.
     taken: Collection[int] = ()
@@ -64,11 +66,18 @@ class Context(NamedTuple):
             return None
         return self.text.read(function.address, function.size)
 
+    def distrust(self, probe: Probe) -> str:
+        """Why a probe of the ABI in use would count wrongly; empty if it would not."""
+        if probe.target.is_return:
+            return self.distrusted.get("return", "")
+        # An entry probe may have another place: who places it looks.
+        return self.distrusted.get("after", "") if probe.target.offset else ""
+
 
 def hit_ips(probe: Probe, function: Function, arch: Arch) -> tuple[int, ...]:
     """What names a hit of the probe, now that its function is there: see `Arch`."""
     if probe.target.is_return:
-        return arch.entry_ips(function.address)
+        return arch.return_probe_ips(function.address, probe.offset)
     return arch.hit_ips(function.address, probe.offset)
 
 
@@ -109,7 +118,13 @@ class Attached:
         What it cannot attach is refused: those of the other kind may be attached by then.
         """
         for is_return in (False, True):
-            wanted = [probe for probe in probes if probe.target.is_return is is_return]
+            wanted = []
+            for probe in probes:
+                if probe.target.is_return is is_return:
+                    if wrong := context.distrust(probe):
+                        self.refused.append(Refusal(probe, 0, f"not trusted: {wrong}"))
+                    else:
+                        wanted.append(probe)
             if not wanted:
                 continue
             try:
@@ -147,13 +162,11 @@ class Carrier(ABC):
     Raises UnsupportedError where the bank cannot be had.
     """
 
-    # A probe at an entry has two that it may be hit at.
-    ADDRESSES: ClassVar = 2
-
-    def __init__(self, probes: Sequence[Probe]) -> None:
+    def __init__(self, probes: Sequence[Probe], *, ips: int) -> None:
+        """`ips` is how many values of the instruction pointer may name one probe."""
         self.bank = Bank(
             len(probes),
-            addresses=self.ADDRESSES * len(probes),
+            addresses=ips * len(probes),
             strays=any(probe.target.module for probe in probes),
         )
         for slot, probe in enumerate(probes, NO_SLOT + 1):

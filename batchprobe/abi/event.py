@@ -17,37 +17,46 @@ from batchprobe import descriptors, syscalls
 from batchprobe.abi.base import Attached, Carrier, Context, Placement, hit_ips
 from batchprobe.bank import Bank
 from batchprobe.commit import Left, Reclaimed
-from batchprobe.errors import KernelError
+from batchprobe.errors import KernelError, UnsupportedError
+from batchprobe.kernel.symbols import FunctionTable
 from batchprobe.kernel.tracefs import Tracefs
 from batchprobe.probe import Probe
 
-__all__ = ["NAME", "attach", "load", "offsets", "register_ips"]
+__all__ = ["NAME", "attach", "load", "places", "register_ips"]
 
 NAME = "event"
 _event_numbers = itertools.count()
-# The first symbol of the kernel's text: found at once by a linear search too.
-_ANCHOR = "_text"
+# The first symbol of the kernel's text: found at once by a linear search too. Where it is in a
+# section of its own (arm64), only a kernel with CONFIG_KALLSYMS_ALL tells it.
+_ANCHORS = ("_text", "_stext")
 _QUIET_TRIES = 3
 _BUSY_SECONDS = 1.0
 _BUSY_STEP = 0.005
 # What the kernel says to a second function of a name, since 6.6 and before.
 _NAMESAKES = frozenset({errno.EADDRNOTAVAIL, errno.EEXIST})
 _RAW_MARK = "slot=\\"
+NO_PLACE = "no place in it is one whose probes can be trusted"
 
 
-def offsets(probe: Probe, context: Context) -> tuple[int, ...]:
-    """Where the probe may stand, best first, in bytes from the function's start."""
+def places(probe: Probe, context: Context) -> tuple[tuple[int, str], ...]:
+    """Where the probe may stand, best first: how far behind the symbol, and its placement."""
     target = probe.target
     if target.offset:
-        return (target.offset,)
-    pays = context.arch.entry_is_ftrace and context.placement is not Placement.ENTRY
-    if target.is_return or not pays:
-        return (0,)
-    code = context.code(probe)
-    after = None if code is None else context.arch.after_patch_site(code)
-    if after is None or (target.address or 0) + after in context.taken:
-        return (0,)
-    return (after, 0)
+        return ((target.offset, "offset"),)
+    if target.function is None:
+        # By name: the kernel looks for the entry when the module comes.
+        return ((0, "entry"),)
+    arch, placement = context.arch, context.placement
+    inside = placement is Placement.AFTER or (
+        placement is Placement.AUTO and arch.prefers_after and not target.is_return
+    )
+    code = context.code(probe) if inside or arch.entry_varies else None
+    entry = arch.entry(code)
+    after = arch.after_patch_site(code) if inside and code and not target.is_return else None
+    found = [(entry, "entry")]
+    if after is not None and target.function.address + after not in context.taken:
+        found.insert(0, (after, "after"))
+    return tuple(place for place in found if target.is_return or place[1] not in context.distrusted)
 
 
 def register_ips(probe: Probe, context: Context) -> None:
@@ -77,6 +86,14 @@ def load(bank: Bank, context: Context, *, is_return: bool) -> int:
     return bank.load(context.programs["by_running_kprobe"])
 
 
+def _anchor(table: FunctionTable) -> tuple[str, int]:
+    for name in _ANCHORS:
+        address = table.symbol_address(name)
+        if address is not None:
+            return name, address
+    raise UnsupportedError(f"kallsyms has none of {', '.join(_ANCHORS)}")
+
+
 def attach(probes: Sequence[Probe], context: Context, attached: Attached) -> None:
     """Attach entry probes to one event, return probes to another (a kind may not mix)."""
     attached.carry(
@@ -90,7 +107,9 @@ class EventCarrier(Carrier):
     """A trace event of ours and the perf fd that arms its probes."""
 
     def __init__(self, probes: Sequence[Probe], context: Context, *, is_return: bool) -> None:
-        super().__init__(probes)
+        # First: it may raise.
+        self._anchor, self._base = _anchor(context.table)
+        super().__init__(probes, ips=context.arch.most_ips)
         self._tracefs: Tracefs = context.tracefs
         self._kind = "r" if is_return else "p"
         self._group = context.group
@@ -103,7 +122,6 @@ class EventCarrier(Carrier):
         self._shrunk = False
         self._unaccounted_before: int | None = None
         self._missed: int | None = None
-        self._base = context.table.symbol_address(_ANCHOR) or 0
 
     def attach(self, context: Context) -> None:
         program = load(self.bank, context, is_return=self._kind == "r")
@@ -135,8 +153,8 @@ class EventCarrier(Carrier):
         self, probe: Probe, context: Context, command: Callable[[str], None]
     ) -> KernelError | None:
         first: KernelError | None = None
-        for offset in offsets(probe, context):
-            probe.offset = offset
+        for offset, placement in places(probe, context):
+            probe.offset, probe.placement = offset, placement
             for place in self._places(probe):
                 try:
                     # Set before: a write interrupted half-way may have defined it.
@@ -149,7 +167,7 @@ class EventCarrier(Carrier):
                         break
                 else:
                     return None
-        return first
+        return first or KernelError(NO_PLACE, errno.EOPNOTSUPP)
 
     def _places(self, probe: Probe) -> Iterator[str]:
         """The probe's place as kprobe_events takes it, best first.
@@ -160,7 +178,7 @@ class EventCarrier(Carrier):
         target = probe.target
         function = target.function
         if function is not None and not function.module:
-            yield f"{_ANCHOR}+{function.address - self._base + probe.offset}"
+            yield f"{self._anchor}+{function.address - self._base + probe.offset}"
             return
         # By name, so that the kernel arms it again whenever the module comes.
         name = f"{target.module}:{target.name}"

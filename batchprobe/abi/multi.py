@@ -66,6 +66,8 @@ def _unfit(probe: Probe, context: Context) -> str:
         return "a link takes function entries only"
     if context.placement is Placement.AFTER and not probe.target.is_return:
         return "a link stands at the entry"
+    if not probe.target.is_return and "entry" in context.distrusted:
+        return f"not trusted: {context.distrusted['entry']}"
     return ""
 
 
@@ -79,11 +81,9 @@ class MultiCarrier(Carrier):
     such a link stays until all its probes are gone.
     """
 
-    # The cookie names the slot.
-    ADDRESSES = 0
-
     def __init__(self, probes: Sequence[Probe], *, is_return: bool) -> None:
-        super().__init__(probes)
+        # The cookie names the slot.
+        super().__init__(probes, ips=0)
         self._is_return = is_return
         self._epoch = _FIRST_EPOCH
         self._program = -1

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from batchprobe import descriptors, syscalls
 from batchprobe.abi.base import Attached, Carrier, Context, Refusal
-from batchprobe.abi.event import load, offsets, register_ips
+from batchprobe.abi.event import NO_PLACE, load, places, register_ips
 from batchprobe.commit import Reclaimed
 from batchprobe.errors import KernelError, UnsupportedError
 from batchprobe.probe import Probe
@@ -35,7 +35,9 @@ def attach(probes: Sequence[Probe], context: Context, attached: Attached) -> Non
         raise UnsupportedError(f"no perf kprobes: {error}", remedy="Linux 4.17 has them") from None
     _raise_file_limit(len(probes))
     attached.carry(
-        probes, context, lambda wanted, is_return: PerfCarrier(wanted, pmu, is_return=is_return)
+        probes,
+        context,
+        lambda wanted, is_return: PerfCarrier(wanted, context, pmu, is_return=is_return),
     )
 
 
@@ -50,8 +52,10 @@ def _raise_file_limit(more: int) -> None:
 class PerfCarrier(Carrier):
     """A bundle of perf kprobes: each has its own kernel object, so all that leave are dirty."""
 
-    def __init__(self, probes: Sequence[Probe], pmu: int, *, is_return: bool) -> None:
-        super().__init__(probes)
+    def __init__(
+        self, probes: Sequence[Probe], context: Context, pmu: int, *, is_return: bool
+    ) -> None:
+        super().__init__(probes, ips=context.arch.most_ips)
         self._pmu = pmu
         self._is_return = is_return
         self._fds: dict[Probe, int] = {}
@@ -67,9 +71,11 @@ class PerfCarrier(Carrier):
             context.progress(1)
 
     def _attach(self, probe: Probe, context: Context, program: int) -> None:
-        refusal = Refusal(probe, 0, "a perf kprobe cannot wait for a module")
-        for offset in offsets(probe, context) if probe.target.function else ():
-            probe.offset = offset
+        waits = probe.target.function is None
+        why = "a perf kprobe cannot wait for a module" if waits else NO_PLACE
+        refusal = Refusal(probe, 0, why)
+        for offset, placement in () if waits else places(probe, context):
+            probe.offset, probe.placement = offset, placement
             try:
                 self._fds[probe] = fd = syscalls.perf_kprobe_open(
                     self._pmu, probe.address or 0, is_return=probe.target.is_return

@@ -3,15 +3,45 @@
 from __future__ import annotations
 
 import os
+import struct
 from functools import cache
+from importlib import import_module
 
-from batchprobe.arch.base import Arch, SyscallNumbers
-from batchprobe.arch.x86_64 import X86_64
+from batchprobe.arch.base import Arch, PerfRequests, Registers, SyscallNumbers, Unsupported
 from batchprobe.errors import UnsupportedError
 
-__all__ = ["Arch", "SyscallNumbers", "current", "for_machine"]
+__all__ = [
+    "ADAPTERS",
+    "Arch",
+    "PerfRequests",
+    "Registers",
+    "SyscallNumbers",
+    "adapter",
+    "current",
+    "for_machine",
+]
 
-_ARCHITECTURES: tuple[Arch, ...] = (X86_64,)
+# The file of each adapter, and what uname(2) calls its machines. Only the one needed is imported.
+ADAPTERS = {
+    "x86_64": ("x86_64",),
+    "i386": ("i386", "i486", "i586", "i686"),
+    "arm64": ("aarch64",),
+    "arm": ("armv6l", "armv7l", "armv8l"),
+    "ppc64le": ("ppc64le",),
+    "s390x": ("s390x",),
+    "riscv64": ("riscv64",),
+    "ia64": ("ia64",),
+}
+
+
+def adapter(file: str) -> Arch:
+    """The adapter in a file of this package. Raises UnsupportedError with its reason to refuse."""
+    found = import_module(f"{__name__}.{file}").ARCH
+    if isinstance(found, Unsupported):
+        raise UnsupportedError(found.reason, remedy=found.remedy)
+    if not isinstance(found, Arch):
+        raise TypeError(f"{file}.ARCH is no adapter")
+    return found
 
 
 def for_machine(machine: str) -> Arch:
@@ -19,10 +49,10 @@ def for_machine(machine: str) -> Arch:
 
     Raises UnsupportedError for a machine that has none.
     """
-    for arch in _ARCHITECTURES:
-        if machine in arch.machines:
-            return arch
-    known = ", ".join(sorted(name for arch in _ARCHITECTURES for name in arch.machines))
+    for file, machines in ADAPTERS.items():
+        if machine in machines:
+            return adapter(file)
+    known = ", ".join(name for file in ADAPTERS for name in ADAPTERS[file] if file != "ia64")
     raise UnsupportedError(
         f"no probe adapter for the architecture {machine!r}", remedy=f"there are: {known}"
     )
@@ -30,5 +60,17 @@ def for_machine(machine: str) -> Arch:
 
 @cache
 def current() -> Arch:
-    """The adapter for the machine that this runs on."""
-    return for_machine(os.uname().machine)
+    """The adapter for the machine that this runs on.
+
+    Raises UnsupportedError if there is none, or if this Python was built for another one than the
+    kernel says it is: numbers and sizes would be the wrong ones.
+    """
+    machine = os.uname().machine
+    found = for_machine(machine)
+    bits = struct.calcsize("P") * 8
+    if bits != found.bits:
+        raise UnsupportedError(
+            f"a Python of {bits} bits, and a kernel that says it is {machine}",
+            remedy="run it with a Python of the kernel's own kind, and not under setarch(8)",
+        )
+    return found

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from typing import ClassVar, NamedTuple
 
-__all__ = ["Arch", "SyscallNumbers"]
+__all__ = ["Arch", "PerfRequests", "Registers", "SyscallNumbers", "Unsupported"]
 
 
 class SyscallNumbers(NamedTuple):
@@ -16,37 +15,88 @@ class SyscallNumbers(NamedTuple):
     perf_event_open: int
 
 
-class Arch(ABC):
+class PerfRequests(NamedTuple):
+    """ioctl(2) requests of include/uapi/linux/perf_event.h: _IO('$', 0), _IOW('$', 8, __u32)."""
+
+    enable: int = 0x2400
+    set_bpf: int = 0x40042408
+
+
+class Registers(NamedTuple):
+    """Where they are in the pt_regs that a handler gets, in bytes from its start."""
+
+    instruction_pointer: int
+    # Those that a C function gets its arguments in, as many as there are.
+    arguments: tuple[int, ...]
+    result: int
+
+
+class Unsupported(NamedTuple):
+    """An architecture that cannot be served, and why."""
+
+    reason: str
+    remedy: str
+
+
+class Arch:
     """The description of an architecture, and the few decisions that are code."""
 
     __slots__ = ()
 
     name: ClassVar[str]
-    # What uname(2) may call it.
-    machines: ClassVar[frozenset[str]]
+    # Of an address, and of a register in pt_regs.
+    bits: ClassVar[int] = 64
     syscalls: ClassVar[SyscallNumbers]
+    perf_requests: ClassVar[PerfRequests] = PerfRequests()
+    registers: ClassVar[Registers]
     # How the kernel names the function behind a system call, most likely first.
     syscall_prefixes: ClassVar[tuple[str, ...]]
     # Probe ABIs, most wanted first; what the kernel lacks is passed over.
-    abi_order: ClassVar[tuple[str, ...]]
-    # A kprobe at a function's entry goes through ftrace there, and each arm or disarm walks all
-    # ftrace records: standing behind the patch site then pays.
-    entry_is_ftrace: ClassVar[bool]
+    abi_order: ClassVar[tuple[str, ...]] = ("multi", "event", "perf")
+    # Whether a probe is better behind the entry patch site than at the entry: where that goes
+    # through ftrace, each arm or disarm walks all ftrace records; elsewhere it may be refused.
+    prefers_after: ClassVar[bool] = False
+    # Whether `entry` looks at the function's code.
+    entry_varies: ClassVar[bool] = False
+    # How far behind a function's symbol the instruction pointer may read in the handler of a probe
+    # that was asked for at offset 0.
+    entry_ips: ClassVar[tuple[int, ...]] = (0,)
+    # How far behind its instruction it reads for a probe at another offset.
+    inner_ip: ClassVar[int] = 0
+    # How far behind the symbol the kernel may put the kprobe of a return probe at offset 0, which
+    # is what bpf_get_func_ip() and current_kprobe tell.
+    return_ips: ClassVar[tuple[int, ...]] = (0,)
 
-    @abstractmethod
+    def entry(self, code: bytes | None) -> int:
+        """Offset in bytes at which a probe of the function's entry, or return, is asked for.
+
+        Every call comes by there once. `code` is the function's, None if it cannot be read.
+        """
+        return 0
+
     def after_patch_site(self, code: bytes) -> int | None:
         """Offset in bytes just behind the entry patch site of the function with this `code`.
 
         None where a probe there would not mean the same as one at the entry.
         """
+        return None
 
-    @abstractmethod
     def hit_ips(self, address: int, offset: int) -> tuple[int, ...]:
         """Values the instruction pointer may have in the handler of a probe at address + offset.
 
         `address` is the function's; no two probes share a value.
         """
+        if offset:
+            return (address + offset + self.inner_ip,)
+        return tuple(address + distance for distance in self.entry_ips)
 
-    @abstractmethod
-    def entry_ips(self, address: int) -> tuple[int, ...]:
-        """Addresses the kernel may give the kprobe of a return probe on the function."""
+    def return_probe_ips(self, address: int, offset: int) -> tuple[int, ...]:
+        """Addresses the kernel may give the kprobe of a return probe asked for at this offset."""
+        if offset:
+            return (address + offset,)
+        return tuple(address + distance for distance in self.return_ips)
+
+    @property
+    def most_ips(self) -> int:
+        """How many values one probe may have at most."""
+        return max(len(self.entry_ips), len(self.return_ips))

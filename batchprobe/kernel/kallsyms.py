@@ -17,7 +17,7 @@ from batchprobe.errors import UnsupportedError
 
 __all__ = ["LANDMARKS", "CodeSymbols", "numbers_of", "parse_kallsyms"]
 
-LANDMARKS = ("_text", "__per_cpu_offset", "current_kprobe", "register_fprobe_ips")
+LANDMARKS = ("_text", "_stext", "__per_cpu_offset", "current_kprobe", "register_fprobe_ips")
 """Core kernel symbols that probes need, or whose presence tells something."""
 
 # Not all with such a type are in code: Linux 7 gives T to its data too.

@@ -8,8 +8,13 @@ from pathlib import Path
 
 __all__ = ["KernelText"]
 
-_ELF64_HEADER = struct.Struct("=16sHHIQQQIHHHHHH")
-_ELF64_SEGMENT = struct.Struct("=IIQQQQQQ")
+_CLASS_AT = 4
+# By the class in its ident: the file's header, a segment's, and where that has offset, address and
+# size.
+_ELF = {
+    1: (struct.Struct("=16sHHIIIIIHHHHHH"), struct.Struct("=IIIIIIII"), (1, 2, 4)),
+    2: (struct.Struct("=16sHHIQQQIHHHHHH"), struct.Struct("=IIQQQQQQ"), (2, 3, 5)),
+}
 _PT_LOAD = 1
 
 
@@ -22,23 +27,35 @@ class KernelText:
 
     def __init__(self, path: Path = Path("/proc/kcore")) -> None:
         self.reason = ""
+        self._path = path
         self._fd = -1
-        self._segments: list[tuple[int, int, int]] = []
+        # From, to, and where in the file; None until it is opened.
+        self._segments: list[tuple[int, int, int]] | None = None
+
+    def _open(self) -> list[tuple[int, int, int]]:
+        segments = []
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            header = _ELF64_HEADER.unpack(os.pread(self._fd, _ELF64_HEADER.size, 0))
+            self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            begin = os.pread(self._fd, 64, 0)
+            elf_header, segment, (offset_at, address_at, size_at) = _ELF[begin[_CLASS_AT]]
+            header = elf_header.unpack_from(begin)
             segments_at, segment_size, segment_count = header[5], header[9], header[10]
             table = os.pread(self._fd, segment_size * segment_count, segments_at)
             for at in range(0, len(table), segment_size):
-                kind, _, offset, address, _, size, _, _ = _ELF64_SEGMENT.unpack_from(table, at)
-                if kind == _PT_LOAD:
-                    self._segments.append((address, address + size, offset))
-        except (OSError, struct.error) as error:
-            self.reason = str(error)
+                fields = segment.unpack_from(table, at)
+                if fields[0] == _PT_LOAD:
+                    address = fields[address_at]
+                    segments.append((address, address + fields[size_at], fields[offset_at]))
+        except (OSError, struct.error, LookupError) as error:
             self.close()
+            self.reason = str(error) if isinstance(error, OSError) else f"{self._path} is no ELF"
+            segments = []
+        return segments
 
     def read(self, address: int, size: int) -> bytes | None:
         """Up to `size` bytes at `address`, None if they cannot be read."""
+        if self._segments is None:
+            self._segments = self._open()
         for start, end, offset in self._segments:
             if start <= address < end:
                 try:

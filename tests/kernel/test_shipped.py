@@ -9,12 +9,12 @@ from pathlib import Path
 from helpers.command import run
 
 import batchprobe
-from batchprobe import programs
+from batchprobe import arch, programs
 
 
 def test_bcc_compiles_what_is_shipped() -> None:
     folder = Path(batchprobe.__file__).parent / "prebuilt"
-    shipped = json.loads((folder / f"{os.uname().machine}.json").read_text())
+    shipped = json.loads((folder / f"{arch.current().name}.json").read_text())
     assert json.loads(programs.build()) == shipped
 
 

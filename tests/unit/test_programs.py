@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from recorded import recorded
 
-from batchprobe import kept, programs
+from batchprobe import arch, kept, programs
 from batchprobe.programs import PROGRAMS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -120,11 +120,29 @@ def test_what_is_shipped_was_built_from_bpf(monkeypatch: pytest.MonkeyPatch) -> 
     """After a change in bpf/: scripts/build-programs."""
     monkeypatch.delenv(programs.COMPILE, raising=False)
     shipped = list((ROOT / "batchprobe/prebuilt").glob("*.json"))
-    assert [file.stem for file in shipped] == ["x86_64"]
+    assert {file.stem for file in shipped} == set(arch.ADAPTERS) - {"ia64"}
     for file in shipped:
         text = json.loads(file.read_text())
-        assert text["source"] == programs._source().splitlines()
+        assert text["source"] == programs._source(arch.adapter(file.stem)).splitlines()
         assert set(text["programs"]) == set(PROGRAMS)
+
+
+def test_architectures_differ_in_one_instruction_and_byte_order() -> None:
+    """Whoever reads one program knows them all."""
+    code = {
+        file.stem: json.loads(file.read_text())["programs"]
+        for file in (ROOT / "batchprobe/prebuilt").glob("*.json")
+    }
+    for name in ("by_cookie", "by_func_ip"):
+        little = {code[file][name]["code"] for file in code if file != "s390x"}
+        assert len(little) == 1
+        assert len(code["s390x"][name]["code"]) == len(little.pop())
+    for file in code:
+        adapter = arch.adapter(file)
+        order = ">" if file == "s390x" else "<"
+        program = bytes.fromhex(code[file]["by_ip"]["code"])
+        _, _, offset, _ = struct.unpack_from(f"{order}BBhi", program, 0)
+        assert offset == adapter.registers.instruction_pointer
 
 
 def test_what_is_shipped_serves_only_what_it_was_built_from(
@@ -133,7 +151,8 @@ def test_what_is_shipped_serves_only_what_it_was_built_from(
     monkeypatch.delenv(programs.COMPILE, raising=False)
     source = programs._source()
     shipped = programs._shipped(source)
-    assert (shipped is None) == (os.uname().machine != "x86_64")
+    assert shipped is not None
+    assert set(shipped) == set(PROGRAMS)
     assert programs._shipped(source + " ") is None
     monkeypatch.setenv(programs.COMPILE, "1")
     assert programs._shipped(source) is None

@@ -1,0 +1,22 @@
+"""arm (32 bits): breakpoints, which the kernel optimizes at the entry, so that is the place."""
+
+from __future__ import annotations
+
+from batchprobe.arch.base import Arch, Registers, SyscallNumbers
+
+__all__ = ["ARCH"]
+
+
+class _Arm(Arch):
+    __slots__ = ()
+
+    name = "arm"
+    bits = 32
+    syscalls = SyscallNumbers(bpf=386, membarrier=389, perf_event_open=364)
+    registers = Registers(instruction_pointer=60, arguments=(0, 4, 8, 12), result=0)
+    syscall_prefixes = ("sys_",)
+    # There are no fprobes.
+    abi_order = ("event", "perf")
+
+
+ARCH = _Arm()

@@ -1,0 +1,32 @@
+"""i386: like x86_64, in 32 bits and without endbr."""
+
+from __future__ import annotations
+
+from batchprobe.arch.base import Arch, Registers, SyscallNumbers
+from batchprobe.arch.x86 import BREAKPOINT_SIZE, PATCH_SITE_SIZE, is_patch_site, may_jump_to
+
+__all__ = ["ARCH"]
+
+
+class _I386(Arch):
+    __slots__ = ()
+
+    name = "i386"
+    bits = 32
+    syscalls = SyscallNumbers(bpf=357, membarrier=375, perf_event_open=336)
+    # The kernel is built with -mregparm=3: ax, dx, cx.
+    registers = Registers(instruction_pointer=48, arguments=(24, 8, 4), result=24)
+    syscall_prefixes = ("__ia32_sys_", "sys_")
+    # There are no fprobes.
+    abi_order = ("event", "perf")
+    prefers_after = True
+    entry_ips = (BREAKPOINT_SIZE,)
+    inner_ip = BREAKPOINT_SIZE
+
+    def after_patch_site(self, code: bytes) -> int | None:
+        if not is_patch_site(code[:PATCH_SITE_SIZE]) or may_jump_to(code, PATCH_SITE_SIZE):
+            return None
+        return PATCH_SITE_SIZE
+
+
+ARCH = _I386()
