@@ -25,6 +25,8 @@ def main() -> int:
         # Say, no descriptors or no memory for a file of /proc or a child process.
         tell(f"error: {error}")
         return 1
+    finally:
+        stop.over()
 
 
 def _run(stop: Stop) -> int:

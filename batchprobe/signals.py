@@ -42,6 +42,15 @@ class Stop:
         # Once only, so the pipe is never full.
         os.write(self._writer, b".")
 
+    def over(self) -> None:
+        """All is done: from here on a signal is too late to change how the process ends.
+
+        The interpreter's end would restore what ends it (PyOS_FiniInterrupts), but not this.
+        """
+        for number in _SIGNALS:
+            if signal.getsignal(number) == self._note:
+                signal.signal(number, signal.SIG_IGN)
+
     def is_set(self) -> bool:
         return self.number != 0
 
