@@ -19,7 +19,15 @@ import pytest
 from helpers.bpf import foreign_link
 from helpers.command import COMMAND, Running, run
 from helpers.figures import tell
-from helpers.machine import HANG_SECONDS, KNOB, children, eventually, our_events, our_processes
+from helpers.machine import (
+    HANG_SECONDS,
+    KNOB,
+    PREFIX,
+    children,
+    eventually,
+    our_events,
+    our_processes,
+)
 from helpers.traced import traced
 from helpers.trials import Outcome, Trial, Trials
 
@@ -51,7 +59,7 @@ def test_at_random_moments(number: int, tmp_path: Path) -> None:
     outcomes: list[Outcome] = []
     failures: list[str] = []
     # Another tool's probe on a function that ours are on too, and its program and link.
-    with traced("__x64_sys_getsid") as calls, foreign_link():
+    with traced(f"{PREFIX}getsid") as calls, foreign_link():
         try:
             for at in range(number):
                 trial = Trial.of(seed, at)
@@ -191,6 +199,12 @@ def cgroup(leaves_nothing: None) -> Iterator[Cgroup]:
     group.remove()
 
 
+def watches(guardian: int) -> bool:
+    """Whether it waits for its parent's end: it has a pidfd then."""
+    fds = Path(f"/proc/{guardian}/fd").iterdir()
+    return any("pidfd" in str(fd.readlink()) for fd in fds)
+
+
 @pytest.mark.parametrize("phase", ["attach", "run"])
 def test_out_of_memory(phase: str, many: Path, cgroup: Cgroup) -> None:
     """The kernel kills the largest process; the guardian lives in the same cgroup."""
@@ -200,6 +214,9 @@ def test_out_of_memory(phase: str, many: Path, cgroup: Cgroup) -> None:
             running.until_defined(5)
         else:
             running.until_line("counts")
+        # Still starting, it would need more memory than there will be.
+        guardian = running.until_child("batchprobe.guardian")
+        eventually(lambda: watches(guardian), "the guardian has started")
         cgroup.exhaust(running.pid)
         assert running.finish().status == -signal.SIGKILL
         assert cgroup.kills == 1
