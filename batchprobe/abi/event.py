@@ -41,12 +41,15 @@ NO_PLACE = "no place in it is one whose probes can be trusted"
 def places(probe: Probe, context: Context) -> tuple[tuple[int, str], ...]:
     """Where the probe may stand, best first: how far behind the symbol, and its placement."""
     target = probe.target
+    arch, placement = context.arch, context.placement
     if target.offset:
         return ((target.offset, "offset"),)
     if target.function is None:
-        # By name: the kernel looks for the entry when the module comes.
+        # By name: the kernel looks for the place when the module comes, and tells nobody if it
+        # finds it bad. A return probe's is the entry.
+        if arch.unseen_entry:
+            return () if target.is_return else ((arch.unseen_entry, "after"),)
         return ((0, "entry"),)
-    arch, placement = context.arch, context.placement
     inside = placement is Placement.AFTER or (
         placement is Placement.AUTO and arch.prefers_after and not target.is_return
     )

@@ -58,6 +58,8 @@ class Arch:
     prefers_after: ClassVar[bool] = False
     # Whether `entry` looks at the function's code.
     entry_varies: ClassVar[bool] = False
+    # Where a probe is asked for in a function of a module that is not loaded: nobody can look.
+    unseen_entry: ClassVar[int] = 0
     # How far behind a function's symbol the instruction pointer may read in the handler of a probe
     # that was asked for at offset 0.
     entry_ips: ClassVar[tuple[int, ...]] = (0,)

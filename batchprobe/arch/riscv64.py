@@ -27,6 +27,8 @@ class _Riscv64(Arch):
     registers = Registers(instruction_pointer=0, arguments=tuple(range(80, 144, 8)), result=80)
     syscall_prefixes = ("__riscv_sys_", "sys_")
     prefers_after = True
+    # Every function that ftrace knows begins with the patch site.
+    unseen_entry = _PATCH_SITE_SIZE
 
     def after_patch_site(self, code: bytes) -> int | None:
         first = int.from_bytes(code[:4], "little")

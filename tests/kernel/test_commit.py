@@ -7,7 +7,7 @@ import threading
 
 import pytest
 from helpers.command import run_script
-from helpers.machine import ABIS, HANG_SECONDS, KNOB, held
+from helpers.machine import ABIS, HANG_SECONDS, KNOB, PREFIX, held
 from helpers.traced import traced
 from helpers.workers import CALLS, Worker
 
@@ -55,7 +55,7 @@ def test_contract(abi: str, workers: list[Worker]) -> None:
         session.detach(a)
     assert counts() == [10] + [40] * 9
 
-    with traced("__x64_sys_membarrier", STORE) as calls:
+    with traced(f"{PREFIX}membarrier", STORE) as calls:
         assert session.commit() == CommitReport()
         assert not calls()
 
@@ -183,7 +183,7 @@ def test_one_barrier_whatever_the_number() -> None:
     with Session(abi="event") as session:
         probes = session.attach(["vfs_*", "tcp_[a-r]*"])
         assert len(probes) > 110
-        with traced("__x64_sys_membarrier") as calls:
+        with traced(f"{PREFIX}membarrier") as calls:
             seen = []
 
             def final() -> None:

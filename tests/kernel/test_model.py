@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import pytest
-from helpers.machine import ABIS, RELEASE, eventually
+from helpers.machine import ABIS, PREFIX, RELEASE, eventually
 from helpers.objects import Bundle, Kprobe, Objects, objects, programs
 from helpers.traced import traced
 from helpers.workers import CALLS, Worker
@@ -36,7 +36,7 @@ OPTIONS = (
     *((abi, placement) for abi in ABIS for placement in ("entry", "after") if abi != "multi"),
     *([("multi", "auto")] * 3 if "multi" in ABIS else []),
 )
-MEMBARRIER = "__x64_sys_membarrier"
+MEMBARRIER = f"{PREFIX}membarrier"
 # Before 6.14 each link is a user of ftrace's of its own.
 LINKS_ARE_USERS = RELEASE < (6, 14)
 

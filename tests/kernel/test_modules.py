@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers.machine import ABIS
+from helpers.machine import ABIS, kinds
 
 from batchprobe import Reason, Session
 from batchprobe.kernel.memory import BootMemory, loaded
@@ -49,9 +49,10 @@ def read(file: Path, times: int) -> None:
 
 
 def test_probes_wait_for_their_module() -> None:
+    kind = kinds("event")[-1]
     with Session(abi="event") as session:
         probes = session.attach(
-            [f"{MODULE}:disksize_show", f"{MODULE}:initstate_show%return", "syscall:getsid"]
+            [f"{MODULE}:disksize_show", f"{MODULE}:initstate_show{kind}", "syscall:getsid"]
         )
         assert not session.skipped
         size, state, getsid = probes
@@ -96,7 +97,8 @@ def test_probes_whose_module_went_away_come_off() -> None:
 def test_loaded_module(abi: str) -> None:
     load()
     with Session(abi=abi) as session:
-        probes = session.attach([f"{MODULE}:*_show", f"{MODULE}:disksize_show%return"])
+        returns = [f"{MODULE}:disksize_show{kind}" for kind in kinds(abi)[1:]]
+        probes = session.attach([f"{MODULE}:*_show", *returns])
         by_label = {probe.label: probe for probe in probes}
         assert len(by_label) > 3
         assert {probe.target.module for probe in probes} == {MODULE}
@@ -109,7 +111,7 @@ def test_loaded_module(abi: str) -> None:
     counted = {label: probe.count for label, probe in by_label.items() if probe.count}
     assert counted == {
         f"{MODULE}:disksize_show": 40,
-        f"{MODULE}:disksize_show%return": 40,
+        **dict.fromkeys(returns, 40),
         f"{MODULE}:initstate_show": 20,
     }
     assert unload().returncode == 0

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from helpers.churn import WANTED
 from helpers.figures import tell
-from helpers.machine import ABIS, HANG_SECONDS
+from helpers.machine import ABIS, HANG_SECONDS, PREFIX
 from helpers.traced import traced
 from helpers.workers import CALLS, Worker
 
@@ -29,7 +29,7 @@ def test_sixteen_threads(abi: str, seconds: int, workers: list[Worker]) -> None:
     seed = int(os.environ.get("BATCHPROBE_SEED") or random.randrange(1 << 30))
     program = (sys.executable, "-m", "helpers.churn", abi, str(THREADS), str(seconds), str(seed))
     path = os.pathsep.join((str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")))
-    with traced("__x64_sys_membarrier", anybody=True) as calls:
+    with traced(f"{PREFIX}membarrier", anybody=True) as calls:
         workers[0].begin(CALLS)
         before = calls().total()
         try:

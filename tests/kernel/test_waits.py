@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 from helpers.figures import tell
-from helpers.machine import ABIS, RELEASE, TRACEFS
+from helpers.machine import ABIS, PREFIX, RELEASE, TRACEFS
 from helpers.waits import counted_waits, total
 
 from batchprobe import Session
@@ -47,7 +47,7 @@ def test_what_is_waited_for_does_not_depend_on_the_number(abi: str) -> None:
                 report = session.commit(partial(_note, at_final, waits))
                 until_final = at_final[0] - before
                 # What the report claims is what the kernel saw.
-                assert until_final["__x64_sys_membarrier"] == 1
+                assert until_final[f"{PREFIX}membarrier"] == 1
                 assert total(until_final) == report.barriers == 1
                 reclaim = waits() - at_final[0]
             assert (report.dirty, report.left) == (number, ())

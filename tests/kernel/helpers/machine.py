@@ -13,14 +13,19 @@ from pathlib import Path
 
 __all__ = [
     "ABIS",
+    "ENTRY_IS_FTRACE",
     "HANG_SECONDS",
     "KNOB",
+    "MACHINE",
+    "PLACES",
+    "PREFIX",
     "RELEASE",
     "TRACEFS",
     "Held",
     "children",
     "eventually",
     "held",
+    "kinds",
     "our_events",
     "our_processes",
     "setting",
@@ -35,9 +40,41 @@ HANG_SECONDS = 120.0
 _OUR_MODULES = frozenset({"batchprobe", "batchprobe.guardian", "batchprobe.compile"})
 
 RELEASE = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
-# What the stock kernels have: Debian's 6.1 lacks CONFIG_FPROBE, 6.12 and later have it. A kernel
-# that should have an ABI and lacks it fails its tests.
-ABIS = ("multi", "event", "perf") if RELEASE >= (6, 12) else ("event", "perf")
+MACHINE = os.uname().machine
+# Since when the stock kernels have CONFIG_FPROBE. One that should have an ABI and lacks it fails
+# its tests.
+_FPROBE = {
+    "x86_64": (6, 12),
+    "s390x": (6, 12),
+    "ppc64le": (6, 12),
+    "aarch64": (7, 0),
+    "riscv64": (7, 0),
+}
+ABIS = ("multi", "event", "perf") if _FPROBE.get(MACHINE, (99,)) <= RELEASE else ("event", "perf")
+# Where the ABIs event and perf can put an entry probe. riscv64 refuses the entry, where return
+# probes have to be, before 7.0; on arm nothing is known of what follows it.
+_REFUSES_ENTRY = MACHINE == "riscv64" and RELEASE < (7, 0)
+PLACES = (
+    *(() if _REFUSES_ENTRY else ("entry",)),
+    *(() if MACHINE == "armv7l" else ("after",)),
+)
+# Whether a probe at an entry goes through ftrace: elsewhere it is a breakpoint there too.
+ENTRY_IS_FTRACE = MACHINE in {"x86_64", "i686", "ppc64le", "s390x"}
+_PREFIXES = {
+    "x86_64": "__x64_sys_",
+    "i686": "__ia32_sys_",
+    "aarch64": "__arm64_sys_",
+    "s390x": "__s390x_sys_",
+    "riscv64": "__riscv_sys_",
+}
+PREFIX = _PREFIXES.get(MACHINE, "sys_")
+"""What stands before a system call's name in that of its function."""
+
+
+def kinds(abi: str) -> tuple[str, ...]:
+    """What may follow a function in a list of this ABI: nothing, and where it can, %return."""
+    first = ABIS[0] if abi == "auto" else abi
+    return ("",) if _REFUSES_ENTRY and first != "multi" else ("", "%return")
 
 
 def why_not() -> str:

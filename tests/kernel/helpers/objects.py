@@ -11,17 +11,16 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from helpers.machine import TRACEFS
+from batchprobe import arch
+from helpers.machine import PREFIX, TRACEFS
 
 __all__ = ["Bundle", "Kprobe", "Objects", "objects", "programs"]
 
 KPROBES = Path("/sys/kernel/debug/kprobes/list")
 # A probe for a function's entry stands within so many bytes of it.
-ENTRY_SIZE = 16
-PREFIX = "__x64_sys_"
+ENTRY_SIZE = 24
 
 # include/uapi/linux/bpf.h
-SYS_BPF = 321
 PROG_GET_NEXT_ID = 11
 OBJ_GET_INFO_BY_FD = 15
 LINK_GET_FD_BY_ID = 30
@@ -119,7 +118,7 @@ def _addresses() -> dict[str, int]:
     found = {}
     for line in Path("/proc/kallsyms").read_text().splitlines():
         address, _, name = line.split()[:3]
-        if name.startswith(PREFIX) or name == "_text":
+        if name.startswith(PREFIX) or name in ("_text", "_stext"):
             found[name.removeprefix(PREFIX)] = int(address, 16)
     return found
 
@@ -144,11 +143,11 @@ def _events() -> dict[str, Bundle]:
     found: dict[tuple[str, bool], list[str]] = {}
     for line in (TRACEFS / "kprobe_events").read_text().splitlines():
         if ":batchprobe_" in line:
-            parts = re.fullmatch(r"([pr])\d*:(\w+/\w+) _text\+(\w+)", line)
+            parts = re.fullmatch(r"([pr])\d*:(\w+/\w+) (_s?text)\+(\w+)", line)
             assert parts, line
-            kind, name, offset = parts.groups()
+            kind, name, anchor, offset = parts.groups()
             calls = found.setdefault((name, kind == "r"), [])
-            calls.append(_call_at(_addresses()["_text"] + int(offset, 0)))
+            calls.append(_call_at(_addresses()[anchor] + int(offset, 0)))
     return {name: _bundle(is_return, calls) for (name, is_return), calls in found.items()}
 
 
@@ -165,7 +164,7 @@ def _users() -> Counter[str]:
 def _bpf(command: int, attr: ctypes.Structure) -> int:
     libc = ctypes.CDLL(None, use_errno=True)
     result: int = libc.syscall(
-        ctypes.c_long(SYS_BPF),
+        ctypes.c_long(arch.current().syscalls.bpf),
         ctypes.c_long(command),
         ctypes.byref(attr),
         ctypes.c_ulong(ctypes.sizeof(attr)),

@@ -8,9 +8,12 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from helpers.machine import TRACEFS
+from helpers.machine import PLACES, TRACEFS
 
 __all__ = ["define", "traced"]
+
+# Where the entry is refused (riscv64).
+_INSIDE = "" if "entry" in PLACES else "+8"
 
 
 def define(command: str) -> None:
@@ -38,7 +41,7 @@ def traced(*functions: str, anybody: bool = False) -> Iterator[Callable[[], Coun
 
     with contextlib.ExitStack() as undo:
         for function in functions:
-            define(f"p:{group}/{function} {function}")
+            define(f"p:{group}/{function} {function}{_INSIDE}")
             undo.callback(define, f"-:{group}/{function}")
         instance.mkdir()
         # Undone first: events that an instance uses cannot be deleted.

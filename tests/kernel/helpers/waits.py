@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from helpers.machine import TRACEFS
+from helpers.machine import PREFIX, TRACEFS
 
 __all__ = ["counted_waits", "total"]
 
@@ -27,7 +27,7 @@ _INNER = {
     "synchronize_rcu_expedited": "synchronize_rcu",
     "synchronize_srcu_expedited": "synchronize_srcu",
 }
-_CALLS = ("__x64_sys_membarrier",)
+_CALLS = (f"{PREFIX}membarrier",)
 
 
 def total(waits: Counter[str]) -> int:
