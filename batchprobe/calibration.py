@@ -12,7 +12,7 @@ import contextlib
 import os
 import struct
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from batchprobe import abi as probe_abi
@@ -20,14 +20,13 @@ from batchprobe.abi import Attached, Carrier, Context, Placement
 from batchprobe.arch import Arch
 from batchprobe.commit import Left
 from batchprobe.errors import UnsupportedError
-from batchprobe.kernel.memory import BootMemory
 from batchprobe.kernel.symbols import FunctionTable
 from batchprobe.kernel.targets import Target
 from batchprobe.probe import Probe
 from batchprobe.programs import Program
 from batchprobe.spec import Source, parse_entry
 
-__all__ = ["KINDS", "Finding", "Kind", "calibrate", "distrusted", "target"]
+__all__ = ["KINDS", "Finding", "Kind", "calibrate", "target"]
 
 # find_task_by_vpid(nr), which getpgid(2) calls (kernel/pid.c, kernel/sys.c). It finds nothing, and
 # returns NULL: there are 2^22 process IDs at most.
@@ -75,24 +74,6 @@ def target(table: FunctionTable) -> Target:
     if entry is None or not functions:
         raise UnsupportedError(f"there is no function {_FUNCTION} to try probes on")
     return Target(_FUNCTION, entry, functions[0])
-
-
-def distrusted(
-    abi: str, memory: BootMemory, look: Callable[[Sequence[Kind]], Mapping[Kind, Finding]]
-) -> dict[str, str]:
-    """Where probes of an ABI tell what they should not, by place, each with what.
-
-    That all is well is kept for the boot.
-    """
-    wrong: dict[str, str] = {}
-
-    def read() -> bytes | None:
-        findings = look([kind for kind in KINDS if kind.abi == abi])
-        wrong.update({kind.place: said.wrong for kind, said in findings.items() if said.wrong})
-        return None if wrong else b"as described"
-
-    memory.text(f"calibration-{abi}", read)
-    return wrong
 
 
 def calibrate(

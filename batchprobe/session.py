@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Self
 
 from batchprobe import abi as probe_abi
-from batchprobe import arch, calibration
+from batchprobe import arch
 from batchprobe.abi import Attached, Carrier, Context, Placement, hit_ips, sum_of_known
 from batchprobe.bank import Bank, Counts
 from batchprobe.barrier import Barrier, BarrierMode
@@ -298,23 +298,29 @@ class Session:
         raise SessionError("the session was closed while it attached: nothing is attached")
 
     def _calibrated(self, abi: str, context: Context) -> Mapping[str, str]:
-        """Where probes of this ABI would count wrongly, tried once a boot."""
+        """Where probes of this ABI would count wrongly. That none would is kept for the boot."""
         if abi not in self._distrusted:
-            self._distrusted[abi] = calibration.distrusted(
-                abi, self._symbols.memory, lambda kinds: self._calibrate(kinds, context)
-            )
+            wrong: dict[str, str] = {}
+
+            def look() -> bytes | None:
+                wrong.update(self._calibrate(abi, context))
+                return None if wrong else b"as described"
+
+            self._symbols.memory.text(f"calibration-{abi}", look)
+            self._distrusted[abi] = wrong
         return self._distrusted[abi]
 
-    def _calibrate(
-        self, kinds: Sequence[calibration.Kind], context: Context
-    ) -> Mapping[calibration.Kind, calibration.Finding]:
+    def _calibrate(self, abi: str, context: Context) -> dict[str, str]:
+        from batchprobe import calibration  # noqa: PLC0415  (once a boot)
+
         try:
             probed = calibration.target(context.table)
         except UnsupportedError:
             # The adapter has to be taken at its word.
             return {}
+        kinds = [kind for kind in calibration.KINDS if kind.abi == abi]
         tries = calibration.calibrate(context, probed, kinds, self._discard)
-        return {kind: finding for kind, finding, _ in tries}
+        return {kind.place: finding.wrong for kind, finding, _ in tries if finding.wrong}
 
     def _discard(self, carriers: Sequence[Carrier]) -> Sequence[Left]:
         """Undo an attach; what cannot be removed is left to the commits, which tell."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchprobe import UnsupportedError, arch
+from batchprobe import UnsupportedError, arch, doctor
 from batchprobe.arch import Arch
 from batchprobe.arch.x86 import NOPS
 from batchprobe.arch.x86_64 import ENDBRS
@@ -135,19 +136,38 @@ def test_ia64_says_what_it_never_had() -> None:
     assert "kernel module" in refusal.value.remedy
 
 
-@pytest.mark.parametrize("machine", ["i686", "armv7l"])
-def test_a_python_of_another_kind_is_refused(machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """setarch(8) makes a 64-bit kernel say that it is one of 32 bits."""
+@pytest.fixture
+def on(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Makes uname(2) name another machine."""
     own = os.uname()
-    other = type(own)((own.sysname, own.nodename, own.release, own.version, machine))
-    monkeypatch.setattr("os.uname", lambda: other)
-    arch.current.cache_clear()
-    try:
-        with pytest.raises(UnsupportedError, match=rf"{machine}.*setarch"):
-            arch.current()
-    finally:
-        monkeypatch.undo()
+
+    def be(machine: str) -> None:
+        other = type(own)((own.sysname, own.nodename, own.release, own.version, machine))
+        monkeypatch.setattr("os.uname", lambda: other)
         arch.current.cache_clear()
+
+    yield be
+    monkeypatch.undo()
+    arch.current.cache_clear()
+
+
+@pytest.mark.parametrize("machine", ["i686", "armv7l"])
+def test_a_python_of_another_kind_is_refused(machine: str, on: Callable[[str], None]) -> None:
+    """setarch(8) makes a 64-bit kernel say that it is one of 32 bits."""
+    on(machine)
+    with pytest.raises(UnsupportedError, match=rf"{machine}.*setarch"):
+        arch.current()
+
+
+@pytest.mark.parametrize(("machine", "why"), [("ia64", "CONFIG_PERF_EVENTS"), ("vax", "no probe")])
+def test_doctor_says_why_a_machine_is_refused(
+    machine: str, why: str, on: Callable[[str], None]
+) -> None:
+    on(machine)
+    kernel = next(check for check in doctor.examine() if check.name == "kernel")
+    assert kernel.status is doctor.Status.LACKING
+    assert why in kernel.detail
+    assert kernel.remedy
 
 
 @pytest.mark.parametrize("adapter", ALL, ids=lambda a: a.name)
