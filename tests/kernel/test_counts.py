@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers.machine import ABIS, PLACES, PREFIX, kinds
+from helpers.machine import ABIS, MACHINE, PLACES, PREFIX, kinds
 from helpers.workers import CALLS, Worker
 
 from batchprobe import Probe, Session, arch
@@ -128,6 +128,11 @@ def boundary(name: str) -> int:
     return offset
 
 
+# What the C library calls where it was not always so.
+MKDIR = "mkdirat" if MACHINE in {"aarch64", "riscv64"} else "mkdir"
+RENAME = {"aarch64": "renameat", "riscv64": "renameat2"}.get(MACHINE, "rename")
+FALLOCATE = "ia32_fallocate" if MACHINE == "i686" else "fallocate"
+
 # What one round of `file_work` calls, beneath the system calls; nothing else does meanwhile.
 FILE_WORK = {
     "vfs_mkdir": 1,
@@ -144,9 +149,9 @@ FILE_WORK = {
     "eventfd_write": 5,
     "eventfd_read": 1,
     "syscall:eventfd2": 1,
-    "syscall:mkdir": 1,
-    "syscall:rename": 1,
-    "syscall:fallocate": 3,
+    f"syscall:{MKDIR}": 1,
+    f"syscall:{RENAME}": 1,
+    f"syscall:{FALLOCATE}": 3,
 }
 
 
