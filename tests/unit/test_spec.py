@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchprobe import spec
 from batchprobe.errors import SpecError
 from batchprobe.spec import MAX_LINE, Kind, ProbeSpec, Source, parse_entry, parse_list
 
@@ -13,9 +14,9 @@ HERE = Source("funcs.txt", 7)
 
 
 def parse(text: str) -> ProbeSpec:
-    spec = parse_entry(text, HERE)
-    assert spec is not None
-    return spec
+    found = parse_entry(text, HERE)
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize(
@@ -208,6 +209,13 @@ def test_any_file_is_a_list_or_a_spec_error(data: bytes) -> None:
         assert 1 <= error.line <= data.count(b"\n") + 1
     else:
         assert len(specs) <= data.count(b"\n") + 1
+
+
+@settings(deadline=None)
+@given(st.from_regex(spec._PLAIN_NAME, fullmatch=True) | PIECES)
+def test_a_plain_name_is_what_the_grammar_makes_of_it(text: str) -> None:
+    if spec._PLAIN_NAME.fullmatch(text):
+        assert parse_entry(text, HERE) == spec._parse(text, HERE)
 
 
 @settings(deadline=None)
