@@ -142,6 +142,8 @@ _ALL: Final = (
         console="ttyS0",
         userspace="trixie",
         kernels=("debian-13", "debian-sid"),
+        # With one thread all takes four times as long.
+        tcg_thread="multi",
         needs_rng=True,
     ),
 )
