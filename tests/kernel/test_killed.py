@@ -169,8 +169,10 @@ class Cgroup:
         """Allow so little that the kernel has to kill this process."""
         status = Path(f"/proc/{largest}/status").read_text().splitlines()
         (held,) = [int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon:")]
-        # All but what can be had back without a kill.
-        used = self._told("memory.stat")["anon"]
+        # All but what can be had back without a kill: files, and what the kernel keeps for speed.
+        told = self._told("memory.stat")
+        kernels = ("slab_unreclaimable", "percpu", "kernel_stack", "pagetables", "vmalloc", "sock")
+        used = told["anon"] + sum(told.get(name, 0) for name in kernels)
         (self.folder / "memory.max").write_text(str(used - held // 2))
 
     @property

@@ -6,10 +6,14 @@ import json
 import os
 from pathlib import Path
 
+import pytest
 from helpers.command import run
+from helpers.machine import BCC_COMPILES
 
 import batchprobe
 from batchprobe import arch, programs
+
+pytestmark = pytest.mark.skipif(not BCC_COMPILES, reason="no bcc here, or none that compiles")
 
 
 def test_bcc_compiles_what_is_shipped() -> None:

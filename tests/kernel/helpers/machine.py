@@ -13,6 +13,7 @@ from pathlib import Path
 
 __all__ = [
     "ABIS",
+    "BCC_COMPILES",
     "ENTRY_IS_FTRACE",
     "HANG_SECONDS",
     "KNOB",
@@ -60,6 +61,8 @@ PLACES = (
 )
 # Whether a probe at an entry goes through ftrace: elsewhere it is a breakpoint there too.
 ENTRY_IS_FTRACE = MACHINE in {"x86_64", "i686", "ppc64le", "s390x"}
+# For i386 there is no bcc in Debian; on armhf it fails to compile anything.
+BCC_COMPILES = MACHINE not in {"i686", "armv7l"}
 _PREFIXES = {
     "x86_64": "__x64_sys_",
     "i686": "__ia32_sys_",
