@@ -36,6 +36,8 @@ _NUMBER = 0x3FABCDEF
 _TRIES = 3
 # Where the program counts: slots of its bank, of which only the first is a probe's.
 _HITS, _RIGHT, _NAME = 1, 2, 3
+# What stands for a name that nobody tells the program.
+_UNTOLD = 1
 
 
 class Kind(NamedTuple):
@@ -143,7 +145,7 @@ def _finding(kind: Kind, probe: Probe, arch: Arch, attached: Attached) -> Findin
         wrong = _wrong(hits, right, name, names, kind, address)
         if not wrong:
             break
-    told = name - address if kind.abi != "multi" and name else None
+    told = name - address if kind.abi != "multi" and name != _UNTOLD else None
     return Finding("", wrong, probe.offset, told)
 
 
@@ -155,8 +157,7 @@ def _wrong(
     if right != 1:
         register = "the result" if kind.place == "return" else "the first argument"
         return f"of a call of {_FUNCTION}, {register} is not where it should be"
-    # A program that cannot be told says nothing.
-    if name and name not in names:
+    if name not in (_UNTOLD, *names):
         if kind.abi == "multi":
             return f"the cookie is {name:#x}, not {names[0]:#x}"
         said = ", ".join(f"{wanted - address:+d}" for wanted in names)
@@ -174,7 +175,7 @@ def _programs(arch: Arch, *, is_return: bool) -> dict[str, Program]:
     """For each program of bpf/ one that loads where that loads, and tells what it would go by."""
     registers = arch.registers
     ip = _instruction(_LOAD[arch.bits], dst=8, src=6, offset=registers.instruction_pointer)
-    nothing = _instruction(0xB7, dst=8)
+    nothing = _instruction(0xB7, dst=8, value=_UNTOLD)
     ways = {
         "by_ip": ip,
         "by_cookie": _result_of(_GET_COOKIE),

@@ -97,6 +97,11 @@ class MultiCarrier(Carrier):
     def attach(self, context: Context) -> None:
         self._epochs = self.bank.array("epochs", self.bank.cpus)
         self._program = self._load(context)
+        if context.arch.entry_varies:
+            # The cookie is found by the address of the patch site, as ftrace knows it
+            # (bpf_kprobe_multi_cookie(), kernel/trace/bpf_trace.c).
+            for probe in self.live:
+                probe.offset = context.arch.entry(context.code(probe))
         self._attach(list(self.live), context)
         for cpu in range(self.bank.cpus):
             self._epochs.cells[cpu] = self._epoch

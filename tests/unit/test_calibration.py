@@ -30,7 +30,10 @@ AT = 0x1000
         (1, 1, 1 << 32 | 1, (1 << 32 | 1,), LINK, ""),
         (1, 1, 7, (1 << 32 | 1,), LINK, "cookie is 0x7"),
         # Before 5.15 nobody tells.
-        (1, 1, 0, (AT,), RETURN, ""),
+        (1, 1, 1, (AT,), RETURN, ""),
+        (1, 1, 0, (AT,), RETURN, "to be at -4096 from"),
+        # As ppc64le said to the address of the symbol.
+        (1, 1, 0, (1 << 32 | 1,), LINK, "cookie is 0x0"),
     ],
 )
 def test_verdicts(
