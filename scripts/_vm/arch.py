@@ -90,6 +90,8 @@ _ALL: Final = (
         board=("-machine", "virt"),
         # The architecture's own algorithm takes the emulator most of its time.
         cpu_tcg="max,pauth-impdef=on",
+        # As on s390x.
+        tcg_thread="multi",
         console="ttyAMA0",
     ),
     Arch(
@@ -129,6 +131,8 @@ _ALL: Final = (
         cpu_tcg="max",
         console="ttysclp0",
         virtio="ccw",
+        # With one thread a stop of all CPUs takes 20 ms, and each breakpoint takes one.
+        tcg_thread="multi",
     ),
     Arch(
         name="riscv64",
