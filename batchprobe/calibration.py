@@ -26,7 +26,7 @@ from batchprobe.probe import Probe
 from batchprobe.programs import Program
 from batchprobe.spec import Source, parse_entry
 
-__all__ = ["KINDS", "Finding", "Kind", "calibrate", "target"]
+__all__ = ["KINDS", "Finding", "Kind", "calibrate", "take_off", "target"]
 
 # find_task_by_vpid(nr), which getpgid(2) calls (kernel/pid.c, kernel/sys.c). It finds nothing, and
 # returns NULL: there are 2^22 process IDs at most.
@@ -87,6 +87,11 @@ def calibrate(
     """Try these kinds of probe, each alone; `discard` takes them off and says what stays."""
     for kind in kinds:
         yield (kind, *_try(kind, context, probed, discard))
+
+
+def take_off(carriers: Sequence[Carrier]) -> Sequence[Left]:
+    """The `discard` of who has no session."""
+    return [left for carrier in carriers for left in carrier.reclaim(list(carrier.live)).left]
 
 
 def _try(

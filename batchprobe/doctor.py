@@ -23,7 +23,7 @@ from typing import Generic, TypeVar
 
 from batchprobe import abi as probe_abi
 from batchprobe import arch, calibration, programs, syscalls
-from batchprobe.abi import Carrier, Context, Placement
+from batchprobe.abi import Context, Placement
 from batchprobe.barrier import wait_through_map, why_not_expedited
 from batchprobe.calibration import Kind
 from batchprobe.commit import Left
@@ -234,7 +234,9 @@ class _Examination:
         began = time.perf_counter()
         # Ctrl-C waits until the probes are gone.
         with deferred_interrupt():
-            found, left = _findings(calibration.calibrate(context, target, kinds, _removed))
+            found, left = _findings(
+                calibration.calibrate(context, target, kinds, calibration.take_off)
+            )
         took = _milliseconds(began)
         if left:
             return warn(f"a probe stays: {left[0].what}", "batchprobe cleanup")
@@ -293,10 +295,6 @@ def _findings(
 def _places(found: Mapping[str, calibration.Finding], works: Sequence[str]) -> str:
     told = ((place, found[place].offset) for place in works)
     return ", ".join(f"{place} (+{offset})" if offset else place for place, offset in told)
-
-
-def _removed(carriers: Sequence[Carrier]) -> Sequence[Left]:
-    return [left for carrier in carriers for left in carrier.reclaim(list(carrier.live)).left]
 
 
 def _barrier() -> Finding:

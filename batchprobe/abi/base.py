@@ -118,13 +118,9 @@ class Attached:
         What it cannot attach is refused: those of the other kind may be attached by then.
         """
         for is_return in (False, True):
-            wanted = []
-            for probe in probes:
-                if probe.target.is_return is is_return:
-                    if wrong := context.distrust(probe):
-                        self.refused.append(Refusal(probe, 0, f"not trusted: {wrong}"))
-                    else:
-                        wanted.append(probe)
+            wanted = [probe for probe in probes if probe.target.is_return is is_return]
+            if context.distrusted:
+                wanted = [probe for probe in wanted if self._trusts(probe, context)]
             if not wanted:
                 continue
             try:
@@ -147,6 +143,11 @@ class Attached:
                 carrier.reclaim(list(carrier.live))
             else:
                 self.failed.append(carrier)
+
+    def _trusts(self, probe: Probe, context: Context) -> bool:
+        if wrong := context.distrust(probe):
+            self.refused.append(Refusal(probe, 0, f"not trusted: {wrong}"))
+        return not wrong
 
     def _refuse(self, probes: Sequence[Probe], error: KernelError | UnsupportedError) -> None:
         if isinstance(error, UnsupportedError):

@@ -50,16 +50,17 @@ def places(probe: Probe, context: Context) -> tuple[tuple[int, str], ...]:
         if arch.unseen_entry:
             return () if target.is_return else ((arch.unseen_entry, "after"),)
         return ((0, "entry"),)
-    inside = placement is Placement.AFTER or (
-        placement is Placement.AUTO and arch.prefers_after and not target.is_return
+    inside = not target.is_return and (
+        placement is Placement.AFTER or (placement is Placement.AUTO and arch.prefers_after)
     )
     code = context.code(probe) if inside or arch.entry_varies else None
-    entry = arch.entry(code)
-    after = arch.after_patch_site(code) if inside and code and not target.is_return else None
-    found = [(entry, "entry")]
+    found = [(arch.entry(code), "entry")]
+    if target.is_return:
+        return tuple(found)
+    after = arch.after_patch_site(code) if inside and code else None
     if after is not None and target.function.address + after not in context.taken:
         found.insert(0, (after, "after"))
-    return tuple(place for place in found if target.is_return or place[1] not in context.distrusted)
+    return tuple(place for place in found if place[1] not in context.distrusted)
 
 
 def register_ips(probe: Probe, context: Context) -> None:

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -19,9 +18,8 @@ from helpers.figures import record, tell
 from helpers.machine import ABIS, BCC_COMPILES, MACHINE, PLACES, kinds
 
 from batchprobe import Probe, Session, arch, descriptors, syscalls
-from batchprobe.abi import Carrier, Context, Placement
-from batchprobe.calibration import KINDS, Finding, Kind, calibrate, target
-from batchprobe.commit import Left
+from batchprobe.abi import Context, Placement
+from batchprobe.calibration import KINDS, Finding, Kind, calibrate, take_off, target
 from batchprobe.kernel.symbols import FunctionTable
 from batchprobe.kernel.text import KernelText
 from batchprobe.kernel.tracefs import Tracefs
@@ -40,10 +38,6 @@ TOLD = {
 }
 
 
-def removed(carriers: Sequence[Carrier]) -> Sequence[Left]:
-    return [left for carrier in carriers for left in carrier.reclaim(list(carrier.live)).left]
-
-
 def tried() -> dict[Kind, Finding]:
     """Every kind of probe on this kernel."""
     tracefs, text = Tracefs.find(), KernelText()
@@ -60,7 +54,7 @@ def tried() -> dict[Kind, Finding]:
         progress=lambda _count: None,
     )
     try:
-        tries = list(calibrate(context, target(table), KINDS, removed))
+        tries = list(calibrate(context, target(table), KINDS, take_off))
     finally:
         text.close()
     assert not [left for _, _, left in tries if left]
