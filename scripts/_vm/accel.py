@@ -88,6 +88,6 @@ def arguments(arch: Arch, accel: Accel) -> list[str]:
     """QEMU's accelerator and CPU."""
     if accel is Accel.KVM:
         return ["-accel", "kvm", "-cpu", "host"]
-    # One thread for all CPUs: with one each (QEMU 7.2), kernels crashed at instructions whose
-    # breakpoint had just been taken off, which is what we do all day.
+    # One thread for all CPUs where one each made kernels crash (x86, QEMU 7.2), at instructions
+    # whose breakpoint had just been taken off, which is what we do all day.
     return ["-accel", f"tcg,thread={arch.tcg_thread}", "-cpu", arch.cpu_tcg]

@@ -35,7 +35,7 @@ class Arch:
     # The emulated CPU has no instruction for random numbers, and the kernel waits for some.
     needs_rng: bool = False
     boot_params_tcg: tuple[str, ...] = ()
-    # In the order of the table: what is not built for this architecture.
+    # Packages of the user space that are not built for this architecture.
     lacks: tuple[str, ...] = ()
 
     @property
@@ -46,6 +46,12 @@ class Arch:
         return (f"manylinux2014_{self.machine}", *linux, "any")
 
 
+# Each device that is absent saves the kernel's search for it.
+_PC: Final = ("-machine", "q35,sata=off,smbus=off,usb=off,vmport=off,hpet=off")
+# The kernel suspects the emulated CPUs' counters of disagreeing; they are the host's one. Without
+# it every look at the clock goes through an emulated device.
+_PC_CLOCK: Final = ("tsc=reliable",)
+
 _ALL: Final = (
     Arch(
         name="x86_64",
@@ -54,14 +60,11 @@ _ALL: Final = (
         flavour="amd64",
         qemu="qemu-system-x86_64",
         qemu_package="qemu-system-x86",
-        # Each device that is absent saves the kernel's search for it.
-        board=("-machine", "q35,sata=off,smbus=off,usb=off,vmport=off,hpet=off"),
+        board=_PC,
         cpu_tcg="max",
         console="ttyS0",
         kernels=("debian-12", "debian-11", "debian-13", "debian-sid"),
-        # The kernel suspects the emulated CPUs' counters of disagreeing; they are the host's one.
-        # Without it every look at the clock goes through an emulated device.
-        boot_params_tcg=("tsc=reliable",),
+        boot_params_tcg=_PC_CLOCK,
     ),
     Arch(
         name="i386",
@@ -70,13 +73,13 @@ _ALL: Final = (
         flavour="686-pae",
         qemu="qemu-system-i386",
         qemu_package="qemu-system-x86",
-        board=("-machine", "q35,sata=off,smbus=off,usb=off,vmport=off,hpet=off"),
+        board=_PC,
         # Of AMD's the kernel warns that they were not made to work in pairs.
         cpu_tcg="max,vendor=GenuineIntel",
         console="ttyS0",
         # Debian 13 builds no such kernel any more.
         kernels=("debian-12",),
-        boot_params_tcg=("tsc=reliable",),
+        boot_params_tcg=_PC_CLOCK,
         # The library behind it is in no suite.
         lacks=("python3-bpfcc",),
     ),
