@@ -40,6 +40,10 @@ class Churn:
 
     def __init__(self, abi: str) -> None:
         self.session = Session(abi=abi)
+        # Each report as it is made: Ctrl-C during a commit is raised when that has all been done,
+        # and then the caller gets none.
+        self.commit = self.session._queue.commit
+        self.session._queue.commit = self.noted  # type: ignore[method-assign]
         # Disarming perf return probes whose functions are being called crashes Linux 6.1 under
         # emulation with a thread a CPU, and not with one thread for all.
         self.entries = ENTRIES if abi != "perf" else ENTRIES[: len(CALLS)]
@@ -62,12 +66,15 @@ class Churn:
         lacking = any(not self.done[what] for what in WANTED) and over < PATIENCE_SECONDS
         return (over < 0 or lacking) and not self.errors
 
-    def note(self, what: str, report: CommitReport | None = None) -> None:
+    def noted(self, on_final: Callable[[], None] | None = None) -> CommitReport:
+        report = self.commit(on_final)
+        # Kept, so that no other can have its id.
+        self.reports[id(report)] = report
+        return report
+
+    def note(self, what: str) -> None:
         with self.lock:
             self.done[what] += 1
-            if report is not None:
-                # Kept, so that no other can have its id.
-                self.reports[id(report)] = report
 
     def guard(self, run: Callable[[], None]) -> None:
         """Keep what goes wrong: it ends all."""
@@ -95,18 +102,21 @@ class Churn:
                     queued += leaving
                 case "at once" if own:
                     probe = own.pop()
-                    self.note("commit", self.session.detach(probe, commit=True))
+                    self.session.detach(probe, commit=True)
+                    self.note("commit")
                     self._is_quiet([probe, *queued])
                     queued.clear()
                 case "commit":
-                    self.note("commit", self.session.commit())
+                    self.session.commit()
+                    self.note("commit")
                     self._is_quiet(queued)
                     queued.clear()
                 case "read":
                     self.session.counts()
         if own:
             self.session.detach(own)
-        self.note("commit", self.session.commit())
+        self.session.commit()
+        self.note("commit")
         self._is_quiet([*own, *queued])
 
     def _taken(self) -> list[Probe]:
@@ -173,7 +183,8 @@ class Churn:
                 while self.goes_on:
                     probes = self._taken() or self.session.attach(["vfs_read"])
                     self.session.detach(probes)
-                    self.note("commit", self.session.commit())
+                    self.session.commit()
+                    self.note("commit")
                     self._is_quiet(probes)
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
                 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
@@ -181,7 +192,8 @@ class Churn:
                 self.note("interrupt")
                 # It was held back until nothing was half-done.
                 self.session.detach(p for p in probes if p.state is ProbeState.ATTACHED)
-                self.note("commit", self.session.commit())
+                self.session.commit()
+                self.note("commit")
                 self._is_quiet(probes)
             else:
                 return
@@ -213,8 +225,8 @@ def main() -> int:
     churn.guard(churn.main)
     for thread in running:
         thread.join()
-    closed = churn.session.close()
-    churn.note("commit", closed)
+    churn.session.close()
+    churn.note("commit")
     moved = [probe for probe, count in churn.finals.items() if probe.count != count]
     reports = churn.reports.values()
     told = {
