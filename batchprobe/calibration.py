@@ -1,9 +1,9 @@
 """Whether probes here tell what the architecture's adapter says: tried, not trusted.
 
 A kernel function that nobody else calls with such an argument is called once with a probe of each
-kind on it. The hit, what names the probe (instruction pointer, cookie or function), and the
-argument's register are compared with the adapter's words. A kind of probe that tells something else
-would count wrongly: it is not used.
+kind on it. The hit, what names the probe (instruction pointer, cookie or function), the argument's
+register and the CPU are compared with the adapter's words. A kind of probe that tells something
+else would count wrongly: it is not used.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _NUMBER = 0x3FABCDEF
 # A handler that another one interrupted is skipped by the kernel: then once more.
 _TRIES = 3
 # Where the program counts: slots of its bank, of which only the first is a probe's.
-_HITS, _RIGHT, _NAME = 1, 2, 3
+_HITS, _RIGHT, _NAME, _CPU = 1, 2, 3, 4
 # What stands for a name that nobody tells the program.
 _UNTOLD = 1
 
@@ -141,17 +141,41 @@ def _finding(kind: Kind, probe: Probe, arch: Arch, attached: Attached) -> Findin
     name = 0
     for _ in range(_TRIES):
         before = [probe.bank.count(slot) for slot in (_HITS, _RIGHT)]
-        with contextlib.suppress(ProcessLookupError):
-            os.getpgid(_NUMBER)
+        cpu = _call()
         hits, right = (
             probe.bank.count(slot) - was for slot, was in zip((_HITS, _RIGHT), before, strict=True)
         )
         name = probe.bank.count(_NAME)
         wrong = _wrong(hits, right, name, names, kind, address)
+        if not wrong and (kind.abi == "multi" or not arch.may_tell_wrong_cpu):
+            # A link that takes over from another goes by the CPU, and plain additions need it.
+            wrong = _wrong_cpu(probe.bank.count(_CPU), cpu)
         if not wrong:
             break
     told = name - address if kind.abi != "multi" and name != _UNTOLD else None
     return Finding("", wrong, probe.offset, told)
+
+
+def _call() -> int:
+    """Call the function, on the last CPU that we may run on; returns its number."""
+    before = os.sched_getaffinity(0)
+    cpu = max(before)
+    os.sched_setaffinity(0, {cpu})
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            os.getpgid(_NUMBER)
+    finally:
+        os.sched_setaffinity(0, before)
+    return cpu
+
+
+def _wrong_cpu(told: int, cpu: int) -> str:
+    if told == cpu:
+        return ""
+    return (
+        f"a program on CPU {cpu} is told that it runs on CPU {told}, which is so on some kernels "
+        "unless programs are compiled: sysctl net.core.bpf_jit_enable=1"
+    )
 
 
 def _wrong(
@@ -173,7 +197,7 @@ def _wrong(
 # -- the program, in raw instructions: it needs no compiler ----------------------------------
 
 _LOAD = {32: 0x61, 64: 0x79}  # r = *(u32 *)(r + offset), *(u64 *)
-_GET_FUNC_IP, _GET_COOKIE = 173, 174  # enum bpf_func_id
+_GET_CPU, _GET_FUNC_IP, _GET_COOKIE = 8, 173, 174  # enum bpf_func_id
 
 
 def _programs(arch: Arch, *, is_return: bool) -> dict[str, Program]:
@@ -248,6 +272,12 @@ def _program(arch: Arch, way: bytes, at: int, value: int) -> Program:
     lookup(_NAME)
     emit(
         _instruction(0x7B, dst=0, src=8),  # *r0 = r8
+        _instruction(0x85, value=_GET_CPU),
+        _instruction(0xBF, dst=9, src=0),  # r9 = r0
+    )
+    lookup(_CPU)
+    emit(
+        _instruction(0x7B, dst=0, src=9),  # *r0 = r9
         _instruction(0xB7, dst=0),
         _instruction(0x95),
     )

@@ -195,7 +195,8 @@ def _source(adapter: Arch | None = None) -> str:
 def _facts(adapter: Arch) -> str:
     """What the programs ask of the architecture; no header of the kernel's tells it everywhere."""
     at = adapter.registers.instruction_pointer
-    return f"#define WORD u{adapter.bits}\n#define INSTRUCTION_POINTER_AT {at}\n"
+    shared = "#define CELLS_ARE_SHARED\n" if adapter.may_tell_wrong_cpu else ""
+    return f"#define WORD u{adapter.bits}\n#define INSTRUCTION_POINTER_AT {at}\n{shared}"
 
 
 def _parse(text: str) -> dict[str, Program]:

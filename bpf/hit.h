@@ -4,8 +4,9 @@
  * maps of the right size in their place. Each value is a u64, so that an array can be mapped into
  * user space without padding.
  *
- * Of the architecture they need two facts, which batchprobe/programs.py puts before this text: WORD,
- * a register's type, and INSTRUCTION_POINTER_AT, where it is in struct pt_regs.
+ * Of the architecture they need some facts, which batchprobe/programs.py puts before this text: WORD,
+ * a register's type, INSTRUCTION_POINTER_AT, where it is in struct pt_regs, and CELLS_ARE_SHARED
+ * where a program may be told another CPU than the one it runs on.
  */
 
 /* [0]: how many cells of counts[] one CPU owns. */
@@ -31,9 +32,13 @@ static inline void add(u64 slot)
 	cell = bpf_get_smp_processor_id() * *stride + slot;
 	count = counts.lookup(&cell);
 	if (count)
+#ifdef CELLS_ARE_SHARED
+		__sync_fetch_and_add(count, 1);
+#else
 		/* No handler of ours can interrupt this one: the kernel skips a program while
 		 * another runs on the CPU, and counts that as missed. */
 		*count += 1;
+#endif
 }
 
 static inline void hit(u64 slot)

@@ -21,6 +21,8 @@ class _Arm64(Arch):
     syscalls = SyscallNumbers(bpf=280, membarrier=283, perf_event_open=241)
     registers = Registers(instruction_pointer=256, arguments=tuple(range(0, 64, 8)), result=0)
     syscall_prefixes = ("__arm64_sys_",)
+    # With net.core.bpf_jit_enable=0, which is not the default.
+    may_tell_wrong_cpu = True
 
     def after_patch_site(self, code: bytes) -> int | None:
         words = [int.from_bytes(code[at : at + _WORD], "little") for at in range(0, 12, _WORD)]

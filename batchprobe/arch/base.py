@@ -51,6 +51,11 @@ class Arch:
     registers: ClassVar[Registers]
     # How the kernel names the function behind a system call, most likely first.
     syscall_prefixes: ClassVar[tuple[str, ...]]
+    # Whether a kernel may tell a program another CPU than the one it runs on; then counting takes
+    # atomic additions. Where the JIT replaces the call of bpf_get_smp_processor_id() by
+    # instructions, the verifier leaves it unfinished, and the interpreter calls something else,
+    # which returns 0 (do_misc_fixups(), kernel/bpf/verifier.c, seen on Linux 6.12).
+    may_tell_wrong_cpu: ClassVar[bool] = False
     # Probe ABIs, most wanted first; what the kernel lacks is passed over.
     abi_order: ClassVar[tuple[str, ...]] = ("multi", "event", "perf")
     # Whether a probe is better behind the entry patch site than at the entry: where that goes

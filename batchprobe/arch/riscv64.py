@@ -26,6 +26,8 @@ class _Riscv64(Arch):
     syscalls = SyscallNumbers(bpf=280, membarrier=283, perf_event_open=241)
     registers = Registers(instruction_pointer=0, arguments=tuple(range(80, 144, 8)), result=80)
     syscall_prefixes = ("__riscv_sys_", "sys_")
+    # Debian's default is net.core.bpf_jit_enable=0.
+    may_tell_wrong_cpu = True
     prefers_after = True
     # Every function that ftrace knows begins with the patch site.
     unseen_entry = _PATCH_SITE_SIZE

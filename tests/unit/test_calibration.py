@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from batchprobe import arch
-from batchprobe.calibration import KINDS, Kind, _programs, _wrong
+from batchprobe.calibration import KINDS, Kind, _programs, _wrong, _wrong_cpu
 from batchprobe.programs import PROGRAMS
 
 ENTRY, RETURN, LINK = Kind("event", "entry"), Kind("perf", "return"), Kind("multi", "entry")
@@ -42,6 +42,11 @@ def test_verdicts(
     said = _wrong(hits, right, name, names, kind, AT)
     assert bool(said) == bool(words)
     assert re.search(words, said)
+
+
+def test_verdict_on_the_cpu() -> None:
+    assert not _wrong_cpu(1, 1)
+    assert "on CPU 1 is told that it runs on CPU 0" in _wrong_cpu(0, 1)
 
 
 def test_every_kind_is_tried_once() -> None:
