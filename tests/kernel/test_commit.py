@@ -7,7 +7,7 @@ import threading
 
 import pytest
 from helpers.command import run_script
-from helpers.machine import ABIS, HANG_SECONDS, KNOB, PREFIX, held
+from helpers.machine import ABIS, HANG_SECONDS, KNOB, PREFIX, held, kinds
 from helpers.traced import traced
 from helpers.workers import CALLS, Worker
 
@@ -88,8 +88,8 @@ def test_survivors_of_partial_commits_count_exactly(abi: str, workers: list[Work
     with Session(abi=abi) as session:
         # Disarming perf return probes whose functions are being called crashes Linux 6.1 under
         # emulation with a thread a CPU, and not with one thread for all.
-        kinds = ("",) if abi == "perf" else ("", "%return")
-        probes = session.attach(call + kind for kind in kinds for call in SYSCALLS)
+        wanted = ("",) if abi == "perf" else kinds(abi)
+        probes = session.attach(call + kind for kind in wanted for call in SYSCALLS)
         links = held().links
         for worker in workers:
             worker.begin(CALLS)
@@ -111,7 +111,7 @@ def test_survivors_of_partial_commits_count_exactly(abi: str, workers: list[Work
         assert {probe.count for probe in survivors} == {rounds}
         assert {probe.count - gone[probe] for probe in gone} == {0}
         assert max(gone.values()) < rounds
-        assert len(survivors) == 2 * len(kinds)
+        assert len(survivors) == 2 * len(wanted)
         # A link cannot shrink: it was replaced under load.
         assert bool(replaced) == (abi == "multi")
     assert {probe.count for probe in survivors} == {rounds}

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from helpers.machine import (
     ABIS,
+    BY_HAND,
     ENTRY_IS_FTRACE,
     MACHINE,
     PLACES,
@@ -66,7 +67,7 @@ def read_only(mount: str) -> Iterator[None]:
 
 
 def test_a_stock_kernel_can_trace_by_the_abis_it_should_have() -> None:
-    foreign = "p:doctor_test/stays vfs_fsync_range"
+    foreign = f"p:doctor_test/stays vfs_fsync_range{BY_HAND}"
     tracefs = Tracefs.find()
     tracefs.command(foreign)
     try:
@@ -220,7 +221,7 @@ def test_what_a_killed_process_left_is_found() -> None:
     tracefs = Tracefs.find()
     try:
         for function in ("vfs_fsync_range", "vfs_fallocate"):
-            tracefs.command(f"p:{owner.group}/left {function}")
+            tracefs.command(f"p:{owner.group}/left {function}{BY_HAND}")
         assert examined()["leftovers"].detail == "none; 2 probes of live processes"
     finally:
         child.kill()

@@ -18,19 +18,20 @@ from helpers.machine import (
     RELEASE,
     TRACEFS,
     eventually,
+    kinds,
     our_events,
 )
 from helpers.workers import CALLS, Worker
 
 from batchprobe import BatchprobeError, CommitReport, KernelError, Probe, Session
 
-ENTRIES = [f"syscall:{call}{kind}" for kind in ("", "%return") for call in list(CALLS)[:4]]
+ENTRIES = [f"syscall:{call}{kind}" for kind in kinds("event") for call in list(CALLS)[:4]]
 # What a call may say at any moment; EAGAIN of a program's load is tried again.
 ERRORS = (errno.ENOMEM, errno.EPERM, errno.EBUSY, errno.EAGAIN)
 
 
 class Trial:
-    """A life of eight probes: attached, half of them gone, all gone; and what was seen of it."""
+    """A life of a few probes: attached, half of them gone, all gone; and what was seen of it."""
 
     def __init__(self, session: Session, worker: Worker) -> None:
         self.session = session
@@ -132,13 +133,13 @@ subprocess.run(
     ("mount", "--bind", "/sys/kernel/tracing", "/sys/kernel/tracing"), check=True
 )
 with Session(abi="event") as session:
-    probes = session.attach(["syscall:getsid", "syscall:getpgid", "syscall:getsid%return"])
-    os.getsid(0)
+    probes = session.attach(["syscall:getsid", "syscall:getpgid", "syscall:getppid"])
+    os.getsid(0), os.getppid()
     tracefs("ro")
     session.detach(probes[0])
     report = session.commit()
     assert [left.errno for left in report.left] == [errno.EROFS], report
-    os.getsid(0)
+    os.getsid(0), os.getppid()
     # What cannot be deleted counts no more, and what was not asked for counts on.
     assert [probe.count for probe in probes] == [1, 0, 2]
     report = session.detach_all()
@@ -203,7 +204,7 @@ UNPRIVILEGED = """
 import errno, os, sys
 from batchprobe import Session
 session = Session(abi=sys.argv[1])
-probes = session.attach(["syscall:getsid", "syscall:getpgid", "syscall:getppid%return"])
+probes = session.attach(["syscall:getsid", "syscall:getpgid", "syscall:getppid"])
 os.getsid(0)
 os.setgroups([])
 os.setresgid(65534, 65534, 65534)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from helpers.command import Running, run
-from helpers.machine import HANG_SECONDS, KNOB, eventually, our_events
+from helpers.machine import BY_HAND, HANG_SECONDS, KNOB, eventually, our_events
 from helpers.traced import define, traced
 
 from batchprobe.barrier import ExpeditedKnob
@@ -113,7 +113,7 @@ def test_cleanup_removes_what_a_dead_process_left_and_nothing_else(
 def by_hand() -> Iterator[str]:
     """An event of somebody else's, whose name is nearly one of ours."""
     event = f"batchprobe_{os.getpid()}/foreign"
-    define(f"p:{event} vfs_read")
+    define(f"p:{event} vfs_read{BY_HAND}")
     yield event
     define(f"-:{event}")
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import pytest
-from helpers.machine import ABIS, PREFIX, RELEASE, eventually
+from helpers.machine import ABIS, PLACES, PREFIX, RELEASE, eventually, kinds
 from helpers.objects import Bundle, Kprobe, Objects, objects, programs
 from helpers.traced import traced
 from helpers.workers import CALLS, Worker
@@ -33,7 +33,7 @@ NAMES = tuple(call for call in CALLS if call != "getppid")[:5]
 # others, and come as often as all of those.
 OPTIONS = (
     ("auto", "auto"),
-    *((abi, placement) for abi in ABIS for placement in ("entry", "after") if abi != "multi"),
+    *((abi, placement) for abi in ABIS for placement in PLACES if abi != "multi"),
     *([("multi", "auto")] * 3 if "multi" in ABIS else []),
 )
 MEMBARRIER = f"{PREFIX}membarrier"
@@ -48,6 +48,7 @@ class KernelWorld:
 
     calls = NAMES
     options = OPTIONS
+    returns = "%return" in kinds("event")
     most_sessions = 3
 
     def __init__(self, worker: Worker) -> None:

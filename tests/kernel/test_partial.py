@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from helpers.figures import tell
-from helpers.machine import ABIS, TRACEFS, held
+from helpers.machine import ABIS, TRACEFS, held, kinds
 from helpers.workers import CALLS, Worker
 
 from batchprobe import Probe, Session
@@ -18,7 +18,7 @@ from batchprobe import Probe, Session
 pytestmark = pytest.mark.stress
 
 # Called by the workers alone, so that it is known how often.
-KNOWN = [f"syscall:{call}{kind}" for kind in ("", "%return") for call in CALLS]
+KNOWN = [f"syscall:{call}{kind}" for kind in kinds("event") for call in CALLS]
 # Called by everybody, or by nobody.
 OTHERS = r"^((?:vfs|tcp|udp|ip6?|fib|ext4|jbd2|nfs|xfrm|acpi)_\w+)$"
 PROBES = {"multi": 500, "event": 500, "perf": 60}

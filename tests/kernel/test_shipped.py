@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,10 @@ from batchprobe import arch, programs
 pytestmark = pytest.mark.skipif(not BCC_COMPILES, reason="no bcc here, or none that compiles")
 
 
+@pytest.mark.skipif(
+    platform.freedesktop_os_release().get("VERSION_ID") != "12",
+    reason="another clang than Debian 12's has other ways to say the same",
+)
 def test_bcc_compiles_what_is_shipped() -> None:
     folder = Path(batchprobe.__file__).parent / "prebuilt"
     shipped = json.loads((folder / f"{arch.current().name}.json").read_text())

@@ -89,6 +89,11 @@ class World(Protocol):
         ...
 
     @property
+    def returns(self) -> bool:
+        """Whether there are return probes."""
+        ...
+
+    @property
     def most_sessions(self) -> int:
         """How many one example may make."""
         ...
@@ -242,7 +247,8 @@ class Semantics(RuleBasedStateMachine):
         self.attach_to(data.draw(one_of(self.open)), data)
 
     def attach_to(self, session: ModelSession, data: st.DataObject) -> None:
-        kinds = data.draw(one_of([(False,), (False, True), (True,)]), label="kinds")
+        choice = [(False,), (False, True), (True,)] if self.world.returns else [(False,)]
+        kinds = data.draw(one_of(choice), label="kinds")
         every = [Place(call, kind) for call in self.world.calls for kind in kinds]
         # Carriers of one probe would be the rule, and they are never clean.
         least = data.draw(one_of([1, 4]), label="least")

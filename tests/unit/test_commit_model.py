@@ -145,6 +145,7 @@ class PlainWorld:
     """Calls are counted by hand, and the barrier may fail."""
 
     calls = ("read", "write", "open", "close", "stat")
+    returns = True
     most_sessions = 6
     options = (("multi", ""), ("event", ""), ("perf", ""))
 

@@ -22,9 +22,10 @@ from collections.abc import Callable
 from functools import partial
 
 from batchprobe import CommitReport, NotAttachedError, Probe, ProbeState, Session, SessionError
+from helpers.machine import kinds
 from helpers.workers import CALLS
 
-ENTRIES = [f"syscall:{call}{kind}" for kind in ("", "%return") for call in CALLS]
+ENTRIES = [f"syscall:{call}{kind}" for kind in kinds("event") for call in CALLS]
 FORK_SECONDS = 0.5
 POKE_SECONDS = 0.1
 WANTED = ("attach", "fork", "interrupt", "detach in a handler")

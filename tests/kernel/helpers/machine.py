@@ -59,6 +59,8 @@ PLACES = (
     *(() if _REFUSES_ENTRY else ("entry",)),
     *(() if MACHINE == "armv7l" else ("after",)),
 )
+# What a probe that is defined by hand needs behind a function's name.
+BY_HAND = "+8" if _REFUSES_ENTRY else ""
 # Whether a probe at an entry goes through ftrace: elsewhere it is a breakpoint there too.
 ENTRY_IS_FTRACE = MACHINE in {"x86_64", "i686", "ppc64le", "s390x"}
 # For i386 there is no bcc in Debian; on armhf it fails to compile anything.
