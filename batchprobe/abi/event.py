@@ -11,13 +11,14 @@ import errno
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from batchprobe import descriptors, syscalls
 from batchprobe.abi.base import Attached, Carrier, Context, Placement, hit_ips
 from batchprobe.bank import Bank
 from batchprobe.commit import Left, Reclaimed
 from batchprobe.errors import KernelError, UnsupportedError
+from batchprobe.kernel import armed
 from batchprobe.kernel.symbols import FunctionTable
 from batchprobe.kernel.tracefs import Tracefs
 from batchprobe.probe import Probe
@@ -35,6 +36,10 @@ _BUSY_STEP = 0.005
 # What the kernel says to a second function of a name, since 6.6 and before.
 _NAMESAKES = frozenset({errno.EADDRNOTAVAIL, errno.EEXIST})
 _RAW_MARK = "slot=\\"
+# Of so many a breakpoint that stays one is moved to the entry, where a hit costs half as much. Of
+# more, some 13 in 100 are such, and each would cost a walk of all ftrace sites to attach and again
+# to detach: as much as all the others.
+_FEW = 64
 NO_PLACE = "no place in it is one whose probes can be trusted"
 
 
@@ -113,7 +118,9 @@ class EventCarrier(Carrier):
     def __init__(self, probes: Sequence[Probe], context: Context, *, is_return: bool) -> None:
         # First: it may raise.
         self._anchor, self._base = _anchor(context.table)
-        super().__init__(probes, ips=context.arch.most_ips)
+        # What is moved has had a place before.
+        moved = len(probes) <= _FEW and context.arch.optimizes
+        super().__init__(probes, ips=context.arch.most_ips + moved)
         self._tracefs: Tracefs = context.tracefs
         self._kind = "r" if is_return else "p"
         self._group = context.group
@@ -131,33 +138,69 @@ class EventCarrier(Carrier):
         program = load(self.bank, context, is_return=self._kind == "r")
         with self._tracefs.commands() as command:
             for probe in list(self.live):
-                self._append(probe, context, command)
+                self._append(probe, places(probe, context), context, command)
                 context.progress(1)
-        if self.live:
+            if not self.live:
+                return
+            self._arm(program)
+            if slow := self._breakpoints(context):
+                with context.short_waits():
+                    self._disarm()
+                    for probe in slow:
+                        # From behind the patch site to the entry, if the kernel takes it there.
+                        if self._undefine(probe) is None:
+                            where = reversed(places(probe, context))
+                            self._append(probe, where, context, command)
+        if self.live and self._fd < 0:
             self._arm(program)
 
     @property
     def _name(self) -> str:
         return f"{self._group}/{self._event}"
 
-    def _append(self, probe: Probe, context: Context, command: Callable[[str], None]) -> None:
-        error = self._define(probe, context, command)
+    def _append(
+        self,
+        probe: Probe,
+        where: Iterable[tuple[int, str]],
+        context: Context,
+        command: Callable[[str], None],
+    ) -> None:
+        error = self._define(probe, where, command)
         if error is None:
             try:
                 register_ips(probe, context)
             except KernelError as unregistered:
                 error = unregistered
-                self._delete([probe])
+                self._undefine(probe)
         if error is None:
             probe.abi = NAME
         else:
             self._refuse(probe, error)
 
+    def _breakpoints(self, context: Context) -> list[Probe]:
+        """Those behind the patch site that the kernel could not make jumps, if they are few."""
+        if (
+            not context.arch.optimizes
+            or context.placement is not Placement.AUTO
+            or len(self.live) > _FEW
+        ):
+            return []
+        behind = [
+            probe
+            for probe, place in self._defined.items()
+            if probe.placement == "after" and _RAW_MARK not in place
+        ]
+        traps = armed.breakpoints() if behind else ()
+        return [probe for probe in behind if probe.address in traps]
+
     def _define(
-        self, probe: Probe, context: Context, command: Callable[[str], None]
+        self,
+        probe: Probe,
+        where: Iterable[tuple[int, str]],
+        command: Callable[[str], None],
     ) -> KernelError | None:
         first: KernelError | None = None
-        for offset, placement in places(probe, context):
+        for offset, placement in where:
             probe.offset, probe.placement = offset, placement
             for place in self._places(probe):
                 try:
@@ -199,6 +242,10 @@ class EventCarrier(Carrier):
         # Hits between these two were counted by the kernel alone.
         self._unaccounted_before = self._unaccounted()
 
+    def _disarm(self) -> None:
+        fd, self._fd = self._fd, -1
+        descriptors.close(fd)
+
     @property
     def is_empty(self) -> bool:
         return self._fd < 0 and not self._defined
@@ -217,26 +264,29 @@ class EventCarrier(Carrier):
         """Delete single probes of the event; those that stay are tried again next time."""
         left = []
         for done, probe in enumerate(probes, 1):
-            place = self._defined[probe]
-            if _RAW_MARK in place:
+            if _RAW_MARK in self._defined[probe]:
                 # It can only go with the whole event; its gate is closed.
                 continue
-            try:
-                self._tracefs.command(f"-:{self._name} {place}")
-            except KernelError as error:
+            error = self._undefine(probe)
+            if error is not None:
                 left.append(Left(str(error), error.errno))
-            else:
-                del self._defined[probe]
             self._reclaimed(done, len(probes))
         return left
+
+    def _undefine(self, probe: Probe) -> KernelError | None:
+        try:
+            self._tracefs.command(f"-:{self._name} {self._defined[probe]}")
+        except KernelError as error:
+            return error
+        del self._defined[probe]
+        return None
 
     def _remove(self) -> Left | None:
         """Disarm all probes, then delete the event; what stays and why, or None."""
         if self._fd >= 0:
             # What is hit from the close on runs no program, yet the kernel counts it.
             self._missed = self._missed_till_now()
-            fd, self._fd = self._fd, -1
-            descriptors.close(fd)
+            self._disarm()
         self.bank.close()
         if not self._defined:
             return None

@@ -61,6 +61,9 @@ class Arch:
     # Whether a probe is better behind the entry patch site than at the entry: where that goes
     # through ftrace, each arm or disarm walks all ftrace records; elsewhere it may be refused.
     prefers_after: ClassVar[bool] = False
+    # Whether the kernel makes jumps of breakpoints where it can (CONFIG_OPTPROBES), so that those
+    # where it cannot are the dear ones.
+    optimizes: ClassVar[bool] = False
     # Whether `entry` looks at the function's code.
     entry_varies: ClassVar[bool] = False
     # Where a probe is asked for in a function of a module that is not loaded: nobody can look.

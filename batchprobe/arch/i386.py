@@ -20,6 +20,7 @@ class _I386(Arch):
     # There are no fprobes.
     abi_order = ("event", "perf")
     prefers_after = True
+    optimizes = True
     entry_ips = (BREAKPOINT_SIZE,)
     inner_ip = BREAKPOINT_SIZE
 

@@ -33,6 +33,7 @@ class _Ppc64le(Arch):
     registers = Registers(instruction_pointer=256, arguments=tuple(range(24, 88, 8)), result=24)
     syscall_prefixes = ("sys_", "__se_sys_")
     prefers_after = True
+    optimizes = True
     entry_varies = True
     # By name: the patch site, or the local entry, of a function with or without a global one.
     entry_ips = (12, 8, 4, 0)

@@ -22,6 +22,7 @@ class _X8664(Arch):
     registers = Registers(instruction_pointer=128, arguments=(112, 104, 96, 88, 72, 64), result=80)
     syscall_prefixes = ("__x64_sys_", "sys_")
     prefers_after = True
+    optimizes = True
     # The kernel moves an entry probe behind endbr64 (since 5.18).
     entry_ips = (BREAKPOINT_SIZE, _ENDBR_SIZE + BREAKPOINT_SIZE)
     inner_ip = BREAKPOINT_SIZE

@@ -20,6 +20,7 @@ from helpers.machine import ABIS, BCC_COMPILES, MACHINE, PLACES, kinds
 from batchprobe import Probe, Session, arch, descriptors, syscalls
 from batchprobe.abi import Context, Placement
 from batchprobe.calibration import KINDS, Finding, Kind, calibrate, take_off, target
+from batchprobe.kernel import armed
 from batchprobe.kernel.symbols import FunctionTable
 from batchprobe.kernel.text import KernelText
 from batchprobe.kernel.tracefs import Tracefs
@@ -83,13 +84,42 @@ def test_the_adapter_says_what_the_kernel_does() -> None:
     )
 
 
-def some_functions() -> list[str]:
-    """200 that ftrace knows, each the only one of its name."""
+def some_functions(number: int = 200) -> list[str]:
+    """So many that ftrace knows, each the only one of its name."""
     text = Path("/sys/kernel/tracing/available_filter_functions").read_text()
     names = re.findall(r"^((?:tcp|vfs|inet|sock|udp|ip)_\w+)$", text, re.MULTILINE)
     symbols = re.findall(r"^\w+ \w (\w+)", Path("/proc/kallsyms").read_text(), re.MULTILINE)
     namesakes = Counter(symbols)
-    return [name for name in names if namesakes[name] == 1][:200]
+    return [name for name in names if namesakes[name] == 1][:number]
+
+
+@pytest.mark.skipif(not arch.current().optimizes, reason="no breakpoint is made a jump here")
+def test_a_breakpoint_that_stays_one_goes_to_the_entry_if_there_are_few() -> None:
+    def places(names: list[str], placement: str) -> dict[str, str]:
+        with Session(abi="event", placement=placement) as session:
+            probes = session.attach(names)
+            assert not session.skipped
+            traps = armed.breakpoints()
+            found = {
+                probe.label: "trap" if probe.address in traps else probe.placement
+                for probe in probes
+            }
+            Path("/").stat()
+            assert session.detach_all().left == ()
+            assert session.missed() == 0
+        if "vfs_statx" in names:
+            assert next(probe.count for probe in probes if probe.label == "vfs_statx") > 0
+        return found
+
+    many = some_functions(65)
+    few = ["vfs_statx", *(name for name in many if name != "vfs_statx")][:64]
+    behind = places(few, "after")
+    traps = {name for name, place in behind.items() if place == "trap"}
+    assert traps, "the kernel made jumps of all"
+    assert places(few, "auto") == {
+        name: "entry" if place == "trap" else place for name, place in behind.items()
+    }
+    assert places(many, "auto") == places(many, "after")
 
 
 BCC = """
