@@ -122,12 +122,11 @@ class Bank:
             self._config.cells[0] = self._stride
             self._gates = self.array("gates", slots + 1)
             self._counts = self.array("counts", self._stride * self.cpus)
-            # Where a cookie names the slot there are none.
-            for name, entries in (
-                ("slots", addresses),
-                ("strays", (_STRAYS if strays else 1) if addresses else 0),
-            ):
-                if entries:
+            # A stray that is adopted is in both, and a module may be elsewhere each time it comes.
+            room = _STRAYS if strays else 0
+            for name, entries in (("slots", addresses + room), ("strays", max(room, 1))):
+                # Where a cookie names the slot there are none.
+                if addresses:
                     self._fds[name] = syscalls.map_create(
                         name,
                         syscalls.BPF_MAP_TYPE_HASH,
