@@ -26,6 +26,7 @@ from _bench.witness import Witness
 _IDLE_SECONDS = 1.0
 _IDLE_CPU_SECONDS = 0.1
 _POLL_SECONDS = 0.002
+_REST_SECONDS = 30.0
 # What batchprobe keeps for this boot.
 _KEPT = Path("/run/batchprobe/boot")
 _SHOWN = 2000
@@ -118,9 +119,12 @@ def started(tool: str, glob: str, witness: Witness, patience: float) -> Iterator
 
 def run_command(tool: str, chosen: FunctionSet, witness: Witness, patience: float) -> Values:
     """One run from exec to exit, armed in so many seconds."""
-    before = witness.armed()
-    if before:
-        raise RuntimeError(f"{before} functions have probes already")
+    # The kernel takes jumps out, and ends what a tool held, some time after the tool has ended.
+    end = time.monotonic() + _REST_SECONDS
+    while before := witness.armed():
+        if time.monotonic() > end:
+            raise RuntimeError(f"{before} functions have probes already")
+        time.sleep(_IDLE_SECONDS)
     if tool == FIRST_START:
         shutil.rmtree(_KEPT, ignore_errors=not _KEPT.exists())
     with started(tool, chosen.glob, witness, patience) as running:
