@@ -13,6 +13,19 @@ _PATCH_SITE_SIZE = 6
 # brcl 0,X: jumps never; brasl r0,X: what ftrace makes of it (arch/s390/kernel/ftrace.c).
 _SITES = (b"\xc0\x04", b"\xc0\x05")
 _HALFWORD = 2
+# Instructions that neither branch nor set the condition code, by what tells them: their first byte
+# (LR, STH, LA, STC, IC, LH, ST, L, STD, STM, MVI, LM, LxRL and STxRL, MVC), first byte and fourth
+# half of one (LHI, LGHI, LARL, LGFI, LLIHF, LLILF), first two bytes (LGR, LGFR, LLGFR, LLGTR,
+# LLGCR, LLGHR, MVHHI, MVGHI, MVHI), or first and last byte of six (LG to STMG).
+_FIRST = frozenset(b"\x18\x40\x41\x42\x43\x48\x50\x58\x60\x90\x92\x98\xc4\xd2")
+_FIRST_AND_HALF = frozenset({0xA78, 0xA79, 0xC00, 0xC01, 0xC0E, 0xC0F})
+_FIRST_TWO = frozenset(
+    {0xB904, 0xB914, 0xB916, 0xB917, 0xB984, 0xB985, 0xE544, 0xE548, 0xE54C},
+)
+_FIRST_AND_LAST = frozenset(
+    {0xE304, 0xE314, 0xE315, 0xE316, 0xE317, 0xE324, 0xE350, 0xE358, 0xE370, 0xE371, 0xE372}
+    | {0xE373, 0xE376, 0xE377, 0xE378, 0xE390, 0xE391, 0xE394, 0xE395, 0xEB04, 0xEB24},
+)
 
 
 class _S390x(Arch):
@@ -31,13 +44,29 @@ class _S390x(Arch):
     def after_patch_site(self, code: bytes) -> int | None:
         if not code.startswith(_SITES):
             return None
-        # The kernel steps over what a breakpoint replaced. Of a compare and branch (`dput` begins
-        # so) QEMU 7.2 then loses the branch, and the kernel crashes.
+        # The kernel steps over what a breakpoint replaced. QEMU 7.2 then loses a compare and branch
+        # (`dput` begins so), and the condition code that the next branch goes by (`LT`: on 6.12
+        # sched_getscheduler(2) fails): the kernel goes astray.
         head, tail = struct.unpack_from(">HI", code + bytes(6), _PATCH_SITE_SIZE)
-        if _displacements(head, tail):
+        if not _is_harmless(head, tail):
             return None
         jumps = may_jump_to(code, _PATCH_SITE_SIZE, _displacements, unit=_HALFWORD, byteorder="big")
         return None if jumps else _PATCH_SITE_SIZE
+
+
+def _is_harmless(head: int, tail: int) -> bool:
+    """Whether to step over this instruction changes registers and memory alone."""
+    first = head >> 8
+    return (
+        first in _FIRST
+        or first << 4 | head & 0xF in _FIRST_AND_HALF
+        or head in _FIRST_TWO
+        or first << 8 | tail & 0xFF in _FIRST_AND_LAST
+        # BCR that never branches.
+        or head & 0xFFF0 == 0x0700
+        # A breakpoint: it is stepped over already.
+        or head == 0x0002
+    )
 
 
 def _displacements(head: int, tail: int) -> tuple[int, ...]:

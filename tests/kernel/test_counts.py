@@ -36,7 +36,8 @@ def test_calls_from_all_cpus_are_counted_exactly(
         assert abi in ("auto", *(probe.abi for probe in probes))
         entries = {probe.placement for probe in probes if not probe.target.is_return}
         if placement != "auto":
-            assert entries == {placement}
+            # On s390x a function may begin with what QEMU cannot step over.
+            assert entries in ({placement}, {placement, "entry"} if MACHINE == "s390x" else ())
 
         for _ in range(10_000):
             os.getppid()

@@ -184,8 +184,10 @@ def test_a_description_is_whole(adapter: Arch) -> None:
 
 @pytest.mark.parametrize(("adapter", "begin", "after"), BEGINS)
 def test_behind_the_patch_site(adapter: Arch, begin: bytes, after: int) -> None:
-    assert adapter.after_patch_site(begin + bytes(8)) == after
-    assert adapter.after_patch_site(begin) == after
+    # BCR 0: zeros are no instruction on s390x, and make no difference elsewhere.
+    assert adapter.after_patch_site(begin + 4 * b"\x07\x07") == after
+    # Only s390x asks what the breakpoint would replace.
+    assert adapter.after_patch_site(begin) == (None if adapter is S390X else after)
 
 
 @pytest.mark.parametrize("adapter", ALL, ids=lambda a: a.name)
@@ -224,12 +226,25 @@ def test_a_loop_to_the_spot_forbids_it(
         assert adapter.after_patch_site(further) == after
 
 
-def test_s390x_leaves_a_branch_behind_the_patch_site_alone() -> None:
-    """As in dput() of Debian 12: cgij %r2,0,8,.+330."""
-    dput = bytes.fromhex("c00400319cd8 ec2800a5007c eb7ff0500024 b90400ef")
-    assert S390X.after_patch_site(dput) is None
-    do_exit = bytes.fromhex("c00400476070 eb6ff0480024 b90400ef e3f0ff88ff71")
-    assert S390X.after_patch_site(do_exit) == 6
+@pytest.mark.parametrize(
+    ("code", "after"),
+    [
+        # dput() of Debian 12: cgij %r2,0,8,.+330.
+        ("c00400319cd8 ec2800a5007c eb7ff0500024 b90400ef", None),
+        # sched_getscheduler() of Debian 13: lt %r1,156(%r2), then jl.
+        ("c0040053a5d0 e310209c0012 a7440046 ebbff0700024", None),
+        ("c00400000000 1222 07fe", None),  # ltr %r2,%r2
+        ("c00400000000 07fe", None),  # br %r14
+        ("c00400000000 a7f40010", None),  # j
+        ("c00400476070 eb6ff0480024 b90400ef e3f0ff88ff71", 6),  # stmg
+        ("c00400000000 c01000001234", 6),  # larl
+        ("c00400000000 e54c20000000", 6),  # mvhi
+        ("c0040053a5d0 0002f0700024 b90400ef", 6),  # somebody else's breakpoint
+        ("c00400000000", None),
+    ],
+)
+def test_s390x_steps_over_what_only_moves_data(code: str, after: int | None) -> None:
+    assert S390X.after_patch_site(bytes.fromhex(code)) == after
 
 
 @pytest.mark.parametrize("adapter", ALL, ids=lambda a: a.name)
