@@ -151,8 +151,8 @@ class EventCarrier(Carrier):
                         if self._undefine(probe) is None:
                             where = reversed(places(probe, context))
                             self._append(probe, where, context, command)
-        if self.live and self._fd < 0:
-            self._arm(program)
+                if self.live:
+                    self._arm(program)
 
     @property
     def _name(self) -> str:
