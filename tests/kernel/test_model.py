@@ -30,8 +30,7 @@ pytestmark = pytest.mark.stress
 # meet on them.
 NAMES = tuple(call for call in CALLS if call != "getppid")[:5]
 # Each ABI, in each place it knows, and what `auto` comes to, but for its choice of a place for each
-# function. Links have more ways to go than the
-# others, and come as often as all of those.
+# function. Links have more ways to go than the others, and come as often as all of those.
 OPTIONS = (
     ("auto", "auto" if "multi" in ABIS else PLACES[-1]),
     *((abi, placement) for abi in ABIS for placement in PLACES if abi != "multi"),
