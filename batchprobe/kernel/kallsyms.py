@@ -27,10 +27,11 @@ _TEXT_TYPES = frozenset("tTwW")
 _MAPPING = re.compile(r"\$|\.L|L0\x01")
 # What is listed like a module and is none: BPF programs and trampolines that come and go.
 _PSEUDO_MODULES = re.compile(r"(?:bpf|__builtin__\w+)$")
-# Symbols of code, but nothing one could call: entry padding, the cold half of a split function, the
-# borders of sections.
+# Symbols of code, but nothing one could call: the borders of sections, which ftrace may take for the
+# name of the function that begins there; entry padding, the cold half of a split function.
 _NOT_A_FUNCTION = re.compile(
-    r"__pfx_|__cfi_|.+\.cold(?:\.|$)|_(?:s|e)?(?:init)?text$|__\w*text_(?:start|end|begin)$"
+    r"(?P<border>_(?:s|e)?(?:init)?text$|__\w*text_(?:start|end|begin)$)"
+    r"|__pfx_|__cfi_|.+\.cold(?:\.|$)"
 )
 
 
@@ -53,7 +54,10 @@ class CodeSymbols:
     ) -> None:
         self.addresses = addresses
         self.text = text
-        """The names, each with a newline before it, and one behind the last."""
+        """The names, each with a newline before it, and one behind the last.
+
+        Padding and cold parts have none here: since 6.2 they are half of all symbols.
+        """
         self.functions = functions
         """For each symbol whether it is a function: 1 or 0."""
         self.runs = runs
@@ -133,10 +137,20 @@ def parse_kallsyms(text: str) -> CodeSymbols:
             remedy="run as root, with /proc/sys/kernel/kptr_restrict at 0 or 1",
         )
     listed = [names[position] for position in order]
+    parts = list(map(_NOT_A_FUNCTION.match, listed))
     return CodeSymbols(
         addresses=numbers,
-        text="\n".join(("", *listed, "")),
-        functions=bytes(other is None for other in map(_NOT_A_FUNCTION.match, listed)),
+        text="\n".join(
+            (
+                "",
+                *(
+                    name if part is None or part["border"] else ""
+                    for name, part in zip(listed, parts, strict=True)
+                ),
+                "",
+            )
+        ),
+        functions=bytes(part is None for part in parts),
         runs=_runs([modules[position] for position in order]),
         init=_span(init_text),
         landmarks={

@@ -20,7 +20,7 @@ from batchprobe.kernel.kallsyms import CodeSymbols
 __all__ = ["BootMemory", "loaded"]
 
 # To be raised when kallsyms.py finds something else in the same text.
-_FORMAT = 2
+_FORMAT = 3
 
 
 def loaded(proc: Path = Path("/proc"), sysfs: Path = Path("/sys")) -> str:
