@@ -30,12 +30,13 @@ def main() -> int:
 
 
 def _run(stop: Stop) -> int:
-    from batchprobe.options import read_usual  # noqa: PLC0415
+    from batchprobe import collector  # noqa: PLC0415
 
+    with collector.held():
+        from batchprobe.options import read_usual  # noqa: PLC0415
+        from batchprobe.run import attach_lists  # noqa: PLC0415
     usual = read_usual(sys.argv[1:])
     if usual is not None:
-        from batchprobe.run import attach_lists  # noqa: PLC0415
-
         return attach_lists(*usual, stop)
     from batchprobe.cli import run  # noqa: PLC0415
 

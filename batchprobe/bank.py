@@ -24,6 +24,9 @@ NO_SLOT = 0
 _CELL = 8
 _CACHE_LINE_CELLS = 8
 _STRAYS = 4096
+# How many places there are for instruction pointers (bpf/hit.h): 256 KiB of memory.
+_PLACE_BITS = 14
+_FIBONACCI = 2654435769  # 2**32 by the golden ratio: spreads what is near
 # Asked for fewer than one slot in so many, it is quicker to read them alone.
 _FEW = 8
 
@@ -32,6 +35,11 @@ def possible_cpus() -> int:
     """One more than the highest CPU number there can be (/sys/devices/system/cpu/possible)."""
     text = Path("/sys/devices/system/cpu/possible").read_text()
     return int(text.strip().replace(",", "-").rpartition("-")[2]) + 1
+
+
+def place_of(ip: int) -> int:
+    """Where among its places a program looks for an instruction pointer first (bpf/hit.h)."""
+    return (ip * _FIBONACCI & 0xFFFFFFFF) >> (32 - _PLACE_BITS)
 
 
 def _lift_memlock() -> None:
@@ -49,15 +57,17 @@ class Cells:
     would skip while it serves one.
     """
 
-    def __init__(self, name: str, count: int) -> None:
+    def __init__(self, name: str, count: int, cells: int = 1) -> None:
+        """`count` elements of so many cells."""
         self.fd = syscalls.map_create(
             name,
             syscalls.BPF_MAP_TYPE_ARRAY,
             key_size=4,
-            value_size=_CELL,
+            value_size=cells * _CELL,
             entries=count,
             flags=syscalls.BPF_F_MMAPABLE,
         )
+        count *= cells
         try:
             self._memory = mmap.mmap(self.fd, -(-count * _CELL // mmap.PAGESIZE) * mmap.PAGESIZE)
         except OSError as error:
@@ -118,12 +128,13 @@ class Bank:
         self.has_strays = strays and addresses > 0
         self._pid = os.getpid()
         try:
-            self._config = self.array("config", 1)
-            self._config.cells[0] = self._stride
             self._gates = self.array("gates", slots + 1)
+            self._gates.cells[NO_SLOT] = self._stride
             self._counts = self.array("counts", self._stride * self.cpus)
             # A stray that is adopted is in both, and a module may be elsewhere each time it comes.
             room = _STRAYS if strays else 0
+            if addresses:
+                self._places = self.array("places", 1 << _PLACE_BITS, cells=2)
             for name, entries in (("slots", addresses + room), ("strays", max(room, 1))):
                 # Where a cookie names the slot there are none.
                 if addresses:
@@ -145,9 +156,9 @@ class Bank:
         if os.getpid() != self._pid:
             raise SessionError(f"the probes are process {self._pid}'s")
 
-    def array(self, name: str, count: int) -> Cells:
-        """One more array of u64 for the programs, closed with the bank."""
-        array = Cells(name, count)
+    def array(self, name: str, count: int, cells: int = 1) -> Cells:
+        """One more array for the programs, closed with the bank."""
+        array = Cells(name, count, cells)
         self._arrays.append(array)
         self._fds[name] = array.fd
         return array
@@ -160,12 +171,18 @@ class Bank:
 
     def address(self, ip: int, slot: int) -> None:
         """From now on a hit with this instruction pointer belongs to `slot`."""
+        cells, at = self._places.cells, 2 * place_of(ip)
+        if cells[at] in (0, ip):
+            # In this order: a program that finds the instruction pointer takes the slot.
+            cells[at + 1] = slot
+            cells[at] = ip
+            return
         syscalls.map_update(self._fds["slots"], struct.pack("=Q", ip), struct.pack("=Q", slot))
 
     def open_gates(self, slots: Iterable[int]) -> None:
         """From the program's next map read on, hits of these slots are counted."""
         for slot in slots:
-            self._gates.cells[slot] = 1
+            self._gates.cells[slot] = self._stride
 
     def close_gates(self, slots: Iterable[int]) -> None:
         """The top half of a detach: no new hit is recorded from the next map read on."""
@@ -174,7 +191,9 @@ class Bank:
 
     def close_all_gates(self) -> None:
         """The same for every slot, as one copy."""
-        self._gates.cells[:] = memoryview(bytes(self._gates.cells.nbytes)).cast("Q")
+        first = NO_SLOT + 1
+        size = self._gates.cells[first:].nbytes
+        self._gates.cells[first:] = memoryview(bytes(size)).cast("Q")
 
     def count(self, slot: int) -> int:
         """Hits of one slot on all CPUs so far."""

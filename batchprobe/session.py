@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Self
 
 from batchprobe import abi as probe_abi
-from batchprobe import arch
+from batchprobe import arch, collector
 from batchprobe.abi import Attached, Carrier, Context, Placement, hit_ips, sum_of_known
 from batchprobe.bank import Bank, Counts
 from batchprobe.barrier import Barrier, BarrierMode
@@ -190,7 +190,7 @@ class Session:
         self._require_usable()
         self._require_open()
         specs = _specs(entries)
-        with deferred_interrupt() as interrupt, self._one_attach():
+        with deferred_interrupt() as interrupt, self._one_attach(), collector.held():
 
             def check() -> None:
                 if interrupt.pressed or cancelled():

@@ -9,27 +9,42 @@
  * where a program may be told another CPU than the one it runs on.
  */
 
-/* [0]: how many cells of counts[] one CPU owns. */
-BPF_ARRAY(config, u64, 1);
-/* [slot]: 1 while the probe counts, 0 from its detach on. */
+/* [slot]: while the probe counts, how many cells of counts[] one CPU owns; 0 from its detach on. Slot
+ * 0's gate is never closed. */
 BPF_ARRAY(gates, u64, 1);
 /* [cpu * stride + slot]: a CPU writes to its own cells only. Slot 0 counts the hits that no open
  * gate wanted, so that all runs of the program can be compared with the kernel's own count. */
 BPF_ARRAY(counts, u64, 1);
-/* Instruction pointer -> slot. */
+/* Where the slot of an instruction pointer is looked for first: its own place, free or taken. Once
+ * taken, a place is that instruction pointer's for ever. */
+struct place {
+	u64 ip;
+	u64 slot;
+};
+BPF_ARRAY(places, struct place, 1);
+/* Instruction pointer -> slot, of those whose place another one had taken: this costs a hit twice as
+ * much as the rest of it. */
 BPF_HASH(slots, u64, u64, 1);
 /* Hits at an address that is in no slot: a probe the kernel armed when its module came. */
 BPF_HASH(strays, u64, u64, 1);
 
-static inline void add(u64 slot)
+static inline void hit(u64 slot)
 {
-	u32 zero = 0, cell;
-	u64 *stride, *count;
+	u32 index = slot, cell;
+	u64 *gate, *count, stride = 0;
 
-	stride = config.lookup(&zero);
-	if (!stride)
-		return;
-	cell = bpf_get_smp_processor_id() * *stride + slot;
+	gate = gates.lookup(&index);
+	/* Read once: it may be closed at any moment. */
+	if (gate)
+		stride = *(volatile u64 *)gate;
+	if (!stride) {
+		index = slot = 0;
+		gate = gates.lookup(&index);
+		if (!gate)
+			return;
+		stride = *gate;
+	}
+	cell = bpf_get_smp_processor_id() * stride + slot;
 	count = counts.lookup(&cell);
 	if (count)
 #ifdef CELLS_ARE_SHARED
@@ -41,18 +56,19 @@ static inline void add(u64 slot)
 #endif
 }
 
-static inline void hit(u64 slot)
-{
-	u32 index = slot;
-	u64 *gate = gates.lookup(&index);
-
-	add(gate && *gate ? slot : 0);
-}
-
 static inline void hit_at(u64 ip)
 {
-	u64 *slot = slots.lookup(&ip);
+	/* batchprobe/bank.py looks in the same place. */
+	u32 index = (u32)ip * 2654435769u >> 18;
+	struct place *place = places.lookup(&index);
+	u64 *slot;
 
+	/* On some architectures ip may be seen before the slot that was written before it. */
+	if (place && place->ip == ip && place->slot) {
+		hit(place->slot);
+		return;
+	}
+	slot = slots.lookup(&ip);
 	if (slot) {
 		hit(*slot);
 		return;

@@ -27,8 +27,8 @@ _TEXT_TYPES = frozenset("tTwW")
 _MAPPING = re.compile(r"\$|\.L|L0\x01")
 # What is listed like a module and is none: BPF programs and trampolines that come and go.
 _PSEUDO_MODULES = re.compile(r"(?:bpf|__builtin__\w+)$")
-# Symbols of code, but nothing one could call: the borders of sections, which ftrace may take for the
-# name of the function that begins there; entry padding, the cold half of a split function.
+# Symbols of code, but nothing one could call: the borders of sections, by which ftrace may call the
+# function that begins there; entry padding, the cold half of a split function.
 _NOT_A_FUNCTION = re.compile(
     r"(?P<border>_(?:s|e)?(?:init)?text$|__\w*text_(?:start|end|begin)$)"
     r"|__pfx_|__cfi_|.+\.cold(?:\.|$)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from helpers.machine import ABIS, MACHINE, PLACES, PREFIX, kinds
 from helpers.workers import CALLS, Worker
 
 from batchprobe import Probe, Session, arch
+from batchprobe.bank import Bank
 from batchprobe.kernel.text import KernelText
 
 PLACEMENTS = [
@@ -69,6 +71,30 @@ def test_threads_are_counted_exactly(abi: str) -> None:
         for thread in threads:
             thread.join()
         assert probe.count == 2_000
+
+
+@pytest.mark.parametrize("abi", [abi for abi in ABIS if abi != "multi"])
+def test_probes_whose_places_are_taken(
+    abi: str, workers: list[Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many probes some find another one's instruction pointer where theirs should be."""
+    make = Bank.__init__
+
+    def crowd(bank: Bank, slots: int, *, addresses: int, strays: bool) -> None:
+        make(bank, slots, addresses=addresses, strays=strays)
+        places = bank._places.cells
+        places[:] = memoryview(array("Q", [1]) * len(places))
+
+    monkeypatch.setattr(Bank, "__init__", crowd)
+    labels = [f"syscall:{call}{kind}" for call in CALLS for kind in kinds(abi)]
+    with Session(abi=abi) as session:
+        probes = session.attach(labels)
+        for worker in workers:
+            worker.begin(CALLS, rounds=1_000)
+        for worker in workers:
+            assert worker.finish() == 1_000
+        session.detach_all()
+    assert counts(probes) == dict.fromkeys(labels, 2_000)
 
 
 @pytest.mark.parametrize("abi", ABIS)

@@ -14,6 +14,7 @@ from helpers.failing import Calls, failing_calls
 from helpers.figures import tell
 from helpers.machine import (
     ABIS,
+    GUARDIAN,
     KNOB,
     RELEASE,
     TRACEFS,
@@ -275,7 +276,7 @@ def test_an_event_that_somebody_else_enabled(tmp_path: Path) -> None:
     few.write_text("syscall:getsid\n")
     with Running("attach", few, "-i", "0.1", "--json", "--abi", "event") as running:
         running.until_line("counts")
-        guardian = running.until_child("batchprobe.guardian")
+        guardian = running.until_child(GUARDIAN)
         (line,) = our_events(running.pid)
         event = line.split()[0].partition(":")[2]
         enable = TRACEFS / "events" / event / "enable"

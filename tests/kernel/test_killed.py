@@ -20,6 +20,7 @@ from helpers.bpf import foreign_link
 from helpers.command import COMMAND, Running, run
 from helpers.figures import tell
 from helpers.machine import (
+    GUARDIAN,
     HANG_SECONDS,
     KNOB,
     PREFIX,
@@ -121,7 +122,7 @@ def _tell(seed: int, outcomes: list[Outcome], failures: list[str]) -> None:
 @pytest.mark.one_kernel
 def test_the_guardian_outlives_what_is_sent_to_everybody(many: Path) -> None:
     with Running("attach", many, "-i", "0.1", "--json", "--abi", "event") as running:
-        guardian = running.until_child("batchprobe.guardian")
+        guardian = running.until_child(GUARDIAN)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             os.kill(guardian, number)
         running.until_line("counts")
@@ -137,7 +138,7 @@ def test_cleanup_beside_the_guardian_is_no_error(many: Path) -> None:
     """Both remove the same events: who comes second finds them gone."""
     with Running("attach", many, "-i", "0.1", "--json", "--abi", "event") as running:
         running.until_line("counts")
-        guardian = running.until_child("batchprobe.guardian")
+        guardian = running.until_child(GUARDIAN)
         os.kill(guardian, signal.SIGSTOP)
         running.signal(signal.SIGKILL)
         running.finish()
@@ -221,7 +222,7 @@ def test_out_of_memory(phase: str, many: Path, cgroup: Cgroup) -> None:
         else:
             running.until_line("counts")
         # Still starting, it would need more memory than there will be.
-        guardian = running.until_child("batchprobe.guardian")
+        guardian = running.until_child(GUARDIAN)
         eventually(lambda: watches(guardian), "the guardian has started")
         cgroup.exhaust(running.pid)
         assert running.finish().status == -signal.SIGKILL

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from helpers.command import Running, run
-from helpers.machine import BY_HAND, HANG_SECONDS, KNOB, eventually, our_events
+from helpers.machine import BY_HAND, GUARDIAN, HANG_SECONDS, KNOB, eventually, our_events
 from helpers.traced import define, traced
 
 from batchprobe.barrier import ExpeditedKnob
@@ -38,7 +38,7 @@ def check_guardian_cleans(running: Running, guardian: int) -> None:
 
 def test_killed_during_the_attach(many: Path) -> None:
     with Running("attach", many, "--abi", "event") as running:
-        guardian = running.until_child("batchprobe.guardian")
+        guardian = running.until_child(GUARDIAN)
         running.until_defined(20)
         kill(running)
         check_guardian_cleans(running, guardian)
@@ -53,7 +53,7 @@ def test_the_guardian_expedites_nothing_where_that_is_not_wanted(tmp_path: Path)
         Running("attach", few, "-i", "0.1", "--json", *normal) as running,
     ):
         running.until_line("counts")
-        guardian = running.until_child("batchprobe.guardian")
+        guardian = running.until_child(GUARDIAN)
         kill(running)
         check_guardian_cleans(running, guardian)
         assert not calls()
@@ -61,7 +61,7 @@ def test_the_guardian_expedites_nothing_where_that_is_not_wanted(tmp_path: Path)
 
 def test_killed_while_grace_periods_are_expedited(many: Path) -> None:
     with Running("attach", many, "-i", "0.1", "--json", "--abi", "event") as running:
-        guardian = running.until_child("batchprobe.guardian")
+        guardian = running.until_child(GUARDIAN)
         running.until_line("counts")
         running.signal(signal.SIGINT)
         # Held still where the counts are final and nothing is reclaimed yet, or little.
@@ -84,7 +84,7 @@ def test_cleanup_removes_what_a_dead_process_left_and_nothing_else(
     ):
         living.until_line("counts")
         dying.until_line("counts")
-        guardian = dying.until_child("batchprobe.guardian")
+        guardian = dying.until_child(GUARDIAN)
         dying.signal(signal.SIGSTOP)
         os.kill(guardian, signal.SIGKILL)
         kill(dying)

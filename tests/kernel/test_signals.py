@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from helpers.command import Finished, Running
-from helpers.machine import KNOB, children, our_events
+from helpers.machine import GUARDIAN, KNOB, children, our_events
 
 from batchprobe.programs import COMPILE
 
@@ -81,7 +81,7 @@ def test_during_the_run(number: int, tmp_path: Path) -> None:
     few.write_text("vfs_read\nvfs_read%return\nvfs_write\n")
     with Running("attach", few, "-i", "0.1", "--json") as running:
         running.until_line("counts")
-        guardian = running.until_child("batchprobe.guardian")
+        guardian = running.until_child(GUARDIAN)
         running.signal(number)
         check_ran(running.finish())
         assert not Path(f"/proc/{guardian}").exists()

@@ -16,7 +16,7 @@ from batchprobe.programs import PROGRAMS
 ROOT = Path(__file__).resolve().parents[2]
 # What the compiler printed on Debian 12.
 TEXT = recorded("debian-12", "programs.json").decode()
-MAPS = ("config", "gates", "counts", "slots", "strays", "epochs", "symbols")
+MAPS = ("gates", "counts", "places", "slots", "strays", "epochs", "symbols")
 
 
 def test_every_program_is_there() -> None:
@@ -26,7 +26,7 @@ def test_every_program_is_there() -> None:
         assert program.name == name
         assert len(program.code) % 8 == 0
         used = {map_name for _, map_name in program.maps}
-        assert {"config", "counts", "gates"} <= used <= set(MAPS)
+        assert {"counts", "gates"} <= used <= set(MAPS)
     assert "epochs" in {name for _, name in parsed["by_cookie"].maps}
     assert "symbols" in {name for _, name in parsed["by_running_kprobe"].maps}
 
@@ -53,7 +53,7 @@ def test_maps_take_the_place_of_their_names(name: str) -> None:
 
 def test_a_map_that_is_missing_is_an_error() -> None:
     with pytest.raises(KeyError):
-        programs._parse(TEXT)["by_ip"].code_on({"config": 3})
+        programs._parse(TEXT)["by_ip"].code_on({"gates": 3})
 
 
 @pytest.fixture

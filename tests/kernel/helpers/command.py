@@ -145,13 +145,13 @@ class Running:
 
         self.until(caught, "the signal handlers")
 
-    def until_child(self, module: str) -> int:
-        """Wait for the child process that runs this module of the package; its number."""
+    def until_child(self, runs: str) -> int:
+        """Wait for the child process with this in its command line; its number."""
 
         def found() -> list[int]:
-            return [pid for pid, command in children(self.pid).items() if module in command]
+            return [pid for pid, command in children(self.pid).items() if runs in command]
 
-        self.until(found, f"a child {module}")
+        self.until(found, f"a child {runs}")
         return found()[0]
 
     def until_defined(self, probes: int) -> None:

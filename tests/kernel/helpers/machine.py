@@ -15,6 +15,7 @@ __all__ = [
     "ABIS",
     "BCC_COMPILES",
     "ENTRY_IS_FTRACE",
+    "GUARDIAN",
     "HANG_SECONDS",
     "KNOB",
     "MACHINE",
@@ -38,7 +39,9 @@ KNOB = Path("/sys/kernel/rcu_expedited")
 # No test measures time; nothing may take this long, even under emulation on a busy machine.
 HANG_SECONDS = 120.0
 
-_OUR_MODULES = frozenset({"batchprobe", "batchprobe.guardian", "batchprobe.compile"})
+GUARDIAN = "batchprobe/watch.py"
+"""What the command line of a guardian has in it."""
+_OUR_MODULES = frozenset({"batchprobe", "batchprobe.compile"})
 
 RELEASE = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
 MACHINE = os.uname().machine
@@ -126,7 +129,7 @@ def our_processes() -> dict[int, str]:
             words = file.read_bytes().decode().split("\0")
         except OSError:
             continue  # gone meanwhile
-        if not _OUR_MODULES.isdisjoint(words):
+        if not _OUR_MODULES.isdisjoint(words) or any(word.endswith(GUARDIAN) for word in words):
             found[int(file.parent.name)] = " ".join(words)
     return found
 

@@ -17,7 +17,16 @@ from pathlib import Path
 from batchprobe.programs import COMPILE
 from helpers.bpf import link_ids, program_ids
 from helpers.command import COMMAND, Finished, Running, run
-from helpers.machine import ABIS, KNOB, children, eventually, our_events, our_processes, setting
+from helpers.machine import (
+    ABIS,
+    GUARDIAN,
+    KNOB,
+    children,
+    eventually,
+    our_events,
+    our_processes,
+    setting,
+)
 
 __all__ = ["Outcome", "Phase", "Trial", "Trials"]
 
@@ -152,7 +161,7 @@ class Trials:
         times = [time.monotonic()]
         options = ("-i", "0.1", "--json", "--abi", "event", "--barrier", barrier)
         with Running("attach", self._list, *options) as running:
-            running.until_child("batchprobe.guardian")
+            running.until_child(GUARDIAN)
             times.append(time.monotonic())
             running.until_defined(1)
             times.append(time.monotonic())
@@ -223,7 +232,7 @@ class Trials:
     def _end(self, trial: Trial, length: float, victim: Running, other: Running | None) -> bool:
         """Wait for the moment and end it; whether it had ended before."""
         if trial.phase is Phase.LOAD or (trial.phase is Phase.ATTACH and trial.abi != "event"):
-            victim.until_child("compile" if trial.compiles else "guardian")
+            victim.until_child("compile" if trial.compiles else GUARDIAN)
             if trial.phase is Phase.ATTACH:
                 # Nothing but time tells where other ABIs begin.
                 time.sleep(self._lengths["auto"].phases[Phase.LOAD])
@@ -239,7 +248,7 @@ class Trials:
         time.sleep(trial.moment * length)
         if trial.swept_by:
             for pid, command in children(victim.pid).items():
-                if "guardian" in command:
+                if GUARDIAN in command:
                     os.kill(pid, signal.SIGKILL)
         was_over = not victim.is_running
         _signal(victim, trial.end, trial.pause)
@@ -288,7 +297,7 @@ class Trials:
 
 
 def _guardians(running: Running) -> list[int]:
-    return [pid for pid, command in children(running.pid).items() if "guardian" in command]
+    return [pid for pid, command in children(running.pid).items() if GUARDIAN in command]
 
 
 def _signal(running: Running, end: End, pause: float) -> None:

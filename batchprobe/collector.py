@@ -1,0 +1,25 @@
+"""Python's garbage collector, held while much is made at once.
+
+It walks all there is again and again while 40,000 probes are made, and finds nothing to free: a
+quarter of the time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Iterator
+
+__all__ = ["held"]
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """While in this block nothing is collected, unless another thread asks for it."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
