@@ -15,7 +15,7 @@ from pathlib import Path
 
 from batchprobe import descriptors, syscalls
 from batchprobe.errors import KernelError, SessionError, UnsupportedError
-from batchprobe.programs import Program
+from batchprobe.programs import HASH_BITS, MOST_PLACE_BITS, Program
 
 __all__ = ["NO_SLOT", "Bank", "Cells", "Counts", "possible_cpus"]
 
@@ -24,8 +24,8 @@ NO_SLOT = 0
 _CELL = 8
 _CACHE_LINE_CELLS = 8
 _STRAYS = 4096
-# How many places there are for instruction pointers (bpf/hit.h): 256 KiB of memory.
-_PLACE_BITS = 14
+# So many places for each instruction pointer: few find theirs taken.
+_PLACES_EACH = 8
 _FIBONACCI = 2654435769  # 2**32 by the golden ratio: spreads what is near
 # Asked for fewer than one slot in so many, it is quicker to read them alone.
 _FEW = 8
@@ -37,9 +37,9 @@ def possible_cpus() -> int:
     return int(text.strip().replace(",", "-").rpartition("-")[2]) + 1
 
 
-def place_of(ip: int) -> int:
-    """Where among its places a program looks for an instruction pointer first (bpf/hit.h)."""
-    return (ip * _FIBONACCI & 0xFFFFFFFF) >> (32 - _PLACE_BITS)
+def place_of(ip: int, bits: int) -> int:
+    """Where among 2**bits places a program looks for an instruction pointer first (bpf/hit.h)."""
+    return (ip * _FIBONACCI & (1 << HASH_BITS) - 1) >> (HASH_BITS - bits)
 
 
 def _lift_memlock() -> None:
@@ -126,6 +126,7 @@ class Bank:
         self.lock = threading.Lock()
         _lift_memlock()
         self.has_strays = strays and addresses > 0
+        self._place_bits = MOST_PLACE_BITS
         self._pid = os.getpid()
         try:
             self._gates = self.array("gates", slots + 1)
@@ -134,7 +135,9 @@ class Bank:
             # A stray that is adopted is in both, and a module may be elsewhere each time it comes.
             room = _STRAYS if strays else 0
             if addresses:
-                self._places = self.array("places", 1 << _PLACE_BITS, cells=2)
+                bits = (addresses * _PLACES_EACH - 1).bit_length()
+                self._place_bits = min(bits, MOST_PLACE_BITS)
+                self._places = self.array("places", 1 << self._place_bits, cells=2)
             for name, entries in (("slots", addresses + room), ("strays", max(room, 1))):
                 # Where a cookie names the slot there are none.
                 if addresses:
@@ -165,13 +168,13 @@ class Bank:
 
     def load(self, program: Program, *, attach_type: int = 0) -> int:
         """Load a program on the maps of this bank; returns its fd."""
-        fd = program.load(self._fds, attach_type=attach_type)
+        fd = program.load(self._fds, attach_type=attach_type, place_bits=self._place_bits)
         self._programs.append(fd)
         return fd
 
     def address(self, ip: int, slot: int) -> None:
         """From now on a hit with this instruction pointer belongs to `slot`."""
-        cells, at = self._places.cells, 2 * place_of(ip)
+        cells, at = self._places.cells, 2 * place_of(ip, self._place_bits)
         if cells[at] in (0, ip):
             # In this order: a program that finds the instruction pointer takes the slot.
             cells[at + 1] = slot

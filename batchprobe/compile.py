@@ -18,11 +18,15 @@ __all__ = ["main"]
 INSTRUCTION_SIZE = 8
 LD_IMM64 = 0x18
 PSEUDO_MAP_FD = 1
+# BPF_ALU | BPF_RSH | BPF_K, and that of 64 bits.
+RSH = frozenset({0x74, 0x77})
 _PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
 
 
 def main() -> int:
-    """Print {program: {"code": hex, "maps": [[instruction, map], ...]}} on stdout."""
+    """Print {program: {"code": hex, "maps": [[instruction, map], ...], "shifts": [instruction]}}
+    on stdout.
+    """
     # clang takes seconds, for nobody once the parent was killed.
     CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     from bcc import BPF, lib  # noqa: PLC0415  (slow, and absent on many machines)
@@ -32,19 +36,22 @@ def main() -> int:
     module = BPF(text=source, cflags=["-w"])
     maps = re.findall(r"^BPF_(?:ARRAY|HASH)\((\w+)", source, re.MULTILINE)
     map_of_fd = {lib.bpf_table_fd(module.module, name.encode()): name for name in maps}
+    (shift,) = re.findall(r"^#define PLACE_SHIFT (\d+)$", source, re.MULTILINE)
     result = {}
     for name in sys.argv[1:]:
         code = bytearray(module.dump_func(name.encode()))
-        loads = []
+        loads, shifts = [], []
         for at in range(0, len(code), INSTRUCTION_SIZE):
             # struct bpf_insn: code u8, registers u8 (two nibbles), off s16, imm s32
             kind = code[at + 1] >> 4 if sys.byteorder == "little" else code[at + 1] & 0xF
+            operand = int.from_bytes(code[at + 4 : at + 8], sys.byteorder)
+            if code[at] in RSH and operand == int(shift):
+                shifts.append(at // INSTRUCTION_SIZE)
             if code[at] == LD_IMM64 and kind == PSEUDO_MAP_FD:
-                fd = int.from_bytes(code[at + 4 : at + 8], sys.byteorder)
-                loads.append([at // INSTRUCTION_SIZE, map_of_fd[fd]])
+                loads.append([at // INSTRUCTION_SIZE, map_of_fd[operand]])
                 # The compiler's descriptor is nobody else's.
                 code[at + 4 : at + 8] = bytes(4)
-        result[name] = {"code": code.hex(), "maps": loads}
+        result[name] = {"code": code.hex(), "maps": loads, "shifts": shifts}
     json.dump(result, sys.stdout)
     return 0
 

@@ -14,11 +14,25 @@ from batchprobe import arch, child, kept, syscalls
 from batchprobe.arch import Arch
 from batchprobe.errors import UnsupportedError
 
-__all__ = ["COMPILE", "PROGRAMS", "Compiler", "Program", "are_shipped", "build", "headers"]
+__all__ = [
+    "COMPILE",
+    "HASH_BITS",
+    "MOST_PLACE_BITS",
+    "PROGRAMS",
+    "Compiler",
+    "Program",
+    "are_shipped",
+    "build",
+    "headers",
+]
 
 PROGRAMS = ("by_ip", "by_cookie", "by_func_ip", "by_running_kprobe")
 COMPILE = "BATCHPROBE_COMPILE"
 """The environment variable that asks for compiling whatever is shipped."""
+HASH_BITS = 32
+"""Width of the product of an instruction pointer, of which the highest bits name its place."""
+MOST_PLACE_BITS = 17
+"""There are at most 2 to this many places, 2 MiB of them."""
 _INSTRUCTION_SIZE = 8
 
 
@@ -29,17 +43,31 @@ class Program(NamedTuple):
     code: bytes
     # Which instruction loads the address of which map.
     maps: tuple[tuple[int, str], ...]
+    # Which shifts the product of an instruction pointer, so that it names a place.
+    shifts: tuple[int, ...] = ()
 
-    def load(self, map_fds: Mapping[str, int], *, attach_type: int = 0) -> int:
-        """Load it on these maps; returns the program's fd. Raises KernelError."""
-        return syscalls.prog_load(self.name, self.code_on(map_fds), attach_type=attach_type)
+    def load(
+        self,
+        map_fds: Mapping[str, int],
+        *,
+        attach_type: int = 0,
+        place_bits: int = MOST_PLACE_BITS,
+    ) -> int:
+        """Load it on these maps; returns the program's fd. Raises KernelError.
 
-    def code_on(self, map_fds: Mapping[str, int]) -> bytes:
-        """The bytecode with these maps in it."""
+        There are 2 to the `place_bits` places.
+        """
+        code = self.code_on(map_fds, place_bits)
+        return syscalls.prog_load(self.name, code, attach_type=attach_type)
+
+    def code_on(self, map_fds: Mapping[str, int], place_bits: int = MOST_PLACE_BITS) -> bytes:
+        """The bytecode with these maps in it, for so many places."""
         code = bytearray(self.code)
-        for index, name in self.maps:
+        operands = [(index, map_fds[name]) for index, name in self.maps]
+        operands += [(index, HASH_BITS - place_bits) for index in self.shifts]
+        for index, operand in operands:
             at = index * _INSTRUCTION_SIZE + 4
-            code[at : at + 4] = map_fds[name].to_bytes(4, sys.byteorder)
+            code[at : at + 4] = operand.to_bytes(4, sys.byteorder)
         return bytes(code)
 
 
@@ -196,7 +224,10 @@ def _facts(adapter: Arch) -> str:
     """What the programs ask of the architecture; no header of the kernel's tells it everywhere."""
     at = adapter.registers.instruction_pointer
     shared = "#define CELLS_ARE_SHARED\n" if adapter.may_tell_wrong_cpu else ""
-    return f"#define WORD u{adapter.bits}\n#define INSTRUCTION_POINTER_AT {at}\n{shared}"
+    return (
+        f"#define WORD u{adapter.bits}\n#define INSTRUCTION_POINTER_AT {at}\n"
+        f"#define PLACE_SHIFT {HASH_BITS - MOST_PLACE_BITS}\n{shared}"
+    )
 
 
 def _parse(text: str) -> dict[str, Program]:
@@ -209,6 +240,7 @@ def _programs(entries: Mapping[str, Any]) -> dict[str, Program]:
             name,
             bytes.fromhex(entry["code"]),
             tuple((index, map_name) for index, map_name in entry["maps"]),
+            tuple(entry["shifts"]),
         )
         for name, entry in entries.items()
     }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+from recorded import recorded
 
-from batchprobe.bank import Counts
+from batchprobe.bank import Counts, place_of
+from batchprobe.kernel.kallsyms import parse_kallsyms
 
 HITS = st.integers(0, 2**63)
 
@@ -24,3 +26,15 @@ def test_hits_of_all_cpus_are_added_up(data: st.DataObject, cpus: int, slots: in
 
 def test_those_that_are_known_are_given() -> None:
     assert Counts({3: 5}, 2, {})[3] == 5
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(0, 17))
+def test_places_are_those_there_are(ip: int, bits: int) -> None:
+    assert 0 <= place_of(ip, bits) < 1 << bits
+
+
+def test_few_functions_share_a_place() -> None:
+    addresses = set(parse_kallsyms(recorded("debian-12", "kallsyms").decode()).addresses)
+    bits = (8 * len(addresses)).bit_length()
+    places = {place_of(address + 5, bits) for address in addresses}
+    assert len(places) > 0.9 * len(addresses)

@@ -33,10 +33,12 @@ def test_every_program_is_there() -> None:
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_maps_take_the_place_of_their_names(name: str) -> None:
-    """Only the immediate operand of a map's load (64 bits, pseudo source 1) changes."""
+    """Only the immediate operand of a map's load (64 bits, pseudo source 1) changes, and that of
+    the shift that leaves as many bits as there are places.
+    """
     program = programs._parse(TEXT)[name]
     fds = {map_name: 1000 + number for number, map_name in enumerate(MAPS)}
-    code = program.code_on(fds)
+    code = program.code_on(fds, 5)
     before, after = (list(struct.iter_unpack("=BBhi", c)) for c in (program.code, code))
     at = dict(program.maps)
     assert at
@@ -44,11 +46,15 @@ def test_maps_take_the_place_of_their_names(name: str) -> None:
         if index in at:
             assert (new[0], new[1] >> 4, new[3]) == (0x18, 1, fds[at[index]])
             assert new[:3] == old[:3]
+        elif index in program.shifts:
+            assert (old[3], new[3]) == (32 - programs.MOST_PLACE_BITS, 32 - 5)
+            assert new[:3] == old[:3]
         else:
             assert new == old
     # No load of a map was overlooked: it would name a descriptor of the compiler's.
     loads = {i for i, (op, registers, _, _) in enumerate(before) if (op, registers >> 4) == (24, 1)}
     assert loads == set(at)
+    assert len(program.shifts) == (name != "by_cookie")
 
 
 def test_a_map_that_is_missing_is_an_error() -> None:
