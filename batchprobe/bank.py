@@ -236,9 +236,9 @@ class Bank:
         self.address(ip, slot)
         self._adopted[ip] = slot
 
-    def unknown_strays(self) -> list[int]:
-        """Instruction pointers that were hit and belong to no slot yet."""
-        return [ip for ip in self.strays() if ip not in self._adopted]
+    def unknown_strays(self) -> dict[int, int]:
+        """Hits by instruction pointer, of those that belong to no slot yet."""
+        return {ip: hits for ip, hits in self.strays().items() if ip not in self._adopted}
 
     def _adopted_hits(self) -> Counter[int]:
         hits: Counter[int] = Counter()

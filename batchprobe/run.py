@@ -35,6 +35,8 @@ __all__ = ["attach_lists"]
 
 _COMMAND_POLL_SECONDS = 0.02
 _LIVE_SECONDS = 1.0
+# While a module is there, its hits can be given to its probes.
+_LOOK_SECONDS = 1.0
 _SKIPPED_STATUS = 4
 _LEFT_STATUS = 5
 
@@ -159,6 +161,8 @@ class _Run:
         began = time.monotonic()
         end = None if self._options.duration is None else began + self._options.duration
         due = began + step if step else None
+        pending = any(probe.address is None for probe in self._session.probes)
+        look = began + _LOOK_SECONDS if pending else None
         before: dict[str, int] = {}
         while not self._stop.is_set() and (child is None or child.poll() is None):
             now = time.monotonic()
@@ -171,7 +175,10 @@ class _Run:
                 show(now - began, total, delta)
                 before = total
                 due += step * max(1, (now - due) // step + 1)
-            waits = [t - now for t in (end, due) if t is not None]
+            elif look is not None and now >= look:
+                self._session.counts()
+                look = now + _LOOK_SECONDS
+            waits = [t - now for t in (end, due, look) if t is not None]
             if child is not None:
                 waits.append(_COMMAND_POLL_SECONDS)
             self._stop.wait(max(min(waits), 0.0) if waits else None)

@@ -144,7 +144,7 @@ def parse_kallsyms(text: str) -> CodeSymbols:
             (
                 "",
                 *(
-                    name if part is None or part["border"] else ""
+                    name if part is None or part.lastgroup else ""
                     for name, part in zip(listed, parts, strict=True)
                 ),
                 "",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers.machine import ABIS, kinds
+from helpers.command import Running
+from helpers.machine import ABIS, eventually, kinds, our_events
 
 from batchprobe import Reason, Session
 from batchprobe.kernel.memory import BootMemory, loaded
@@ -18,6 +20,7 @@ from batchprobe.kernel.tracefs import Tracefs
 MODULE = "zram"
 SIZE = Path("/sys/block/zram0/disksize")
 STATE = Path("/sys/block/zram0/initstate")
+KEPT = Path("/run/batchprobe/boot/symbols")
 
 
 def load() -> None:
@@ -69,12 +72,16 @@ def test_probes_wait_for_their_module() -> None:
 
         # The kernel takes them off with the module, and puts them on again when it is back, mostly
         # elsewhere.
-        for times in range(5):
+        for times in range(1, 6):
             assert unload().returncode == 0
-            assert session.counts() == {size: 100 + 10 * times, state: 50 + 5 * times, getsid: 1}
             load()
             read(SIZE, 10)
             read(STATE, 5)
+            expected = {size: 100 + 10 * times, state: 50 + 5 * times, getsid: 1}
+            assert session.counts() == expected
+        assert unload().returncode == 0
+        assert session.counts() == expected
+        load()
 
         session.detach(size, commit=True)
         read(SIZE, 1)
@@ -82,6 +89,37 @@ def test_probes_wait_for_their_module() -> None:
         report = session.detach_all()
         assert report.left == ()
     assert (size.count, state.count, getsid.count) == (150, 75, 1)
+
+
+def test_hits_of_a_module_that_nobody_saw_are_missed() -> None:
+    """Each time it may be elsewhere: where nobody looked, no name is known."""
+    with Session(abi="event") as session:
+        (size,) = session.attach([f"{MODULE}:disksize_show"])
+        for _ in range(3):
+            load()
+            read(SIZE, 10)
+            assert unload().returncode == 0
+    missed = session.missed()
+    assert missed is not None
+    assert size.count + missed == 30
+
+
+def test_the_command_looks_while_a_module_is_there(tmp_path: Path) -> None:
+    few = tmp_path / "few"
+    few.write_text(f"{MODULE}:disksize_show\n")
+    with Running("attach", few, "--json", "--abi", "event") as running:
+        eventually(our_events, "the probe is defined")
+        load()
+        # What it reads of the kernel then it keeps for others.
+        before = KEPT.stat().st_mtime_ns
+        read(SIZE, 10)
+        eventually(lambda: KEPT.stat().st_mtime_ns != before, "it looks at the symbols")
+        assert unload().returncode == 0
+        running.signal(signal.SIGINT)
+        done = running.finish()
+    assert done.status == 0, done
+    assert done.summary["missed"] == 0
+    assert done.summary["hits"] == {f"{MODULE}:disksize_show": 10}
 
 
 def test_probes_whose_module_went_away_come_off() -> None:
