@@ -153,7 +153,7 @@ def _measure(kernel: str, jobs: Sequence[Job], seconds: float, file: Path) -> bo
         say(f"{kernel}: left out, there is no time")
         return True
     say(f"{kernel}: {len(jobs)} measurements, {inside / 60:.0f} minutes at most")
-    machine = _machine()
+    machine, commit = _machine(), _commit()
     command = [
         *(*_vm(kernel), "--memory", "4G"),
         *(f"--timeout={inside + _LATE_SECONDS:.0f}", "--", "sh"),
@@ -174,8 +174,8 @@ def _measure(kernel: str, jobs: Sequence[Job], seconds: float, file: Path) -> bo
             for line in guest.stdout:
                 # Our own guest is one of the processes that are counted.
                 busy = max(0.0, os.getloadavg()[0] - 1)
-                row = {"kernel": kernel, "machine": machine, "busy": busy, **json.loads(line)}
-                out.write(json.dumps(row) + "\n")
+                known = {"kernel": kernel, "machine": machine, "commit": commit, "busy": busy}
+                out.write(json.dumps({**known, **json.loads(line)}) + "\n")
                 out.flush()
         except BaseException:
             guest.terminate()
@@ -198,3 +198,13 @@ def _machine() -> dict[str, str]:
         "cpus": str(os.cpu_count()),
         "qemu": found[1] if found else "unknown",
     }
+
+
+def _commit() -> str:
+    """That of the checkout; whatever was changed in it since is said."""
+    return subprocess.run(
+        ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--exclude=*"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()

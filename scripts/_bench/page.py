@@ -163,10 +163,11 @@ def _head(results: Results) -> Iterator[str]:
     for kernel in _kernels(results):
         versions = [r.versions for key, r in results.items() if key.kernel == kernel][-1]
         grace = [r.grace for key, r in results.items() if key.kernel == kernel]
+        commits = {r.commit or "older" for key, r in results.items() if key.kernel == kernel}
         yield (
             f"- {kernel}: Linux {versions['release']}, {versions['cpus']} CPUs "
             f"({versions['cpu']}), bcc {versions['bcc']}, bpftrace {versions['bpftrace']}, "
-            f"Python {versions['python']}; "
+            f"Python {versions['python']}, batchprobe {' and '.join(sorted(commits))}; "
             f"a grace period takes {_number(statistics.median(grace))} s"
         )
     busy = sum(result.busy > _BUSY for result in results.values())

@@ -37,6 +37,8 @@ class Result:
     busy: float
     samples: Mapping[str, Sequence[Mapping[str, float]]]
     left_out: Mapping[str, str] = field(default_factory=dict)
+    # Of batchprobe's own; empty where it was not noted.
+    commit: str = ""
 
     def values(self, tool: str, name: str) -> list[float]:
         """That value of each round."""

@@ -149,12 +149,14 @@ def test_the_page_says_where_we_do_not_lead(tmp_path: Path) -> None:
     }
     facts = {"cpu": "c", "cpus": "2", "qemu": "7", "release": "6.1"}
     versions = {**facts, "bcc": "0.26", "bpftrace": "v0.17", "python": "3.11"}
-    text = line(COMMAND, 10, samples, machine=facts, versions=versions, busy=2.0)
+    more = {"machine": facts, "versions": versions, "busy": 2.0}
+    text = line(COMMAND, 10, samples, **more, commit="3f170c3")
     page.write(results.parse([text]), tmp_path)
     said = (tmp_path / "benchmarks.md").read_text()
     behind = said.partition("does not lead")[2].partition("##")[0]
     assert "Start-up on debian-12: 10 functions 2 against bpftrace's 1 s" in behind
     assert "Ctrl-C" not in behind
+    assert "Python 3.11, batchprobe 3f170c3; a grace" in said
     assert "1 of 1 measurements were made beside other work" in said
     assert (tmp_path / "benchmarks" / "command-first.svg").stat().st_size < 100_000
 
