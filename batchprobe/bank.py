@@ -110,6 +110,7 @@ class Counts:
 class Bank:
     """Slots 1 to `slots`, all gates closed, all counts 0.
 
+    There will be up to `addresses` instruction pointers; with `strays`, also some nobody knows yet.
     Raises UnsupportedError where the maps cannot be had.
     """
 
@@ -125,29 +126,25 @@ class Bank:
         # Held by close, and by who reads a bank that may be closed meanwhile.
         self.lock = threading.Lock()
         _lift_memlock()
-        self.has_strays = strays and addresses > 0
-        self._place_bits = MOST_PLACE_BITS
+        self.has_strays = strays
+        bits = (addresses * _PLACES_EACH - 1).bit_length()
+        self._place_bits = min(bits, MOST_PLACE_BITS)
         self._pid = os.getpid()
         try:
             self._gates = self.array("gates", slots + 1)
             self._gates.cells[NO_SLOT] = self._stride
             self._counts = self.array("counts", self._stride * self.cpus)
+            self._places = self.array("places", 1 << self._place_bits, cells=2)
             # A stray that is adopted is in both, and a module may be elsewhere each time it comes.
             room = _STRAYS if strays else 0
-            if addresses:
-                bits = (addresses * _PLACES_EACH - 1).bit_length()
-                self._place_bits = min(bits, MOST_PLACE_BITS)
-                self._places = self.array("places", 1 << self._place_bits, cells=2)
             for name, entries in (("slots", addresses + room), ("strays", max(room, 1))):
-                # Where a cookie names the slot there are none.
-                if addresses:
-                    self._fds[name] = syscalls.map_create(
-                        name,
-                        syscalls.BPF_MAP_TYPE_HASH,
-                        key_size=_CELL,
-                        value_size=_CELL,
-                        entries=entries,
-                    )
+                self._fds[name] = syscalls.map_create(
+                    name,
+                    syscalls.BPF_MAP_TYPE_HASH,
+                    key_size=_CELL,
+                    value_size=_CELL,
+                    entries=entries,
+                )
         except KernelError as error:
             self.close()
             raise UnsupportedError(
@@ -166,21 +163,31 @@ class Bank:
         self._fds[name] = array.fd
         return array
 
-    def load(self, program: Program, *, attach_type: int = 0) -> int:
-        """Load a program on the maps of this bank; returns its fd."""
-        fd = program.load(self._fds, attach_type=attach_type, place_bits=self._place_bits)
+    def load(self, program: Program, *, attach_type: int = 0, epoch: int = 0) -> int:
+        """Load a program on the maps of this bank; returns its fd. A link's has an epoch."""
+        shift = HASH_BITS - self._place_bits
+        operands = {**self._fds, "PLACE_SHIFT": shift, "EPOCH": epoch}
+        fd = program.load(operands, attach_type=attach_type)
         self._programs.append(fd)
         return fd
 
-    def address(self, ip: int, slot: int) -> None:
-        """From now on a hit with this instruction pointer belongs to `slot`."""
-        cells, at = self._places.cells, 2 * place_of(ip, self._place_bits)
-        if cells[at] in (0, ip):
-            # In this order: a program that finds the instruction pointer takes the slot.
-            cells[at + 1] = slot
-            cells[at] = ip
-            return
-        syscalls.map_update(self._fds["slots"], struct.pack("=Q", ip), struct.pack("=Q", slot))
+    def unload(self, fd: int) -> None:
+        """A program that nothing runs any more."""
+        self._programs.remove(fd)
+        descriptors.close(fd)
+
+    def address(self, *slots: tuple[int, int]) -> None:
+        """From now on a hit with this instruction pointer belongs to this slot, of each pair."""
+        cells, bits = self._places.cells, self._place_bits
+        for ip, slot in slots:
+            at = 2 * place_of(ip, bits)
+            if cells[at] in (0, ip):
+                # In this order: a program that finds the instruction pointer takes the slot.
+                cells[at + 1] = slot
+                cells[at] = ip
+            else:
+                key, value = struct.pack("=Q", ip), struct.pack("=Q", slot)
+                syscalls.map_update(self._fds["slots"], key, value)
 
     def open_gates(self, slots: Iterable[int]) -> None:
         """From the program's next map read on, hits of these slots are counted."""
@@ -233,7 +240,7 @@ class Bank:
 
         Its stray count stays where it is, so that no hit is lost between two maps.
         """
-        self.address(ip, slot)
+        self.address((ip, slot))
         self._adopted[ip] = slot
 
     def unknown_strays(self) -> dict[int, int]:

@@ -1,7 +1,7 @@
 """Whether probes here tell what the architecture's adapter says: tried, not trusted.
 
 A kernel function that nobody else calls with such an argument is called once with a probe of each
-kind on it. The hit, what names the probe (instruction pointer, cookie or function), the argument's
+kind on it. The hit, what names the probe (instruction pointer or function), the argument's
 register and the CPU are compared with the adapter's words. A kind of probe that tells something
 else would count wrongly: it is not used.
 """
@@ -132,7 +132,7 @@ def _finding(kind: Kind, probe: Probe, arch: Arch, attached: Attached) -> Findin
     function = probe.target.function
     address = 0 if function is None else function.address
     if kind.abi == "multi":
-        names: tuple[int, ...] = (1 << 32 | probe.slot,)
+        names: tuple[int, ...] = (probe.address or 0,)
     elif kind.place == "return":
         names = arch.return_probe_ips(address, probe.offset)
     else:
@@ -152,7 +152,7 @@ def _finding(kind: Kind, probe: Probe, arch: Arch, attached: Attached) -> Findin
             wrong = _wrong_cpu(probe.bank.count(_CPU), cpu)
         if not wrong:
             break
-    told = name - address if kind.abi != "multi" and name != _UNTOLD else None
+    told = name - address if name != _UNTOLD else None
     return Finding("", wrong, probe.offset, told)
 
 
@@ -187,8 +187,6 @@ def _wrong(
         register = "the result" if kind.place == "return" else "the first argument"
         return f"of a call of {_FUNCTION}, {register} is not where it should be"
     if name not in (_UNTOLD, *names):
-        if kind.abi == "multi":
-            return f"the cookie is {name:#x}, not {names[0]:#x}"
         said = ", ".join(f"{wanted - address:+d}" for wanted in names)
         return f"a hit is told to be at {name - address:+d} from its function, not at {said}"
     return ""
@@ -197,7 +195,7 @@ def _wrong(
 # -- the program, in raw instructions: it needs no compiler ----------------------------------
 
 _LOAD = {32: 0x61, 64: 0x79}  # r = *(u32 *)(r + offset), *(u64 *)
-_GET_CPU, _GET_FUNC_IP, _GET_COOKIE = 8, 173, 174  # enum bpf_func_id
+_GET_CPU, _GET_FUNC_IP = 8, 173  # enum bpf_func_id
 
 
 def _programs(arch: Arch, *, is_return: bool) -> dict[str, Program]:
@@ -207,7 +205,7 @@ def _programs(arch: Arch, *, is_return: bool) -> dict[str, Program]:
     nothing = _instruction(0xB7, dst=8, value=_UNTOLD)
     ways = {
         "by_ip": ip,
-        "by_cookie": _result_of(_GET_COOKIE),
+        "by_link": _result_of(_GET_FUNC_IP),
         "by_func_ip": _result_of(_GET_FUNC_IP),
         "by_running_kprobe": nothing,
     }

@@ -26,48 +26,37 @@ __all__ = [
     "headers",
 ]
 
-PROGRAMS = ("by_ip", "by_cookie", "by_func_ip", "by_running_kprobe")
+PROGRAMS = ("by_ip", "by_link", "by_func_ip", "by_running_kprobe")
 COMPILE = "BATCHPROBE_COMPILE"
 """The environment variable that asks for compiling whatever is shipped."""
 HASH_BITS = 32
 """Width of the product of an instruction pointer, of which the highest bits name its place."""
-MOST_PLACE_BITS = 17
-"""There are at most 2 to this many places, 2 MiB of them."""
+MOST_PLACE_BITS = 18
+"""There are at most 2 to this many places, 4 MiB of them."""
+_EPOCH = 1164988227  # stands for a link's
 _INSTRUCTION_SIZE = 8
 
 
 class Program(NamedTuple):
-    """Bytecode whose maps are still names."""
+    """Bytecode whose maps, and some numbers, are still names."""
 
     name: str
     code: bytes
     # Which instruction loads the address of which map.
     maps: tuple[tuple[int, str], ...]
-    # Which shifts the product of an instruction pointer, so that it names a place.
-    shifts: tuple[int, ...] = ()
+    # Likewise numbers: PLACE_SHIFT, EPOCH.
+    constants: tuple[tuple[int, str], ...] = ()
 
-    def load(
-        self,
-        map_fds: Mapping[str, int],
-        *,
-        attach_type: int = 0,
-        place_bits: int = MOST_PLACE_BITS,
-    ) -> int:
-        """Load it on these maps; returns the program's fd. Raises KernelError.
+    def load(self, operands: Mapping[str, int], *, attach_type: int = 0) -> int:
+        """Load it on these maps, with these numbers; returns its fd. Raises KernelError."""
+        return syscalls.prog_load(self.name, self.code_with(operands), attach_type=attach_type)
 
-        There are 2 to the `place_bits` places.
-        """
-        code = self.code_on(map_fds, place_bits)
-        return syscalls.prog_load(self.name, code, attach_type=attach_type)
-
-    def code_on(self, map_fds: Mapping[str, int], place_bits: int = MOST_PLACE_BITS) -> bytes:
-        """The bytecode with these maps in it, for so many places."""
+    def code_with(self, operands: Mapping[str, int]) -> bytes:
+        """The bytecode with these maps and numbers in it."""
         code = bytearray(self.code)
-        operands = [(index, map_fds[name]) for index, name in self.maps]
-        operands += [(index, HASH_BITS - place_bits) for index in self.shifts]
-        for index, operand in operands:
+        for index, name in (*self.maps, *self.constants):
             at = index * _INSTRUCTION_SIZE + 4
-            code[at : at + 4] = operand.to_bytes(4, sys.byteorder)
+            code[at : at + 4] = operands[name].to_bytes(4, sys.byteorder)
         return bytes(code)
 
 
@@ -226,7 +215,7 @@ def _facts(adapter: Arch) -> str:
     shared = "#define CELLS_ARE_SHARED\n" if adapter.may_tell_wrong_cpu else ""
     return (
         f"#define WORD u{adapter.bits}\n#define INSTRUCTION_POINTER_AT {at}\n"
-        f"#define PLACE_SHIFT {HASH_BITS - MOST_PLACE_BITS}\n{shared}"
+        f"#define PLACE_SHIFT {HASH_BITS - MOST_PLACE_BITS}\n#define EPOCH {_EPOCH}\n{shared}"
     )
 
 
@@ -240,7 +229,7 @@ def _programs(entries: Mapping[str, Any]) -> dict[str, Program]:
             name,
             bytes.fromhex(entry["code"]),
             tuple((index, map_name) for index, map_name in entry["maps"]),
-            tuple(entry["shifts"]),
+            tuple((index, constant) for index, constant in entry["constants"]),
         )
         for name, entry in entries.items()
     }

@@ -249,20 +249,16 @@ def _load(what: str, attr: _ProgLoad) -> int:
     return _bpf(what, _PROG_LOAD, attr)
 
 
-def kprobe_multi_link(
-    prog_fd: int, addresses: list[int], cookies: list[int], *, flags: int = 0
-) -> int:
+def kprobe_multi_link(prog_fd: int, addresses: list[int], *, flags: int = 0) -> int:
     """One kprobe_multi link on all `addresses` (Linux 5.18, CONFIG_FPROBE); returns its fd."""
     count = len(addresses)
     address_array = (ctypes.c_uint64 * count)(*addresses)
-    cookie_array = (ctypes.c_uint64 * count)(*cookies)
     attr = _KprobeMultiCreate(
         prog_fd=prog_fd,
         attach_type=BPF_TRACE_KPROBE_MULTI,
         flags=flags,
         cnt=count,
         addrs=ctypes.addressof(address_array),
-        cookies=ctypes.addressof(cookie_array),
     )
     return open_noted(lambda: _bpf("bpf(BPF_LINK_CREATE, kprobe_multi)", _LINK_CREATE, attr))
 

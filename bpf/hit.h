@@ -6,8 +6,8 @@
  *
  * Of the architecture they need some facts, which batchprobe/programs.py puts before this text: WORD,
  * a register's type, INSTRUCTION_POINTER_AT, where it is in struct pt_regs, and CELLS_ARE_SHARED
- * where a program may be told another CPU than the one it runs on. PLACE_SHIFT is no other shift's
- * width: the loader finds it by that.
+ * where a program may be told another CPU than the one it runs on. PLACE_SHIFT and EPOCH are for the
+ * loader, which puts others in their place: no other shift is as wide, no other number the same.
  */
 
 /* [slot]: while the probe counts, how many cells of counts[] one CPU owns; 0 from its detach on. Slot
@@ -59,8 +59,7 @@ static inline void hit(u64 slot)
 
 static inline void hit_at(u64 ip)
 {
-	/* batchprobe/bank.py looks in the same place; with fewer places, the shift that is loaded is
-	 * larger. */
+	/* batchprobe/bank.py looks in the same place; with fewer places the shift is wider. */
 	u32 index = (u32)ip * 2654435769u >> PLACE_SHIFT;
 	struct place *place = places.lookup(&index);
 	u64 *slot;

@@ -163,12 +163,14 @@ class Carrier(ABC):
     Raises UnsupportedError where the bank cannot be had.
     """
 
-    def __init__(self, probes: Sequence[Probe], *, ips: int) -> None:
-        """`ips` is how many values of the instruction pointer may name one probe."""
+    def __init__(self, probes: Sequence[Probe], *, ips: int, waits: bool = True) -> None:
+        """`ips` is how many values of the instruction pointer may name one probe; it `waits` if
+        what it carries may have no address yet, or lose it with its module.
+        """
         self.bank = Bank(
             len(probes),
             addresses=ips * len(probes),
-            strays=any(probe.target.module for probe in probes),
+            strays=waits and any(probe.target.module for probe in probes),
         )
         for slot, probe in enumerate(probes, NO_SLOT + 1):
             probe.carrier, probe.slot = self, slot

@@ -72,7 +72,7 @@ def register_ips(probe: Probe, context: Context) -> None:
     """Tell the bank what the handler's instruction pointer will read."""
     if probe.target.function is not None:
         for ip in hit_ips(probe, probe.target.function, context.arch):
-            probe.bank.address(ip, probe.slot)
+            probe.bank.address((ip, probe.slot))
 
 
 def load(bank: Bank, context: Context, *, is_return: bool) -> int:

@@ -16,7 +16,7 @@ from batchprobe.probe import Probe
 __all__ = ["NAME", "attach"]
 
 NAME = "multi"
-# A kernel without CONFIG_FPROBE refuses the link; one before 5.15 the cookie helper.
+# A kernel without CONFIG_FPROBE refuses the link; one before 5.15 the program's helper.
 _UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.EINVAL})
 _FIRST_EPOCH = 1
 _LACKING = "this kernel has no kprobe_multi links"
@@ -50,7 +50,7 @@ def _require_links() -> None:
         "nothing", syscalls.RETURN_0, attach_type=syscalls.BPF_TRACE_KPROBE_MULTI
     )
     try:
-        descriptors.close(syscalls.kprobe_multi_link(program, [], []))
+        descriptors.close(syscalls.kprobe_multi_link(program, []))
     except KernelError as error:
         if error.errno == errno.EOPNOTSUPP:
             raise UnsupportedError(f"{_LACKING} ({error})", remedy=_REMEDY) from None
@@ -82,8 +82,8 @@ class MultiCarrier(Carrier):
     """
 
     def __init__(self, probes: Sequence[Probe], *, is_return: bool) -> None:
-        # The cookie names the slot.
-        super().__init__(probes, ips=0)
+        # It holds on to the modules.
+        super().__init__(probes, ips=1, waits=False)
         self._is_return = is_return
         self._epoch = _FIRST_EPOCH
         self._program = -1
@@ -96,12 +96,19 @@ class MultiCarrier(Carrier):
 
     def attach(self, context: Context) -> None:
         self._epochs = self.bank.array("epochs", self.bank.cpus)
-        self._program = self._load(context)
+        self._code = context.programs["by_link"]
+        try:
+            self._program = self._load(self._epoch)
+        except KernelError as error:
+            if error.errno in _UNSUPPORTED:
+                raise UnsupportedError(f"{_LACKING} ({error})", remedy=_REMEDY) from None
+            raise
         if context.arch.entry_varies:
-            # The cookie is found by the address of the patch site, as ftrace knows it
-            # (bpf_kprobe_multi_cookie(), kernel/trace/bpf_trace.c).
+            # What a program is told is the address of the patch site, as ftrace knows it
+            # (bpf_kprobe_multi_entry_ip(), kernel/trace/bpf_trace.c).
             for probe in self.live:
                 probe.offset = context.arch.entry(context.code(probe))
+        self.bank.address(*((probe.address or 0, probe.slot) for probe in self.live))
         self._attach(list(self.live), context)
         for cpu in range(self.bank.cpus):
             self._epochs.cells[cpu] = self._epoch
@@ -110,15 +117,10 @@ class MultiCarrier(Carrier):
             probe.abi = NAME
         context.progress(len(self.live))
 
-    def _load(self, context: Context) -> int:
-        try:
-            return self.bank.load(
-                context.programs["by_cookie"], attach_type=syscalls.BPF_TRACE_KPROBE_MULTI
-            )
-        except KernelError as error:
-            if error.errno in _UNSUPPORTED:
-                raise UnsupportedError(f"{_LACKING} ({error})", remedy=_REMEDY) from None
-            raise
+    def _load(self, epoch: int) -> int:
+        """A program for the link that counts in this epoch."""
+        kind = syscalls.BPF_TRACE_KPROBE_MULTI
+        return self.bank.load(self._code, attach_type=kind, epoch=epoch)
 
     def _attach(self, probes: list[Probe], context: Context) -> None:
         try:
@@ -152,11 +154,11 @@ class MultiCarrier(Carrier):
             except KernelError as error:
                 self._find_bad(probes, error)
 
-    def _create(self, probes: Sequence[Probe], epoch: int = _FIRST_EPOCH) -> int:
+    def _create(self, probes: Sequence[Probe], program: int | None = None) -> int:
         addresses = [probe.address or 0 for probe in probes]
-        cookies = [epoch << 32 | probe.slot for probe in probes]
         flags = syscalls.KPROBE_MULTI_RETURN if self._is_return else 0
-        return syscalls.kprobe_multi_link(self._program, addresses, cookies, flags=flags)
+        program = self._program if program is None else program
+        return syscalls.kprobe_multi_link(program, addresses, flags=flags)
 
     def _any_works(self, probes: Sequence[Probe]) -> bool:
         """Whether the kernel takes links at all: EINVAL may also mean one bad function."""
@@ -206,8 +208,14 @@ class MultiCarrier(Carrier):
     def _cut_over(self) -> None:
         """Replace the link by one of the live probes alone."""
         epoch = self._epoch + 1
-        smaller = self._create(list(self.live), epoch)
+        program = self._load(epoch)
+        try:
+            smaller = self._create(list(self.live), program)
+        except KernelError:
+            self.bank.unload(program)
+            raise
         larger, self._link, self._epoch = self._link, smaller, epoch
+        gone, self._program = self._program, program
         self._carried = len(self.live)
         before = os.sched_getaffinity(0)
         for cpu in range(self.bank.cpus):
@@ -216,8 +224,9 @@ class MultiCarrier(Carrier):
             with contextlib.suppress(OSError):
                 os.sched_setaffinity(0, {cpu})
             self._epochs.cells[cpu] = epoch
-        self._old_missed = sum_of_known(self._old_missed, _link_missed(larger))
+        self._old_missed = sum_of_known(self._old_missed, _link_missed(larger), _prog_misses(gone))
         descriptors.close(larger)
+        self.bank.unload(gone)
         # Refused if our cpuset shrank meanwhile: the kernel has chosen CPUs for us then.
         with contextlib.suppress(OSError):
             os.sched_setaffinity(0, before)

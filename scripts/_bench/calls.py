@@ -144,7 +144,7 @@ def _link_floor(addresses: Sequence[int]) -> Values:
     values: Values = {"attached": len(addresses)}
     with idle_program(syscalls.BPF_TRACE_KPROBE_MULTI) as program:
         with _timed(values, "attach"):
-            link = syscalls.kprobe_multi_link(program, list(addresses), [0] * len(addresses))
+            link = syscalls.kprobe_multi_link(program, list(addresses))
         with _timed(values, "detach"):
             descriptors.close(link)
     return values

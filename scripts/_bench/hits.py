@@ -113,7 +113,7 @@ class Hits:
 @contextlib.contextmanager
 def _link(address: int) -> Iterator[None]:
     with idle_program(syscalls.BPF_TRACE_KPROBE_MULTI) as program:
-        link = syscalls.kprobe_multi_link(program, [address], [0])
+        link = syscalls.kprobe_multi_link(program, [address])
         try:
             yield
         finally:

@@ -27,39 +27,41 @@ def test_every_program_is_there() -> None:
         assert len(program.code) % 8 == 0
         used = {map_name for _, map_name in program.maps}
         assert {"counts", "gates"} <= used <= set(MAPS)
-    assert "epochs" in {name for _, name in parsed["by_cookie"].maps}
+    assert "epochs" in {name for _, name in parsed["by_link"].maps}
     assert "symbols" in {name for _, name in parsed["by_running_kprobe"].maps}
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_maps_take_the_place_of_their_names(name: str) -> None:
-    """Only the immediate operand of a map's load (64 bits, pseudo source 1) changes, and that of
-    the shift that leaves as many bits as there are places.
+    """Only the immediate operand of a map's load (64 bits, pseudo source 1) changes, that of the
+    shift that leaves as many bits as there are places, and that with which a link's epoch is
+    compared.
     """
     program = programs._parse(TEXT)[name]
     fds = {map_name: 1000 + number for number, map_name in enumerate(MAPS)}
-    code = program.code_on(fds, 5)
+    code = program.code_with({**fds, "PLACE_SHIFT": 27, "EPOCH": 9})
     before, after = (list(struct.iter_unpack("=BBhi", c)) for c in (program.code, code))
-    at = dict(program.maps)
+    at, constants = dict(program.maps), dict(program.constants)
     assert at
     for index, (old, new) in enumerate(zip(before, after, strict=True)):
         if index in at:
             assert (new[0], new[1] >> 4, new[3]) == (0x18, 1, fds[at[index]])
             assert new[:3] == old[:3]
-        elif index in program.shifts:
-            assert (old[3], new[3]) == (32 - programs.MOST_PLACE_BITS, 32 - 5)
+        elif index in constants:
+            given = {"PLACE_SHIFT": (32 - programs.MOST_PLACE_BITS, 27), "EPOCH": (1164988227, 9)}
+            assert (old[3], new[3]) == given[constants[index]]
             assert new[:3] == old[:3]
         else:
             assert new == old
     # No load of a map was overlooked: it would name a descriptor of the compiler's.
     loads = {i for i, (op, registers, _, _) in enumerate(before) if (op, registers >> 4) == (24, 1)}
     assert loads == set(at)
-    assert len(program.shifts) == (name != "by_cookie")
+    assert sorted(constants.values()) == ["EPOCH"] * (name == "by_link") + ["PLACE_SHIFT"]
 
 
 def test_a_map_that_is_missing_is_an_error() -> None:
     with pytest.raises(KeyError):
-        programs._parse(TEXT)["by_ip"].code_on({"gates": 3})
+        programs._parse(TEXT)["by_ip"].code_with({"gates": 3})
 
 
 @pytest.fixture
@@ -142,7 +144,7 @@ def test_architectures_differ_in_one_instruction_and_byte_order() -> None:
     adapters = {file: arch.adapter(file) for file in code}
     atomic = {file for file in code if adapters[file].may_tell_wrong_cpu}
     assert atomic == {"arm64", "riscv64"}
-    for name in ("by_cookie", "by_func_ip"):
+    for name in ("by_link", "by_func_ip"):
         little = {code[file][name]["code"] for file in code if file not in {"s390x", *atomic}}
         assert len(little) == 1
         assert len(code["s390x"][name]["code"]) == len(little.pop())
