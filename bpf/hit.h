@@ -23,8 +23,7 @@ struct place {
 	u64 slot;
 };
 BPF_ARRAY(places, struct place, 1);
-/* Instruction pointer -> slot, of those whose place another one had taken: this costs a hit twice as
- * much as the rest of it. */
+/* Instruction pointer -> slot, of those whose place another one had taken: it takes longer. */
 BPF_HASH(slots, u64, u64, 1);
 /* Hits at an address that is in no slot: a probe the kernel armed when its module came. */
 BPF_HASH(strays, u64, u64, 1);
