@@ -1,4 +1,4 @@
-"""Python child processes of ours: the compiler and the guardian."""
+"""A Python child process of ours that has the whole package: the compiler."""
 
 from __future__ import annotations
 
