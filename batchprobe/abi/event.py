@@ -68,11 +68,16 @@ def places(probe: Probe, context: Context) -> tuple[tuple[int, str], ...]:
     return tuple(place for place in found if place[1] not in context.distrusted)
 
 
-def register_ips(probe: Probe, context: Context) -> None:
-    """Tell the bank what the handler's instruction pointer will read."""
-    if probe.target.function is not None:
-        for ip in hit_ips(probe, probe.target.function, context.arch):
-            probe.bank.address((ip, probe.slot))
+def register_ips(bank: Bank, probes: Iterable[Probe], context: Context) -> None:
+    """Tell the bank of these probes what the handler's instruction pointer will read."""
+    bank.address(
+        *(
+            (ip, probe.slot)
+            for probe in probes
+            if (function := probe.target.function) is not None
+            for ip in hit_ips(probe, function, context.arch)
+        )
+    )
 
 
 def load(bank: Bank, context: Context, *, is_return: bool) -> int:
@@ -137,9 +142,7 @@ class EventCarrier(Carrier):
     def attach(self, context: Context) -> None:
         program = load(self.bank, context, is_return=self._kind == "r")
         with self._tracefs.commands() as command:
-            for probe in list(self.live):
-                self._append(probe, places(probe, context), context, command)
-                context.progress(1)
+            self._define_all(context, command)
             if not self.live:
                 return
             self._arm(program)
@@ -149,33 +152,42 @@ class EventCarrier(Carrier):
                     for probe in slow:
                         # From behind the patch site to the entry, if the kernel takes it there.
                         if self._undefine(probe) is None:
-                            where = reversed(places(probe, context))
-                            self._append(probe, where, context, command)
+                            error = self._define(probe, reversed(places(probe, context)), command)
+                            if error is not None:
+                                self._refuse(probe, error)
                 if self.live:
+                    register_ips(self.bank, slow, context)
                     self._arm(program)
 
     @property
     def _name(self) -> str:
         return f"{self._group}/{self._event}"
 
-    def _append(
-        self,
-        probe: Probe,
-        where: Iterable[tuple[int, str]],
-        context: Context,
-        command: Callable[[str], None],
-    ) -> None:
-        error = self._define(probe, where, command)
-        if error is None:
-            try:
-                register_ips(probe, context)
-            except KernelError as unregistered:
-                error = unregistered
-                self._undefine(probe)
-        if error is None:
-            probe.abi = NAME
-        else:
-            self._refuse(probe, error)
+    def _define_all(self, context: Context, command: Callable[[str], None]) -> None:
+        """Breakpoints first, those at entries last: so they are disarmed, too.
+
+        At an ftrace site that takes long, and some jiffies after the first breakpoint the kernel
+        begins to take jumps out, for which it holds all others back: 50 ms each time, in
+        synchronize_rcu_tasks() (kprobe_optimizer(), kernel/kprobes.c). Mixed, all wait for each
+        other over and over.
+        """
+        last = []
+        for probe in list(self.live):
+            where = places(probe, context)
+            entries = [place for place in where if place[1] == "entry"]
+            error = self._define(probe, [p for p in where if p not in entries], command)
+            if error is not None and entries:
+                last.append((probe, entries))
+                continue
+            if error is not None:
+                self._refuse(probe, error)
+            context.progress(1)
+        for probe, entries in last:
+            error = self._define(probe, entries, command)
+            if error is not None:
+                self._refuse(probe, error)
+            context.progress(1)
+        register_ips(self.bank, self.live, context)
 
     def _breakpoints(self, context: Context) -> list[Probe]:
         """Those behind the patch site that the kernel could not make jumps, if they are few."""
@@ -199,7 +211,8 @@ class EventCarrier(Carrier):
         where: Iterable[tuple[int, str]],
         command: Callable[[str], None],
     ) -> KernelError | None:
-        first: KernelError | None = None
+        """At the first of these places that the kernel takes; what it says of the last, if none."""
+        last = KernelError(NO_PLACE, errno.EOPNOTSUPP)
         for offset, placement in where:
             probe.offset, probe.placement = offset, placement
             for place in self._places(probe):
@@ -208,13 +221,14 @@ class EventCarrier(Carrier):
                     self._defined[probe] = place
                     command(f"{self._kind}:{self._name} {place}")
                 except KernelError as error:
-                    first = first or error
+                    last = error
                     del self._defined[probe]
                     if error.errno not in _NAMESAKES:
                         break
                 else:
+                    probe.abi = NAME
                     return None
-        return first or KernelError(NO_PLACE, errno.EOPNOTSUPP)
+        return last
 
     def _places(self, probe: Probe) -> Iterator[str]:
         """The probe's place as kprobe_events takes it, best first.
@@ -331,12 +345,11 @@ class EventCarrier(Carrier):
         for _ in range(_QUIET_TRIES):
             try:
                 before = self.bank.runs()
-                lines = [line for line in self._tracefs.profile() if line.event == self._event]
+                hits = self._tracefs.hits(self._event)
                 after = self.bank.runs()
             except KernelError:
                 # Say, rights were given up since: no reason to refuse probes, or to keep them.
                 return None
-            hits = sum(line.hits + line.missed for line in lines)
             if before == after:
                 break
         return hits - after

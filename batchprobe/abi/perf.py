@@ -80,7 +80,7 @@ class PerfCarrier(Carrier):
                 self._fds[probe] = fd = syscalls.perf_kprobe_open(
                     self._pmu, probe.address or 0, is_return=probe.target.is_return
                 )
-                register_ips(probe, context)
+                register_ips(self.bank, [probe], context)
                 syscalls.perf_run_bpf(fd, program)
             except KernelError as error:
                 if not refusal.errno:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from batchprobe.errors import KernelError, UnsupportedError
 
-__all__ = ["Definition", "ProfileLine", "Tracefs", "parse_events", "parse_profile"]
+__all__ = ["Definition", "Tracefs", "parse_events", "profiled"]
 
 _PLACES = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 
@@ -26,24 +26,17 @@ class Definition(NamedTuple):
     location: str
 
 
-class ProfileLine(NamedTuple):
-    """A line of kprobe_profile: a probe's event, its hits and the hits it missed."""
-
-    event: str
-    hits: int
-    missed: int
-
-
 def parse_events(text: str) -> list[Definition]:
     """The lines of kprobe_events."""
     found = re.findall(r"^([pr])\d*:([^/\s]+)/(\S+) (\S+)", text, re.MULTILINE)
     return [Definition(kind == "r", group, event, place) for kind, group, event, place in found]
 
 
-def parse_profile(text: str) -> list[ProfileLine]:
-    """The lines of kprobe_profile, one a probe; many may share an event's name."""
-    found = re.findall(r"^\s*(\S+)\s+(\d+)\s+(\d+)\s*$", text, re.MULTILINE)
-    return [ProfileLine(event, int(hits), int(missed)) for event, hits, missed in found]
+def profiled(text: str, event: str) -> int:
+    """Hits of an event's probes by kprobe_profile, a line a probe, those it missed included."""
+    fields = text.split()
+    lines = zip(fields[::3], fields[1::3], fields[2::3], strict=True)
+    return sum(int(hits) + int(missed) for name, hits, missed in lines if name == event)
 
 
 class Tracefs:
@@ -107,9 +100,12 @@ class Tracefs:
         """What kprobe_events lists now. Raises KernelError if it cannot be read."""
         return parse_events(self._read("kprobe_events"))
 
-    def profile(self) -> list[ProfileLine]:
-        """What kprobe_profile counts now. Raises KernelError if it cannot be read."""
-        return parse_profile(self._read("kprobe_profile"))
+    def hits(self, event: str) -> int:
+        """Hits of an event's probes so far by the kernel's count, those it missed included.
+
+        The event is named without its group. Raises KernelError if it cannot be read.
+        """
+        return profiled(self._read("kprobe_profile"), event)
 
     def event_id(self, group: str, event: str) -> int:
         """The number perf_event_open(2) knows a trace event by."""

@@ -10,10 +10,9 @@ import pytest
 from batchprobe import KernelError
 from batchprobe.kernel.tracefs import (
     Definition,
-    ProfileLine,
     Tracefs,
     parse_events,
-    parse_profile,
+    profiled,
 )
 
 EVENTS = """\
@@ -40,14 +39,11 @@ def test_events() -> None:
 
 
 def test_profile() -> None:
-    assert parse_profile(PROFILE) == [
-        ProfileLine("bp7_0", 100, 0),
-        ProfileLine("bp7_0", 3, 2),
-        ProfileLine(
-            "a_very_long_name_of_an_event_that_fills_its_column_and_more_than_it", 2**64 - 1, 7
-        ),
-    ]
-    assert parse_profile("") == []
+    assert profiled(PROFILE, "bp7_0") == 105
+    longest = "a_very_long_name_of_an_event_that_fills_its_column_and_more_than_it"
+    assert profiled(PROFILE, longest) == 2**64 + 6
+    assert profiled(PROFILE, "bp7_1") == 0
+    assert profiled("", "bp7_0") == 0
 
 
 @pytest.fixture
@@ -69,7 +65,7 @@ def test_a_command_is_appended(tracefs: Tracefs) -> None:
 
 def test_files_are_read(tracefs: Tracefs) -> None:
     assert tracefs.definitions() == parse_events(EVENTS)
-    assert tracefs.profile() == parse_profile(PROFILE)
+    assert tracefs.hits("bp7_0") == 105
     assert tracefs.event_id("group", "event") == 1234
 
 
