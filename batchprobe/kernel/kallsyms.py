@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from itertools import compress, groupby
 
 from batchprobe.errors import UnsupportedError
+from batchprobe.kernel.names import NameIndex
 
 __all__ = ["LANDMARKS", "CodeSymbols", "numbers_of", "parse_kallsyms"]
 
@@ -48,6 +49,7 @@ class CodeSymbols:
         addresses: array[int],
         text: str,
         functions: bytes,
+        index: NameIndex,
         runs: tuple[tuple[int, str], ...],
         init: range,
         landmarks: dict[str, int],
@@ -60,6 +62,8 @@ class CodeSymbols:
         """
         self.functions = functions
         """For each symbol whether it is a function: 1 or 0."""
+        self.index = index
+        """Of the functions."""
         self.runs = runs
         """Where the symbols of a module (empty: the core kernel) begin, and of which."""
         self.init = init
@@ -80,6 +84,15 @@ class CodeSymbols:
         for (_, module), end in zip(self.runs, [*ends, len(self.addresses)], strict=True):
             modules += [module] * (end - len(modules))
         return modules
+
+    def functions_named(self, name: str) -> list[int]:
+        """The functions of exactly this name, in order."""
+        line = f"\n{name}\n"
+        return [
+            position
+            for position, offset in self.index.places(name)
+            if self.text.startswith(line, offset)
+        ]
 
     def positions_of(self, part: str) -> Iterator[int]:
         """The symbols whose name has this part, in which a newline is the border of a name.
@@ -138,19 +151,16 @@ def parse_kallsyms(text: str) -> CodeSymbols:
         )
     listed = [names[position] for position in order]
     parts = list(map(_NOT_A_FUNCTION.match, listed))
+    functions = bytes(part is None for part in parts)
+    kept = [
+        name if part is None or part.lastgroup else ""
+        for name, part in zip(listed, parts, strict=True)
+    ]
     return CodeSymbols(
         addresses=numbers,
-        text="\n".join(
-            (
-                "",
-                *(
-                    name if part is None or part.lastgroup else ""
-                    for name, part in zip(listed, parts, strict=True)
-                ),
-                "",
-            )
-        ),
-        functions=bytes(part is None for part in parts),
+        text="\n".join(("", *kept, "")),
+        functions=functions,
+        index=NameIndex.of(kept, functions),
         runs=_runs([modules[position] for position in order]),
         init=_span(init_text),
         landmarks={

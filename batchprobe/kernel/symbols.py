@@ -17,8 +17,6 @@ from batchprobe.kernel.kallsyms import LANDMARKS, CodeSymbols, numbers_of, parse
 
 __all__ = ["Function", "FunctionTable", "Memory"]
 
-# Up to so many names are looked for one by one: quicker than a pass over all.
-_FEW = 8
 # Nothing follows the last function of a module: how far from its start an address still counts as
 # inside. Hardly a function is larger.
 _LAST_REACH = 0x4000
@@ -136,21 +134,14 @@ class FunctionTable:
             modules=modules or b"",
         )
 
-    def find(self, names: Collection[str]) -> dict[str, list[Function]]:
+    def find(self, names: Iterable[str]) -> dict[str, list[Function]]:
         """The functions of exactly these names, namesakes by address."""
-        wanted = frozenset(names)
-        found: dict[str, list[Function]] = {}
-        if len(wanted) > _FEW:
-            # One pass for them all.
-            for position in self._positions(wanted.__contains__):
-                function = self._function(position)
-                found.setdefault(function.name, []).append(function)
-            return found
-        for name in wanted:
-            positions = self._symbols.positions_of(f"\n{name}\n")
-            if functions := [self._function(p, name) for p in positions if self._is_function(p)]:
-                found[name] = functions
-        return found
+        functions_named = self._symbols.functions_named
+        return {
+            name: [self._function(position, name) for position in positions]
+            for name in names
+            if (positions := functions_named(name))
+        }
 
     def clones(self, name: str) -> list[Function]:
         """What the compiler made of `name`: its `.isra.0`, `.constprop.0`, `.part.0`, `.llvm.1`."""

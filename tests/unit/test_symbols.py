@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 from hypothesis import given, settings
@@ -82,6 +83,28 @@ def test_names() -> None:
         "two": [Function("two", "mod_b", 0xFFFFFFFFC0002040, 0)],
     }
     assert small().find([]) == {}
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_each_function_is_found_by_its_name(kernel: str) -> None:
+    functions = FunctionTable.from_text(recorded(kernel, "kallsyms"))
+    by_name: dict[str, list[Function]] = {}
+    for function in everything(functions):
+        by_name.setdefault(function.name, []).append(function)
+    assert functions.find(by_name) == by_name
+    assert functions.find(f"{name}?" for name in by_name) == {}
+
+
+def test_names_of_one_hash_are_told_apart() -> None:
+    first, other = "plumless", "buckeroo"
+    assert crc32(first.encode()) == crc32(other.encode())
+    lines = [f"{BASE + 16 * at:x} t {name}\n" for at, name in enumerate((first, "x", first))]
+    one_of_them = FunctionTable.from_text("".join(lines).encode())
+    assert [f.address for f in one_of_them.find([first, other])[first]] == [BASE, BASE + 32]
+    assert one_of_them.named(other) == ()
+    both = FunctionTable.from_text(("".join(lines) + f"{BASE + 48:x} t {other}\n").encode())
+    assert [f.address for f in both.named(first)] == [BASE, BASE + 32]
+    assert [f.address for f in both.named(other)] == [BASE + 48]
 
 
 def test_clones_stand_in_for_their_function() -> None:
