@@ -23,14 +23,14 @@ class NameIndex:
     It holds no names: who asks compares those at the places that it tells.
     """
 
-    __slots__ = ("_hashes", "_offsets", "_positions")
+    __slots__ = ("_count", "table")
 
     def __init__(self, table: array[int]) -> None:
-        """`table` is what `table` gave."""
-        count = len(table) // 3
-        self._hashes = table[:count]
-        self._positions = table[count : 2 * count]
-        self._offsets = table[2 * count :]
+        self._count = len(table) // 3
+        self.table = table
+        """All of it, to be kept; of 32-bit numbers, three a function: hashes in order, positions,
+        offsets.
+        """
 
     @classmethod
     def of(cls, names: Sequence[str], functions: bytes) -> Self:
@@ -46,11 +46,6 @@ class NameIndex:
             array(_TYPE, [*(hashes[at] for at in order), *places, *(offsets[p] for p in places)])
         )
 
-    @property
-    def table(self) -> array[int]:
-        """All of it, to be kept; of 32-bit numbers, three a function."""
-        return self._hashes + self._positions + self._offsets
-
     @classmethod
     def from_bytes(cls, data: bytes | memoryview) -> Self:
         """The same again from the table's bytes."""
@@ -63,7 +58,8 @@ class NameIndex:
         name where all names are joined by newlines, with one in front.
         """
         wanted = crc32(name.encode())
-        at = bisect_left(self._hashes, wanted)
-        while at < len(self._hashes) and self._hashes[at] == wanted:
-            yield self._positions[at], self._offsets[at]
+        table, count = self.table, self._count
+        at = bisect_left(table, wanted, 0, count)
+        while at < count and table[at] == wanted:
+            yield table[count + at], table[2 * count + at]
             at += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -25,8 +26,9 @@ from _bench.witness import Witness
 # A tool that used hardly any CPU for so long is in the loop in which it waits for Ctrl-C.
 _IDLE_SECONDS = 1.0
 _IDLE_CPU_SECONDS = 0.1
-_POLL_SECONDS = 0.002
-_REST_SECONDS = 30.0
+_POLL_MS = 2
+_WATCH_MS = 50
+_QUIET_SECONDS = 30.0
 # What batchprobe keeps for this boot.
 _KEPT = Path("/run/batchprobe/boot")
 _SHOWN = 2000
@@ -62,17 +64,23 @@ class Running:
     def stop(self, patience: float) -> None:
         """Ctrl-C, then watch: results, end (in so many seconds), peak of memory."""
         size = os.fstat(self.output.fileno()).st_size
-        began = time.perf_counter()
-        self.process.send_signal(signal.SIGINT)
-        while self.process.poll() is None:
-            now = time.perf_counter()
-            if "final" not in self.values and os.fstat(self.output.fileno()).st_size > size:
-                self.values["final"] = now - began
-            if now - began > patience:
-                raise RuntimeError(f"it did not end in {patience:.0f} s: {self._state()}")
-            _note_memory(self.process.pid, self.values)
-            time.sleep(_POLL_SECONDS)
-        self.values["exit"] = time.perf_counter() - began
+        _note_memory(self.process.pid, self.values)
+        ended = select.poll()
+        with os.fdopen(os.pidfd_open(self.process.pid), "rb", buffering=0) as pidfd:
+            ended.register(pidfd, select.POLLIN)
+            began = time.perf_counter()
+            self.process.send_signal(signal.SIGINT)
+            # Until there are results, look for them; then hardly wake, for one thread emulates all.
+            while not ended.poll(_WATCH_MS if "final" in self.values else _POLL_MS):
+                now = time.perf_counter()
+                if "final" in self.values:
+                    _note_memory(self.process.pid, self.values)
+                elif os.fstat(self.output.fileno()).st_size > size:
+                    self.values["final"] = now - began
+                if now - began > patience:
+                    raise RuntimeError(f"it did not end in {patience:.0f} s: {self._state()}")
+            self.values["exit"] = time.perf_counter() - began
+        self.process.wait()
         self.values.setdefault("final", self.values["exit"])
         if self.process.returncode:
             raise RuntimeError(f"it ended with {self.process.returncode}: {self.said()[-_SHOWN:]}")
@@ -120,7 +128,7 @@ def started(tool: str, glob: str, witness: Witness, patience: float) -> Iterator
 def run_command(tool: str, chosen: FunctionSet, witness: Witness, patience: float) -> Values:
     """One run from exec to exit, armed in so many seconds."""
     # The kernel takes jumps out, and ends what a tool held, some time after the tool has ended.
-    end = time.monotonic() + _REST_SECONDS
+    end = time.monotonic() + _QUIET_SECONDS
     while before := witness.armed():
         if time.monotonic() > end:
             raise RuntimeError(f"{before} functions have probes already")

@@ -12,11 +12,11 @@ from batchprobe.kernel.text import KernelText
 _REACH = 16
 _NOP5 = bytes.fromhex("0f1f440000")
 _CALL, _JUMP, _BREAKPOINT = 0xE8, 0xE9, 0xCC
-_POLL_SECONDS = 0.002
+_POLL_SECONDS = 0.005
 # No further function was armed for so long: the tool left the rest out.
 _STALL_SECONDS = 3.0
 # How many functions are looked at between two rests, and at most in all.
-_WINDOW = 20
+_WINDOW = 5
 _SAMPLE = 300
 
 
