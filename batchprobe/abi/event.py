@@ -212,7 +212,7 @@ class EventCarrier(Carrier):
         command: Callable[[str], None],
     ) -> KernelError | None:
         """At the first of these places that the kernel takes; what it says of the last, if none."""
-        last = KernelError(NO_PLACE, errno.EOPNOTSUPP)
+        last: KernelError | None = None
         for offset, placement in where:
             probe.offset, probe.placement = offset, placement
             for place in self._places(probe):
@@ -228,7 +228,7 @@ class EventCarrier(Carrier):
                 else:
                     probe.abi = NAME
                     return None
-        return last
+        return last or KernelError(NO_PLACE, errno.EOPNOTSUPP)
 
     def _places(self, probe: Probe) -> Iterator[str]:
         """The probe's place as kprobe_events takes it, best first.
