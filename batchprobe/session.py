@@ -218,10 +218,6 @@ class Session:
         report = self._progress
         require_tracing()
         tracefs = Tracefs.find()
-        if self._guardian is None:
-            self._guardian = Guardian(self._mode)
-            sweep(tracefs, mode=self._mode)
-            atexit.register(self.close)
         adapter = arch.current()
         compiler = Compiler()
         try:
@@ -239,6 +235,7 @@ class Session:
             report("compile", 1, 1)
         finally:
             compiler.close()
+        self._begin_watch(tracefs)
         done = 0
 
         def progress(count: int) -> None:
@@ -498,6 +495,13 @@ class Session:
             for carrier in [carrier for carrier in self._carriers if not carrier.live]:
                 del self._carriers[carrier]
                 self._missed = sum_of_known(self._missed, carrier.missed())
+
+    def _begin_watch(self, tracefs: Tracefs) -> None:
+        """Start the guardian: not before it is needed, for it takes as much CPU as we do."""
+        if self._guardian is None:
+            self._guardian = Guardian(self._mode)
+            sweep(tracefs, mode=self._mode)
+            atexit.register(self.close)
 
     def _end_watch(self) -> None:
         """Dismiss the guardian once nothing can be left that it would have to remove."""

@@ -32,6 +32,8 @@ _QUIET_SECONDS = 30.0
 # What batchprobe keeps for this boot.
 _KEPT = Path("/run/batchprobe/boot")
 _SHOWN = 2000
+# What an installed command consists of.
+_CONSOLE_SCRIPT = "import sys; from batchprobe.__main__ import main; sys.exit(main())"
 
 
 def command_line(tool: str, glob: str) -> list[str]:
@@ -45,7 +47,7 @@ def command_line(tool: str, glob: str) -> list[str]:
     options += ["--placement", abi[1]] if abi[1:] else []
     listed = Path("/run/bench-list")
     listed.write_text(f"{glob}\n")
-    return [sys.executable, "-m", "batchprobe", "attach", *options, str(listed)]
+    return [sys.executable, "-c", _CONSOLE_SCRIPT, "attach", *options, str(listed)]
 
 
 @dataclass
