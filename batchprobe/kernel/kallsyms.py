@@ -10,6 +10,7 @@ import functools
 import re
 import sys
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import compress, groupby
 
@@ -46,16 +47,16 @@ class CodeSymbols:
     def __init__(
         self,
         *,
-        addresses: array[int],
-        text: str,
-        functions: bytes,
+        addresses: array[int] | memoryview,
+        lines: bytes | memoryview,
+        functions: bytes | memoryview,
         index: NameIndex,
         runs: tuple[tuple[int, str], ...],
         init: range,
         landmarks: dict[str, int],
     ) -> None:
         self.addresses = addresses
-        self.text = text
+        self.lines = lines
         """The names, each with a newline before it, and one behind the last.
 
         Padding and cold parts have none here: since 6.2 they are half of all symbols.
@@ -66,32 +67,34 @@ class CodeSymbols:
         """Of the functions."""
         self.runs = runs
         """Where the symbols of a module (empty: the core kernel) begin, and of which."""
+        self._starts = [start for start, _ in runs]
         self.init = init
         """The addresses of the core kernel's `__init` functions, whose memory was freed."""
         self.landmarks = landmarks
         """Addresses of those LANDMARKS that there are."""
 
     @functools.cached_property
+    def text(self) -> str:
+        """The lines to be searched."""
+        return str(self.lines, "ascii")
+
+    @functools.cached_property
     def names(self) -> list[str]:
         """The name of each symbol."""
         return self.text[1:-1].split("\n")
 
-    @functools.cached_property
-    def modules(self) -> list[str]:
-        """The module of each symbol; empty for the core kernel."""
-        modules: list[str] = []
-        ends = [start for start, _ in self.runs[1:]]
-        for (_, module), end in zip(self.runs, [*ends, len(self.addresses)], strict=True):
-            modules += [module] * (end - len(modules))
-        return modules
+    def module_of(self, position: int) -> str:
+        """The module of a symbol; empty for the core kernel."""
+        return self.runs[bisect_right(self._starts, position) - 1][1]
 
     def functions_named(self, name: str) -> list[int]:
         """The functions of exactly this name, in order."""
-        line = f"\n{name}\n"
+        line = f"\n{name}\n".encode()
+        lines, size = self.lines, len(line)
         return [
             position
             for position, offset in self.index.places(name)
-            if self.text.startswith(line, offset)
+            if lines[offset : offset + size] == line
         ]
 
     def positions_of(self, part: str) -> Iterator[int]:
@@ -158,7 +161,7 @@ def parse_kallsyms(text: str) -> CodeSymbols:
     ]
     return CodeSymbols(
         addresses=numbers,
-        text="\n".join(("", *kept, "")),
+        lines="\n".join(("", *kept, "")).encode("ascii", "replace"),
         functions=functions,
         index=NameIndex.of(kept, functions),
         runs=_runs([modules[position] for position in order]),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import sys
-from array import array
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,12 +75,14 @@ class BootMemory:
         return text
 
     def _recall(self, name: str) -> tuple[dict[str, Any], memoryview] | None:
-        data = kept.read(self._folder / name) or b""
+        data = kept.read(self._folder / name)
+        if data is None:
+            return None
         line = data.find(b"\n") + 1
         try:
             head = json.loads(data[:line])
         except ValueError:
-            # Nothing, or not of ours.
+            # Not of ours.
             return None
         if not isinstance(head, dict) or head.get("key") != self._mark:
             return None
@@ -101,9 +102,9 @@ class BootMemory:
 def _pack(symbols: CodeSymbols) -> tuple[dict[str, Any], bytes]:
     parts = (
         symbols.addresses.tobytes(),
-        symbols.functions,
         symbols.index.table.tobytes(),
-        symbols.text.encode("ascii", "replace"),
+        bytes(symbols.functions),
+        bytes(symbols.lines),
     )
     content = {
         "sizes": [len(part) for part in parts],
@@ -119,13 +120,12 @@ def _unpack(content: dict[str, Any], body: memoryview) -> CodeSymbols:
     for size in content["sizes"]:
         parts.append(body[:size])
         body = body[size:]
-    addresses = array("Q")
-    addresses.frombytes(parts[0])
+    addresses, index, functions, lines = parts
     return CodeSymbols(
-        addresses=addresses,
-        functions=bytes(parts[1]),
-        index=NameIndex.from_bytes(parts[2]),
-        text=str(parts[3], "ascii", "replace"),
+        addresses=addresses.cast("Q"),
+        index=NameIndex(index.cast("I")),
+        functions=functions,
+        lines=lines,
         runs=tuple((start, module) for start, module in content["runs"]),
         init=range(*content["init"]),
         landmarks=content["landmarks"],

@@ -14,8 +14,6 @@ from zlib import crc32
 
 __all__ = ["NameIndex"]
 
-_TYPE = "I"
-
 
 class NameIndex:
     """Functions by the hash of their name.
@@ -25,12 +23,10 @@ class NameIndex:
 
     __slots__ = ("_count", "table")
 
-    def __init__(self, table: array[int]) -> None:
+    def __init__(self, table: array[int] | memoryview) -> None:
         self._count = len(table) // 3
         self.table = table
-        """All of it, to be kept; of 32-bit numbers, three a function: hashes in order, positions,
-        offsets.
-        """
+        """All of it; of 32-bit numbers, three a function: hashes in order, positions, offsets."""
 
     @classmethod
     def of(cls, names: Sequence[str], functions: bytes) -> Self:
@@ -43,15 +39,8 @@ class NameIndex:
         order = sorted(range(len(hashes)), key=hashes.__getitem__)
         places = [positions[at] for at in order]
         return cls(
-            array(_TYPE, [*(hashes[at] for at in order), *places, *(offsets[p] for p in places)])
+            array("I", [*(hashes[at] for at in order), *places, *(offsets[p] for p in places)])
         )
-
-    @classmethod
-    def from_bytes(cls, data: bytes | memoryview) -> Self:
-        """The same again from the table's bytes."""
-        table = array(_TYPE)
-        table.frombytes(data)
-        return cls(table)
 
     def places(self, name: str) -> Iterator[tuple[int, int]]:
         """Where a function of this name may be: its position, and that of the newline before its

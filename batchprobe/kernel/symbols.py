@@ -203,7 +203,7 @@ class FunctionTable:
             return True
         symbols = self._symbols
         return any(
-            _traceable_key(symbols.names[i], symbols.modules[i]) in self._traceable
+            _traceable_key(symbols.names[i], symbols.module_of(i)) in self._traceable
             for i in self._symbols_at(function.address)
         )
 
@@ -250,16 +250,16 @@ class FunctionTable:
         return range(bisect_left(addresses, address), bisect_right(addresses, address))
 
     def _function(self, position: int, name: str = "") -> Function:
-        addresses = self._symbols.addresses
-        modules = self._symbols.modules
-        start, module = addresses[position], modules[position]
+        symbols = self._symbols
+        addresses = symbols.addresses
+        start, module = addresses[position], symbols.module_of(position)
         following = position + 1
         while following < len(addresses) and addresses[following] == start:
             following += 1
         size = 0
-        if following < len(addresses) and modules[following] == module:
+        if following < len(addresses) and symbols.module_of(following) == module:
             size = addresses[following] - start
-        return Function(name or self._symbols.names[position], module, start, size)
+        return Function(name or symbols.names[position], module, start, size)
 
     @functools.cached_property
     def _kallsyms(self) -> str:

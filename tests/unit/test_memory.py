@@ -33,7 +33,7 @@ def memory(folder: Path, key: str = "boot") -> BootMemory:
 
 
 def comparable(symbols: CodeSymbols) -> dict[str, object]:
-    return vars(symbols) | {"index": symbols.index.table}
+    return vars(symbols) | {"index": symbols.index.table, "text": symbols.text}
 
 
 @pytest.mark.parametrize("name", KERNELS)
