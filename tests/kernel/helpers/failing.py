@@ -58,7 +58,7 @@ def failing_calls() -> Iterator[Calls]:
             (syscalls, "_ioctl", True),
             (Tracefs, "_write", True),
             (Tracefs, "event_id", True),
-            (Tracefs, "profile", True),
+            (Tracefs, "hits", True),
             (ExpeditedKnob, "take", False),
             (ExpeditedKnob, "give_back", False),
             (mmap, "mmap", False),
