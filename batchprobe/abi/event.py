@@ -12,6 +12,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from batchprobe import descriptors, syscalls
 from batchprobe.abi.base import Attached, Carrier, Context, Placement, hit_ips
@@ -23,7 +24,7 @@ from batchprobe.kernel.symbols import FunctionTable
 from batchprobe.kernel.tracefs import Tracefs
 from batchprobe.probe import Probe
 
-__all__ = ["NAME", "attach", "load", "places", "register_ips"]
+__all__ = ["NAME", "Place", "attach", "load", "places", "register_ips"]
 
 NAME = "event"
 _event_numbers = itertools.count()
@@ -43,29 +44,39 @@ _FEW = 64
 NO_PLACE = "no place in it is one whose probes can be trusted"
 
 
-def places(probe: Probe, context: Context) -> tuple[tuple[int, str], ...]:
-    """Where the probe may stand, best first: how far behind the symbol, and its placement."""
+class Place(NamedTuple):
+    """Where a probe may stand."""
+
+    # Behind the function's symbol.
+    offset: int
+    placement: str
+    # The kernel may have reasons to refuse it.
+    is_doubtful: bool = False
+
+
+def places(probe: Probe, context: Context) -> tuple[Place, ...]:
+    """Where the probe may stand, best first."""
     target = probe.target
     arch, placement = context.arch, context.placement
     if target.offset:
-        return ((target.offset, "offset"),)
+        return (Place(target.offset, "offset"),)
     if target.function is None:
         # By name: the kernel looks for the place when the module comes, and tells nobody if it
         # finds it bad. A return probe's is the entry.
         if arch.unseen_entry:
-            return () if target.is_return else ((arch.unseen_entry, "after"),)
-        return ((0, "entry"),)
+            return () if target.is_return else (Place(arch.unseen_entry, "after"),)
+        return (Place(0, "entry"),)
     inside = not target.is_return and (
         placement is Placement.AFTER or (placement is Placement.AUTO and arch.prefers_after)
     )
     code = context.code(probe) if inside or arch.entry_varies else None
-    found = [(arch.entry(code), "entry")]
+    found = [Place(arch.entry(code), "entry")]
     if target.is_return:
         return tuple(found)
     after = arch.after_patch_site(code) if inside and code else None
-    if after is not None and target.function.address + after not in context.taken:
-        found.insert(0, (after, "after"))
-    return tuple(place for place in found if place[1] not in context.distrusted)
+    if code and after is not None and target.function.address + after not in context.taken:
+        found.insert(0, Place(after, "after", arch.may_patch(code, after)))
+    return tuple(place for place in found if place.placement not in context.distrusted)
 
 
 def register_ips(bank: Bank, probes: Iterable[Probe], context: Context) -> None:
@@ -117,6 +128,14 @@ def attach(probes: Sequence[Probe], context: Context, attached: Attached) -> Non
     )
 
 
+def _late(wanted: tuple[Probe, tuple[Place, ...]]) -> int:
+    """How late an event should have a probe: the last are surely breakpoints."""
+    _, where = wanted
+    if not where or where[0].placement == "entry":
+        return 0
+    return 1 if where[0].is_doubtful else 2
+
+
 class EventCarrier(Carrier):
     """A trace event of ours and the perf fd that arms its probes."""
 
@@ -164,26 +183,17 @@ class EventCarrier(Carrier):
         return f"{self._group}/{self._event}"
 
     def _define_all(self, context: Context, command: Callable[[str], None]) -> None:
-        """Breakpoints first, those at entries last: so they are disarmed, too.
+        """Those at entries first, breakpoints last: so they are disarmed, too.
 
-        At an ftrace site that takes long, and some jiffies after the first breakpoint the kernel
-        begins to take jumps out, for which it holds all others back: 50 ms each time, in
-        synchronize_rcu_tasks() (kprobe_optimizer(), kernel/kprobes.c). Mixed, all wait for each
-        other over and over.
+        Some jiffies after the first breakpoint's disarming the kernel begins to take jumps out, and
+        holds all else back meanwhile: 50 ms each time, in synchronize_rcu_tasks()
+        (kprobe_optimizer(), kernel/kprobes.c). An ftrace site takes longer than that. In this order
+        all is over before it begins.
         """
-        last = []
-        for probe in list(self.live):
-            where = places(probe, context)
-            entries = [place for place in where if place[1] == "entry"]
-            error = self._define(probe, [p for p in where if p not in entries], command)
-            if error is not None and entries:
-                last.append((probe, entries))
-                continue
-            if error is not None:
-                self._refuse(probe, error)
-            context.progress(1)
-        for probe, entries in last:
-            error = self._define(probe, entries, command)
+        wanted = [(probe, places(probe, context)) for probe in self.live]
+        wanted.sort(key=_late)
+        for probe, where in wanted:
+            error = self._define(probe, where, command)
             if error is not None:
                 self._refuse(probe, error)
             context.progress(1)
@@ -208,18 +218,18 @@ class EventCarrier(Carrier):
     def _define(
         self,
         probe: Probe,
-        where: Iterable[tuple[int, str]],
+        where: Iterable[Place],
         command: Callable[[str], None],
     ) -> KernelError | None:
         """At the first of these places that the kernel takes; what it says of the last, if none."""
         last: KernelError | None = None
-        for offset, placement in where:
-            probe.offset, probe.placement = offset, placement
-            for place in self._places(probe):
+        for place in where:
+            probe.offset, probe.placement = place.offset, place.placement
+            for written in self._written(probe):
                 try:
                     # Set before: a write interrupted half-way may have defined it.
-                    self._defined[probe] = place
-                    command(f"{self._kind}:{self._name} {place}")
+                    self._defined[probe] = written
+                    command(f"{self._kind}:{self._name} {written}")
                 except KernelError as error:
                     last = error
                     del self._defined[probe]
@@ -230,7 +240,7 @@ class EventCarrier(Carrier):
                     return None
         return last or KernelError(NO_PLACE, errno.EOPNOTSUPP)
 
-    def _places(self, probe: Probe) -> Iterator[str]:
+    def _written(self, probe: Probe) -> Iterator[str]:
         """The probe's place as kprobe_events takes it, best first.
 
         `_text+N` reaches namesakes, costs the kernel no search, and unlike a raw address can be

@@ -74,8 +74,8 @@ class PerfCarrier(Carrier):
         waits = probe.target.function is None
         why = "a perf kprobe cannot wait for a module" if waits else NO_PLACE
         refusal = Refusal(probe, 0, why)
-        for offset, placement in () if waits else places(probe, context):
-            probe.offset, probe.placement = offset, placement
+        for place in () if waits else places(probe, context):
+            probe.offset, probe.placement = place.offset, place.placement
             try:
                 self._fds[probe] = fd = syscalls.perf_kprobe_open(
                     self._pmu, probe.address or 0, is_return=probe.target.is_return

@@ -91,6 +91,13 @@ class Arch:
         """
         return None
 
+    def may_patch(self, code: bytes, offset: int) -> bool:
+        """Whether the kernel may patch the instruction there, and so take no probe on it: a guess.
+
+        Say, the function begins with a jump label, or calls through a static call.
+        """
+        return False
+
     def hit_ips(self, address: int, offset: int) -> tuple[int, ...]:
         """Values the instruction pointer may have in the handler of a probe at address + offset.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from batchprobe.arch.base import Arch, Registers, SyscallNumbers
-from batchprobe.arch.x86 import BREAKPOINT_SIZE, PATCH_SITE_SIZE, is_patch_site, may_jump_to
+from batchprobe.arch.x86 import BREAKPOINT_SIZE, behind_patch_site, may_patch
 
 __all__ = ["ARCH"]
 
@@ -25,9 +25,10 @@ class _I386(Arch):
     inner_ip = BREAKPOINT_SIZE
 
     def after_patch_site(self, code: bytes) -> int | None:
-        if not is_patch_site(code[:PATCH_SITE_SIZE]) or may_jump_to(code, PATCH_SITE_SIZE):
-            return None
-        return PATCH_SITE_SIZE
+        return behind_patch_site(code, 0)
+
+    def may_patch(self, code: bytes, offset: int) -> bool:
+        return may_patch(code, offset)
 
 
 ARCH = _I386()

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-__all__ = ["BREAKPOINT_SIZE", "NOPS", "PATCH_SITE_SIZE", "is_patch_site", "may_jump_to"]
+__all__ = [
+    "BREAKPOINT_SIZE",
+    "NOPS",
+    "PATCH_SITE_SIZE",
+    "behind_patch_site",
+    "is_patch_site",
+    "may_jump_to",
+    "may_patch",
+]
 
 PATCH_SITE_SIZE = 5
 # How an untraced patch site reads: the P6 nop, the K8 nop (5.10 on some CPUs), the generic one.
 NOPS = (b"\x0f\x1f\x44\x00\x00", b"\x66\x66\x66\x66\x90", b"\x3e\x8d\x74\x26\x00")
 _CALL = 0xE8
+# What the kernel takes no probe on: the nop of a jump label, of two bytes since 5.14
+# (jump_label_text_reserved(), kernel/jump_label.c), and the ud2 of a BUG() (find_bug(), lib/bug.c).
+_RESERVED = (b"\x66\x90", b"\x0f\x1f\x44\x00\x00", b"\x0f\x0b")
+# A jump, of a jump label that is on, and a call, of a static call; mostly they are neither.
+_BRANCHES = (b"\xeb", b"\xe9", b"\xe8")
 # The CPU has stepped over the one-byte breakpoint when the handler reads the instruction pointer;
 # ftrace and the jump optimizer imitate that (arch/x86/kernel/kprobes/{ftrace,opt}.c).
 BREAKPOINT_SIZE = 1
@@ -18,6 +31,22 @@ _BACK = bytes(-(behind + 2) & 0xFF for behind in range(127))
 def is_patch_site(site: bytes) -> bool:
     """Whether ftrace patches these bytes, or has patched them."""
     return len(site) == PATCH_SITE_SIZE and (site in NOPS or site[0] == _CALL)
+
+
+def may_patch(code: bytes, at: int) -> bool:
+    """Whether the kernel may refuse one on this instruction."""
+    return code.startswith(_BRANCHES, at)
+
+
+def behind_patch_site(code: bytes, start: int) -> int | None:
+    """Where the patch site that begins at `start` ends, if a probe is good there."""
+    after = start + PATCH_SITE_SIZE
+    is_good = (
+        is_patch_site(code[start:after])
+        and not code.startswith(_RESERVED, after)
+        and not may_jump_to(code, after)
+    )
+    return after if is_good else None
 
 
 def may_jump_to(code: bytes, target: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from batchprobe.arch.base import Arch, Registers, SyscallNumbers
-from batchprobe.arch.x86 import BREAKPOINT_SIZE, PATCH_SITE_SIZE, is_patch_site, may_jump_to
+from batchprobe.arch.x86 import BREAKPOINT_SIZE, behind_patch_site, may_patch
 
 __all__ = ["ARCH", "ENDBRS"]
 
@@ -29,11 +29,10 @@ class _X8664(Arch):
     return_ips = (0, _ENDBR_SIZE)
 
     def after_patch_site(self, code: bytes) -> int | None:
-        start = _ENDBR_SIZE if code.startswith(ENDBRS) else 0
-        after = start + PATCH_SITE_SIZE
-        if not is_patch_site(code[start:after]) or may_jump_to(code, after):
-            return None
-        return after
+        return behind_patch_site(code, _ENDBR_SIZE if code.startswith(ENDBRS) else 0)
+
+    def may_patch(self, code: bytes, offset: int) -> bool:
+        return may_patch(code, offset)
 
 
 ARCH = _X8664()

@@ -63,7 +63,7 @@ class Calls:
             for used in {probe.abi for probe in probes}:
                 self._places[used] = []
             # In the order in which an event has them: see EventCarrier.
-            for probe in sorted(probes, key=lambda probe: probe.placement == "entry"):
+            for probe in sorted(probes, key=lambda probe: probe.placement != "entry"):
                 self._places[probe.abi].append(probe.address or 0)
                 placed = f"placed {probe.abi} {probe.placement}"
                 values[placed] = values.get(placed, 0) + 1

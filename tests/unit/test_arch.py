@@ -201,6 +201,25 @@ def test_without_a_whole_patch_site(code: bytes) -> None:
     assert X86_64.after_patch_site(code) is None
 
 
+@pytest.mark.parametrize("adapter", [X86_64, I386], ids=lambda a: a.name)
+# As functions of Debian's 6.1 begin, on which it takes no probe behind the patch site:
+# hugetlb_vm_op_fault() (BUG), hugetlb_cgroup_uncharge_counter() (jump label).
+@pytest.mark.parametrize("code", ["0f0b660f1f84", "66905348", "0f1f440000c3"])
+def test_what_the_kernel_patches_is_no_place(adapter: Arch, code: str) -> None:
+    assert adapter.after_patch_site(NOP + bytes.fromhex(code)) is None
+
+
+@pytest.mark.parametrize("adapter", [X86_64, I386], ids=lambda a: a.name)
+@pytest.mark.parametrize(
+    ("code", "may"),
+    [("e816e61f00", True), ("e9c8e81f00", True), ("eb08", True), ("4155", False), ("", False)],
+)
+def test_what_the_kernel_may_patch_is_a_doubtful_place(adapter: Arch, code: str, may: bool) -> None:
+    function = NOP + bytes.fromhex(code)
+    assert adapter.after_patch_site(function) == len(NOP)
+    assert adapter.may_patch(function, len(NOP)) is may
+
+
 @pytest.mark.parametrize(("adapter", "begin", "after"), BEGINS)
 @settings(max_examples=25)
 @given(data=st.data())
