@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 from pathlib import Path
 
 __all__ = ["read", "write"]
 
 
-def read(file: Path) -> mmap.mmap | None:
-    """What was kept there; None if nothing was, or anybody else could have written it.
-
-    It is mapped: of 5 MB of symbols a start looks at some pages. `write` never changes a file.
-    """
+def read(file: Path) -> bytes | None:
+    """What was kept there; None if nothing was, or anybody else could have written it."""
+    # Not mapped: Python's mmap keeps a descriptor.
     try:
-        with file.open("rb") as stream:
+        with file.open("rb", buffering=0) as stream:
             status = os.fstat(stream.fileno())
-            if status.st_uid != os.geteuid() or status.st_mode & 0o022 or not status.st_size:
+            if status.st_uid != os.geteuid() or status.st_mode & 0o022:
                 return None
-            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            return stream.read()
     except OSError:
         # Absent, or not for us: it is made anew.
         return None

@@ -75,14 +75,12 @@ class BootMemory:
         return text
 
     def _recall(self, name: str) -> tuple[dict[str, Any], memoryview] | None:
-        data = kept.read(self._folder / name)
-        if data is None:
-            return None
+        data = kept.read(self._folder / name) or b""
         line = data.find(b"\n") + 1
         try:
             head = json.loads(data[:line])
         except ValueError:
-            # Not of ours.
+            # Nothing, or not of ours.
             return None
         if not isinstance(head, dict) or head.get("key") != self._mark:
             return None
