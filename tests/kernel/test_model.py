@@ -124,16 +124,21 @@ def _named(
     there: Mapping[NameT, Bundle],
 ) -> dict[NameT, Bundle]:
     """What must be there of these carriers; a new one is recognised by its probes."""
+    bundles = [
+        (
+            (carrier, carrier.generation),
+            Bundle(carrier.is_return, tuple(sorted(probe.place.call for probe in carrier.holds))),
+        )
+        for carrier in carriers
+    ]
     expected = {}
-    for carrier in carriers:
-        calls = sorted(probe.place.call for probe in carrier.holds)
-        bundle = Bundle(carrier.is_return, tuple(calls))
-        generation = (carrier, carrier.generation)
+    for generation, bundle in bundles:
         if generation not in names:
             known = names.values()
             fresh = [name for name in there if there[name] == bundle and name not in known]
             # Two that one commit made smaller may be alike.
-            assert fresh, f"none is {bundle}; there are {there}"
+            alike = sum(1 for other, its in bundles if its == bundle and other not in names)
+            assert len(fresh) == alike, f"{alike} should be {bundle}; there are {there}"
             names[generation] = fresh[0]
         expected[names[generation]] = bundle
     return expected
