@@ -221,8 +221,8 @@ class EventCarrier(Carrier):
         where: Iterable[Place],
         command: Callable[[str], None],
     ) -> KernelError | None:
-        """At the first of these places that the kernel takes; what it says of the last, if none."""
-        last: KernelError | None = None
+        """At the first of these places that the kernel takes; what it said first, if none."""
+        first: KernelError | None = None
         for place in where:
             probe.offset, probe.placement = place.offset, place.placement
             for written in self._written(probe):
@@ -231,14 +231,14 @@ class EventCarrier(Carrier):
                     self._defined[probe] = written
                     command(f"{self._kind}:{self._name} {written}")
                 except KernelError as error:
-                    last = error
+                    first = first or error
                     del self._defined[probe]
                     if error.errno not in _NAMESAKES:
                         break
                 else:
                     probe.abi = NAME
                     return None
-        return last or KernelError(NO_PLACE, errno.EOPNOTSUPP)
+        return first or KernelError(NO_PLACE, errno.EOPNOTSUPP)
 
     def _written(self, probe: Probe) -> Iterator[str]:
         """The probe's place as kprobe_events takes it, best first.
