@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = [
-    "BREAKPOINT_SIZE",
-    "NOPS",
-    "PATCH_SITE_SIZE",
-    "behind_patch_site",
-    "is_patch_site",
-    "may_jump_to",
-    "may_patch",
-]
+__all__ = ["BREAKPOINT_SIZE", "NOPS", "behind_patch_site", "may_patch"]
 
-PATCH_SITE_SIZE = 5
+_PATCH_SITE_SIZE = 5
 # How an untraced patch site reads: the P6 nop, the K8 nop (5.10 on some CPUs), the generic one.
 NOPS = (b"\x0f\x1f\x44\x00\x00", b"\x66\x66\x66\x66\x90", b"\x3e\x8d\x74\x26\x00")
 _CALL = 0xE8
@@ -28,9 +20,9 @@ BREAKPOINT_SIZE = 1
 _BACK = bytes(-(behind + 2) & 0xFF for behind in range(127))
 
 
-def is_patch_site(site: bytes) -> bool:
+def _is_patch_site(site: bytes) -> bool:
     """Whether ftrace patches these bytes, or has patched them."""
-    return len(site) == PATCH_SITE_SIZE and (site in NOPS or site[0] == _CALL)
+    return len(site) == _PATCH_SITE_SIZE and (site in NOPS or site[0] == _CALL)
 
 
 def may_patch(code: bytes, at: int) -> bool:
@@ -40,16 +32,16 @@ def may_patch(code: bytes, at: int) -> bool:
 
 def behind_patch_site(code: bytes, start: int) -> int | None:
     """Where the patch site that begins at `start` ends, if a probe is good there."""
-    after = start + PATCH_SITE_SIZE
+    after = start + _PATCH_SITE_SIZE
     is_good = (
-        is_patch_site(code[start:after])
+        _is_patch_site(code[start:after])
         and not code.startswith(_RESERVED, after)
-        and not may_jump_to(code, after)
+        and not _may_jump_to(code, after)
     )
     return after if is_good else None
 
 
-def may_jump_to(code: bytes, target: int) -> bool:
+def _may_jump_to(code: bytes, target: int) -> bool:
     """Whether any bytes of `code` could be a direct jump back to offset `target`: see `jumps`."""
     # Short jumps (eb, 70..7f) reach 128 bytes back: each byte there is compared with what would
     # lead to `target` from its place. All in one step, for a list may have 40,000 functions.
