@@ -32,7 +32,7 @@ _WITH_LINKS: Final = ("debian-13", "debian-sid")
 _ONE_BY_ONE_MOST: Final = 1000
 # The slow tools are measured with so many first, and with 1,000 if there is time.
 _QUICK_SLOW: Final = 300
-_PATIENCE: Final = 400.0
+_PATIENCE: Final = 250.0
 
 
 def full(kernel: str, kinds: Collection[str], counts: Collection[int]) -> list[Job]:
