@@ -10,7 +10,7 @@ import json
 import os
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from batchprobe import descriptors, syscalls
@@ -142,11 +142,17 @@ def _parse(text: bytes) -> tuple[str | None, list[Owner]]:
 
 
 class Barrier:
-    """Grace periods, as this session may have them."""
+    """Grace periods, as this session may have them.
 
-    def __init__(self, mode: BarrierMode, owner: Owner) -> None:
+    `guard` is called before the knob is taken, which no death of this process would give back.
+    """
+
+    def __init__(
+        self, mode: BarrierMode, owner: Owner, *, guard: Callable[[], None] = lambda: None
+    ) -> None:
         self._knob = ExpeditedKnob()
         self._owner = owner
+        self._guard = guard
         self._lock = threading.RLock()
         self._depth = 0
         # Our share of the knob could not be given back.
@@ -164,6 +170,7 @@ class Barrier:
         with self._lock:
             if self.expedites and self._depth == 0 and not self._owing:
                 try:
+                    self._guard()
                     self._knob.take(self._owner)
                 except OSError as error:
                     # Slow is better than not at all.

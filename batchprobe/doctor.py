@@ -226,6 +226,7 @@ class _Examination:
                 # Of our group: should we die now, the next start sweeps it.
                 group=Owner.this_process().group,
                 short_waits=contextlib.nullcontext,
+                guard=lambda: None,
                 progress=lambda _count: None,
             )
         except UnsupportedError as error:

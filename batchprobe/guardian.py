@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +16,8 @@ from batchprobe.watch import DISMISSED
 
 __all__ = ["Guardian"]
 
+# What ends the parent often goes to every process of its unit, or of its name: blocked from the
+# first moment on, none of these ends the guardian, which goes by itself when the parent does.
 _NOT_FOR_US = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SCRIPT = Path(__file__).with_name("watch.py")
 
@@ -24,34 +25,52 @@ _SCRIPT = Path(__file__).with_name("watch.py")
 class Guardian:
     """Started before the first thing that a kill could leave; dismissed when all is removed.
 
-    `mode` says how it may wait for grace periods in our place.
+    `mode` says how it may wait for grace periods in our place. Raises OSError if it cannot start.
     """
 
     def __init__(self, mode: BarrierMode) -> None:
-        # What ends the parent often goes to every process of its unit, or of its name. The mask is
-        # inherited, so none of these ends the guardian from its first moment on; it goes by itself
-        # when the parent does.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_US)
+        # Nothing of the site's or of the working directory's, which may be somebody else's.
+        command = (sys.executable, "-P", "-s", "-S", _SCRIPT, str(os.getpid()), mode.value)
+        reader, self._writer = os.pipe()
         try:
-            self._process: subprocess.Popen[bytes] = subprocess.Popen(
-                # Nothing of the site's or of the working directory's, which may be somebody else's.
-                (sys.executable, "-P", "-s", "-S", _SCRIPT, str(os.getpid()), mode.value),
-                stdin=subprocess.PIPE,
-                # A terminal or pipe of the parent's must not stay open because of us.
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
+            # Not subprocess, which takes longer to import than the kernel to start a process.
+            self._pid = os.posix_spawn(
+                sys.executable,
+                command,
+                os.environ,
+                file_actions=(
+                    (os.POSIX_SPAWN_DUP2, reader, 0),
+                    # A terminal or pipe of the parent's must not stay open because of us; what else
+                    # it inherited the script closes.
+                    (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, 1, 2),
+                ),
+                setsid=True,
+                setsigmask=_NOT_FOR_US,
             )
+        except BaseException:
+            os.close(self._writer)
+            raise
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            os.close(reader)
 
     def dismiss(self) -> None:
         """Nothing is left to guard."""
-        # Not only asked to go: it may still be starting, and does nothing while we live. Who gave
-        # up rights since may not kill it.
-        with contextlib.suppress(PermissionError):
-            self._process.kill()
+        if is_ours := not self._waited(os.WNOHANG):
+            # Not only asked to go: it may still be starting, and does nothing while we live. Who
+            # gave up rights since may not kill it.
+            with contextlib.suppress(PermissionError):
+                os.kill(self._pid, signal.SIGKILL)
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._writer, DISMISSED)
+        os.close(self._writer)
+        if is_ours:
+            self._waited(0)
+
+    def _waited(self, options: int) -> bool:
+        """Whether it has ended, and its number may be somebody else's by now."""
         try:
-            self._process.communicate(DISMISSED)
-        except BrokenPipeError:
-            self._process.wait()
+            return os.waitpid(self._pid, options)[0] != 0
+        except ChildProcessError:
+            # The program that we are part of waits for every child, or for none.
+            return True

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from batchprobe import arch, child, kept, syscalls
 from batchprobe.arch import Arch
 from batchprobe.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    import subprocess
 
 __all__ = [
     "COMPILE",
@@ -89,6 +91,8 @@ class Compiler:
         Raises UnsupportedError where bcc cannot compile, with what clang said.
         """
         if self._child is not None:
+            import subprocess  # noqa: PLC0415  (only on the way to a compile)
+
             try:
                 out, err = self._child.communicate(timeout=timeout)
             except subprocess.TimeoutExpired:
@@ -110,7 +114,8 @@ class Compiler:
 
 
 def _compile(text: str) -> subprocess.Popen[str]:
-    import tempfile  # noqa: PLC0415  (only on the way to a compile)
+    import subprocess  # noqa: PLC0415  (likewise)
+    import tempfile  # noqa: PLC0415
 
     with tempfile.TemporaryFile("w+") as source:
         source.write(text)
@@ -136,6 +141,8 @@ def build(adapter: Arch | None = None) -> str:
     The adapter's must be of this machine's byte order. Raises UnsupportedError like
     `Compiler.wait`.
     """
+    import subprocess  # noqa: PLC0415  (likewise)
+
     source = _source(adapter)
     _require_bcc_and_headers()
     done = subprocess.run(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from batchprobe.commit import CommitReport, Left
 from batchprobe.errors import AttachCancelledError, BatchprobeError, NothingAttachedError
@@ -30,6 +29,9 @@ from batchprobe.session import Session
 from batchprobe.signals import Stop
 from batchprobe.spec import ProbeSpec
 from batchprobe.stages import Stages
+
+if TYPE_CHECKING:
+    import subprocess
 
 __all__ = ["attach_lists"]
 
@@ -136,6 +138,8 @@ class _Run:
         live = not self._options.as_json and self._options.interval is None and self._out.isatty()
         with self._outliving_output():
             if self._command is not None:
+                import subprocess  # noqa: PLC0415  (most runs have no command)
+
                 child = subprocess.Popen(self._command)
             if live:
                 from batchprobe.screen import LiveTable  # noqa: PLC0415 (rich takes long)
@@ -229,6 +233,7 @@ def _command(text: str | None) -> list[str] | None:
         return None
     import shlex  # noqa: PLC0415  (most runs have no command, and start sooner)
     import shutil  # noqa: PLC0415
+    import subprocess  # noqa: F401, PLC0415  (before its import makes hits)
 
     try:
         words = shlex.split(text)

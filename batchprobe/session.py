@@ -82,7 +82,7 @@ class Session:
         self._progress = progress
         self._owner = Owner.this_process()
         self._mode = BarrierMode(barrier)
-        self._barrier = Barrier(self._mode, self._owner)
+        self._barrier = Barrier(self._mode, self._owner, guard=self._begin_watch)
         self._queue: CommitQueue[Probe] = CommitQueue(
             barrier=self._barrier.wait,
             short_waits=self._barrier.short_waits,
@@ -235,7 +235,6 @@ class Session:
             report("compile", 1, 1)
         finally:
             compiler.close()
-        self._begin_watch(tracefs)
         done = 0
 
         def progress(count: int) -> None:
@@ -255,6 +254,7 @@ class Session:
             taken={target.address for target in found.targets if target.address and target.offset},
             group=self._owner.group,
             short_waits=self._barrier.short_waits,
+            guard=self._begin_watch,
             expedites=lambda: self._barrier.expedites,
             progress=progress,
             reclaimed=self._reclaimed,
@@ -274,6 +274,9 @@ class Session:
                 abi=self._abi,
                 distrusted=lambda abi: self._calibrated(abi, context),
             )
+            # The commit will need it, which should not wait for it.
+            if probes:
+                self._begin_watch()
         except BaseException:
             self._discard(attached.carriers + attached.failed)
             # One error is enough.
@@ -496,11 +499,14 @@ class Session:
                 del self._carriers[carrier]
                 self._missed = sum_of_known(self._missed, carrier.missed())
 
-    def _begin_watch(self, tracefs: Tracefs) -> None:
-        """Start the guardian: not before it is needed, for it takes as much CPU as we do."""
+    def _begin_watch(self) -> None:
+        """Start the guardian: not before it is needed, for it takes as much CPU as we do.
+
+        Only an attach starts it: whoever commits has one already.
+        """
         if self._guardian is None:
             self._guardian = Guardian(self._mode)
-            sweep(tracefs, mode=self._mode)
+            sweep(Tracefs.find(), mode=self._mode)
             atexit.register(self.close)
 
     def _end_watch(self) -> None:

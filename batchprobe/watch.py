@@ -21,6 +21,7 @@ _PATIENCE = 60.0
 
 def main(parent: int, mode: str) -> int:
     """Wait for the parent's death or dismissal; stdin is a pipe from it."""
+    _close_inherited()
     # The pipe alone would not do: a fork of the parent's holds its end open too.
     try:
         parent_fd = os.pidfd_open(parent)
@@ -43,6 +44,15 @@ def main(parent: int, mode: str) -> int:
             break
     (sweep or _sweep(mode))()
     return 0
+
+
+def _close_inherited() -> None:
+    # Somebody may wait for the end of a pipe that the parent was given.
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
+        fd = int(name)
+        if fd > 2:
+            # Unlike close(), it does not mind that the one which listed them is closed.
+            os.closerange(fd, fd + 1)
 
 
 def _parent() -> int:

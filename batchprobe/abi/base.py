@@ -47,6 +47,8 @@ class Context(NamedTuple):
     group: str
     # While in this block, grace periods are expedited, if they may be.
     short_waits: Callable[[], AbstractContextManager[None]]
+    # Called before anything is made that the kernel does not remove when this process ends.
+    guard: Callable[[], None]
     # Called with a number of probes that are attached; raises to give up.
     progress: Callable[[int], None]
     # Where probes of the ABI in use tell what they should not, each with what: `calibration`.

@@ -160,6 +160,7 @@ class EventCarrier(Carrier):
 
     def attach(self, context: Context) -> None:
         program = load(self.bank, context, is_return=self._kind == "r")
+        context.guard()
         with self._tracefs.commands() as command:
             self._define_all(context, command)
             if not self.live:

@@ -52,6 +52,7 @@ def tried() -> dict[Kind, Finding]:
         placement=Placement.AUTO,
         group=Owner.this_process().group,
         short_waits=contextlib.nullcontext,
+        guard=lambda: None,
         progress=lambda _count: None,
     )
     try:
