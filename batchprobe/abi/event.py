@@ -176,7 +176,7 @@ class EventCarrier(Carrier):
                             if error is not None:
                                 self._refuse(probe, error)
                 if self.live:
-                    register_ips(self.bank, slow, context)
+                    register_ips(self.bank, self.live.keys() & slow, context)
                     self._arm(program)
 
     @property

@@ -80,12 +80,10 @@ def quick(kernel: str) -> list[Job]:
 
 def _commands(kernel: str, count: int) -> tuple[str, ...]:
     tools = [BATCHPROBE, FIRST_START] if count == 1 else [BATCHPROBE]
-    if kernel in _WITH_LINKS:
-        tools += [f"{BATCHPROBE} event", BPFTRACE]
-    elif count <= _ONE_BY_ONE_MOST:
+    if kernel in _WITH_LINKS or count <= _ONE_BY_ONE_MOST:
         tools.append(BPFTRACE)
     if count <= _ONE_BY_ONE_MOST:
-        tools += [f"{BATCHPROBE} perf", FUNCCOUNT]
+        tools.append(FUNCCOUNT)
     return tuple(tools)
 
 
