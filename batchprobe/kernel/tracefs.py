@@ -29,6 +29,9 @@ class Definition(NamedTuple):
 
 def parse_events(text: str) -> list[Definition]:
     """The lines of kprobe_events."""
+    # Mostly there are none, and to compile an expression takes longer than to read the file.
+    if not text:
+        return []
     found = re.findall(r"^([pr])\d*:([^/\s]+)/(\S+) (\S+)", text, re.MULTILINE)
     return [Definition(kind == "r", group, event, place) for kind, group, event, place in found]
 
