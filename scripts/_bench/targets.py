@@ -15,8 +15,9 @@ _FDS_MORE = 4.0
 _LEAST_EXTRAPOLATED = 100
 
 _START_UP = (
-    "of 0.75 s that it takes alone on 6.1, 0.14 are the interpreter's own start, 0.24 the import "
-    "of the standard library's modules, 0.18 of this package's; the attach itself is the rest"
+    "of some 0.7 s that it takes alone on 6.1, 0.14 are the interpreter's own start, 0.22 the "
+    "import of the standard library's modules, 0.18 of this package's; the attach itself is the "
+    "rest"
 )
 _ATTACH = (
     "an attach also resolves names, makes maps and loads a program; the kernel's own work is the "
