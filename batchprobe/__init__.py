@@ -9,9 +9,7 @@ with Session() as session:
     report = session.commit()
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from batchprobe.commit import CommitReport, Left
     from batchprobe.errors import (
@@ -58,6 +56,8 @@ def __getattr__(name: str) -> object:
     # Loaded when first asked for: the command must answer Ctrl-C before it has imported much, and
     # the guardian needs little of the package.
     if name in __all__:
+        from importlib import import_module  # noqa: PLC0415  (takes longer than it looks)
+
         for home in _HOMES:
             module = import_module(f"{__name__}.{home}")
             if name in module.__all__:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import resource
 import struct
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
 from operator import add
-from pathlib import Path
 
 from batchprobe import descriptors, syscalls
+from batchprobe._typing import TYPE_CHECKING
 from batchprobe.errors import KernelError, SessionError, UnsupportedError
-from batchprobe.programs import HASH_BITS, MOST_PLACE_BITS, Program
+from batchprobe.files import read_text
+from batchprobe.kernel.features import version
+from batchprobe.programs import HASH_BITS, MOST_PLACE_BITS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from batchprobe.programs import Program
 
 __all__ = ["NO_SLOT", "Bank", "Cells", "Counts", "possible_cpus"]
 
@@ -33,7 +38,7 @@ _FEW = 8
 
 def possible_cpus() -> int:
     """One more than the highest CPU number there can be (/sys/devices/system/cpu/possible)."""
-    text = Path("/sys/devices/system/cpu/possible").read_text()
+    text = read_text("/sys/devices/system/cpu/possible")
     return int(text.strip().replace(",", "-").rpartition("-")[2]) + 1
 
 
@@ -44,6 +49,10 @@ def place_of(ip: int, bits: int) -> int:
 
 def _lift_memlock() -> None:
     """Before Linux 5.11 maps are charged to RLIMIT_MEMLOCK, 64 KiB by default."""
+    if version(os.uname().release) >= (5, 11):
+        return
+    import resource  # noqa: PLC0415  (old kernels only)
+
     with contextlib.suppress(ValueError, OSError):  # without the right to: the maps will tell
         resource.setrlimit(
             resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY)

@@ -6,21 +6,23 @@ import contextlib
 import enum
 import errno
 import fcntl
-import json
 import os
-import struct
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
-from batchprobe import descriptors, syscalls
+from batchprobe import syscalls
+from batchprobe._typing import TYPE_CHECKING
 from batchprobe.errors import KernelError
+from batchprobe.files import read_bytes, read_text
 from batchprobe.owner import Owner
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from os import PathLike
 
 __all__ = ["Barrier", "BarrierMode", "ExpeditedKnob", "why_not_expedited"]
 
-_KERNEL = Path("/sys/kernel")
-_STATE = Path("/run/batchprobe")
+_KERNEL = "/sys/kernel"
+_STATE = "/run/batchprobe"
 
 
 class BarrierMode(enum.Enum):
@@ -37,24 +39,29 @@ class BarrierMode(enum.Enum):
 
 def why_not_expedited() -> str | None:
     """Why `AUTO` leaves RCU alone on this machine, None where it expedites."""
-    if _read(_KERNEL / "rcu_normal") not in ("", "0"):
+    if _read(f"{_KERNEL}/rcu_normal") not in ("", "0"):
         return "rcu_normal is set, which overrides rcu_expedited"
-    if _read(_KERNEL / "realtime") == "1":
+    if _read(f"{_KERNEL}/realtime") == "1":
         return "this is a real-time kernel"
-    cpus = _read(Path("/sys/devices/system/cpu/nohz_full"))
+    cpus = _read("/sys/devices/system/cpu/nohz_full")
     if cpus not in ("", "(null)"):
         return f"CPUs {cpus} are nohz_full"
-    if not os.access(_KERNEL / "rcu_expedited", os.W_OK):
+    if not os.access(f"{_KERNEL}/rcu_expedited", os.W_OK):
         return "rcu_expedited cannot be written"
     return None
 
 
-def _read(path: Path) -> str:
+def _read(path: str) -> str:
     try:
-        return path.read_text().strip()
+        return read_text(path).strip()
     except OSError:
         # These files are absent where the kernel lacks the feature.
         return ""
+
+
+def _write(path: str | PathLike[str], text: str) -> None:
+    with open(path, "wb", buffering=0) as file:
+        file.write(text.encode())
 
 
 class ExpeditedKnob:
@@ -66,15 +73,21 @@ class ExpeditedKnob:
     killed process left.
     """
 
-    def __init__(self, state: Path = _STATE, knob: Path = _KERNEL / "rcu_expedited") -> None:
-        self._state = state
+    def __init__(
+        self,
+        state: str | PathLike[str] = _STATE,
+        knob: str | PathLike[str] = f"{_KERNEL}/rcu_expedited",
+    ) -> None:
+        self._folder = state
+        self._file = f"{state}/rcu_expedited"
         self._knob = knob
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[list[Owner]]:
         """The holders still alive, under the lock; the body's changes are kept."""
-        self._state.mkdir(mode=0o755, exist_ok=True)
-        fd = os.open(self._state / "rcu_expedited", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self._folder, 0o755)
+        fd = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             original, before = _parse(os.pread(fd, 1 << 20, 0))
@@ -86,23 +99,28 @@ class ExpeditedKnob:
                 self._save(fd, original, holders)
             elif holders:
                 if not before:
-                    original = self._knob.read_text().strip()
+                    original = read_text(self._knob).strip()
                 self._save(fd, original, holders)
                 try:
-                    self._knob.write_text("1")
+                    _write(self._knob, "1")
                 except OSError:
                     self._save(fd, original, before)
                     raise
             elif before:
                 # Somebody may have set another value meanwhile: that one stays.
-                if self._knob.read_text().strip() == "1":
-                    self._knob.write_text(original or "0")
+                if read_text(self._knob).strip() == "1":
+                    _write(self._knob, original or "0")
                 self._save(fd, None, [])
         finally:
             os.close(fd)
 
     @staticmethod
     def _save(fd: int, original: str | None, holders: list[Owner]) -> None:
+        if not holders:
+            os.ftruncate(fd, 0)
+            return
+        import json  # noqa: PLC0415  (likewise)
+
         state = {"original": original, "holders": holders}
         text = json.dumps(state).encode()
         # Padded, in one write: a kill cannot leave half a state.
@@ -122,7 +140,7 @@ class ExpeditedKnob:
     def restore_for_dead(self) -> bool:
         """Restore the knob if only dead processes hold it; whether there were any."""
         try:
-            _, holders = _parse((self._state / "rcu_expedited").read_bytes())
+            _, holders = _parse(read_bytes(self._file))
         except FileNotFoundError:
             return False
         if not any(holder.is_dead for holder in holders):
@@ -134,6 +152,10 @@ class ExpeditedKnob:
 def _parse(text: bytes) -> tuple[str | None, list[Owner]]:
     """What the knob read before, and who holds it. We never write half a state: a file that says
     something else was not written by us, and tells nothing."""
+    if not text:
+        return None, []
+    import json  # noqa: PLC0415  (mostly nobody holds it, when we start)
+
     try:
         state = json.loads(text)
         return state["original"], [Owner(*map(int, holder)) for holder in state["holders"]]
@@ -142,17 +164,11 @@ def _parse(text: bytes) -> tuple[str | None, list[Owner]]:
 
 
 class Barrier:
-    """Grace periods, as this session may have them.
+    """Grace periods, as this session may have them."""
 
-    `guard` is called before the knob is taken, which no death of this process would give back.
-    """
-
-    def __init__(
-        self, mode: BarrierMode, owner: Owner, *, guard: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, mode: BarrierMode, owner: Owner) -> None:
         self._knob = ExpeditedKnob()
         self._owner = owner
-        self._guard = guard
         self._lock = threading.RLock()
         self._depth = 0
         # Our share of the knob could not be given back.
@@ -165,12 +181,12 @@ class Barrier:
     def short_waits(self) -> Iterator[None]:
         """While in this block, grace periods are expedited, if they may be.
 
-        Never raises: what cannot be expedited is waited for, what cannot be put back is owed.
+        Never raises: what cannot be expedited is waited for, what cannot be put back is owed. The
+        knob stays as it is when this process is killed: that takes a guardian.
         """
         with self._lock:
             if self.expedites and self._depth == 0 and not self._owing:
                 try:
-                    self._guard()
                     self._knob.take(self._owner)
                 except OSError as error:
                     # Slow is better than not at all.
@@ -218,6 +234,10 @@ def wait_through_map() -> None:
     Replacing a map in an array of maps waits for the programs that may still use the old one:
     maybe_wait_bpf_programs(), kernel/bpf/syscall.c, Linux 4.20.
     """
+    import struct  # noqa: PLC0415  (few kernels need it)
+
+    from batchprobe import descriptors  # noqa: PLC0415  (likewise)
+
     fds: list[int] = []
 
     def create(kind: int, inner_fd: int = 0) -> int:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Mapping, Sequence
 
 from batchprobe import abi as probe_abi
-from batchprobe.abi import Attached, Context, Refusal
+from batchprobe._typing import TYPE_CHECKING
 from batchprobe.errors import UnsupportedError
-from batchprobe.kernel.symbols import FunctionTable
-from batchprobe.kernel.targets import Reason, Skipped, Target
+from batchprobe.kernel.targets import Reason, Skipped
 from batchprobe.probe import Probe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from batchprobe.abi import Attached, Context, Refusal
+    from batchprobe.kernel.symbols import FunctionTable
+    from batchprobe.kernel.targets import Target
 
 __all__ = ["carry"]
 

@@ -11,9 +11,10 @@ import typer
 from batchprobe import __version__
 from batchprobe.abi import Placement
 from batchprobe.barrier import BarrierMode
+from batchprobe.json_report import JsonReport
 from batchprobe.lists import read_lists
 from batchprobe.options import LEAST_INTERVAL, Abi, AttachOptions
-from batchprobe.report import JsonReport, TextReport, tell
+from batchprobe.report import TextReport, tell
 from batchprobe.run import attach_lists
 from batchprobe.signals import Stop
 from batchprobe.spec import ProbeSpec, Source, parse_entry
@@ -107,7 +108,7 @@ def attach(
         barrier=barrier.value,
         top=top,
         command=command,
-        output=output,
+        output=None if output is None else str(output),
     )
     raise typer.Exit(attach_lists(lists, options, context.obj))
 

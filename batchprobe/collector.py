@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterator
+
+from batchprobe._typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["held"]
 

@@ -8,15 +8,38 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+from batchprobe._typing import TYPE_CHECKING, NamedTuple
 from batchprobe.errors import KernelError, SessionError
 
-__all__ = ["Carrier", "CommitQueue", "CommitReport", "Item", "Left", "Reclaimed"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from contextlib import AbstractContextManager
+    from typing import Any, Protocol
+
+    class Carrier(Protocol):
+        """A kernel object (link, trace event, perf events) that carries probes."""
+
+        def reclaim(self, gone: Sequence[Any]) -> Reclaimed:
+            """The bottom half: these probes are quiet; remove what only they needed.
+
+            A refusal of the kernel's is `left`, not an error. Called again after a reclaim that
+            left something, with no probes, and after one that raised, with the same.
+            """
+            ...
+
+    class Item(Protocol):
+        """What the queue knows of a probe."""
+
+        @property
+        def carrier(self) -> Carrier | None:
+            """The kernel object that carries it."""
+            ...
+
+
+__all__ = ["CommitQueue", "CommitReport", "Left", "Reclaimed"]
 
 
 class Left(NamedTuple):
@@ -36,30 +59,6 @@ class Reclaimed(NamedTuple):
     left: tuple[Left, ...] = ()
 
 
-class Carrier(Protocol):
-    """A kernel object (link, trace event, perf events) that carries probes."""
-
-    def reclaim(self, gone: Sequence[Any]) -> Reclaimed:
-        """The bottom half: these probes are quiet; remove what only they needed.
-
-        A refusal of the kernel's is `left`, not an error. Called again after a reclaim that left
-        something, with no probes, and after one that raised, with the same.
-        """
-        ...
-
-
-class Item(Protocol):
-    """What the queue knows of a probe."""
-
-    @property
-    def carrier(self) -> Carrier | None:
-        """The kernel object that carries it."""
-        ...
-
-
-ItemT = TypeVar("ItemT", bound=Item)
-
-
 class CommitReport(NamedTuple):
     """What one commit did. Times are in seconds.
 
@@ -77,24 +76,24 @@ class CommitReport(NamedTuple):
     left: tuple[Left, ...] = ()
 
 
-class _Batch(Generic[ItemT]):
+class _Batch:
     def __init__(self) -> None:
-        self.items: list[ItemT] = []
+        self.items: list[Item] = []
         self.top_seconds = 0.0
         self.report: CommitReport | None = None
         # The batch its items went to when its barrier failed.
-        self.joined: _Batch[ItemT] | None = None
+        self.joined: _Batch | None = None
 
 
-class _Debt(Generic[ItemT]):
+class _Debt:
     """What a carrier has still to reclaim."""
 
-    def __init__(self, carrier: Carrier, gone: Sequence[ItemT] = ()) -> None:
+    def __init__(self, carrier: Carrier, gone: Sequence[Item] = ()) -> None:
         self.carrier = carrier
         self.gone = list(gone)
 
 
-class CommitQueue(Generic[ItemT]):
+class CommitQueue:
     """Detaches wait here for a commit. Any thread may queue, any thread may commit.
 
     Who queued before a barrier began is covered by it, whoever runs it; who queued meanwhile is
@@ -110,7 +109,7 @@ class CommitQueue(Generic[ItemT]):
         *,
         barrier: Callable[[], int],
         short_waits: Callable[[], AbstractContextManager[None]],
-        settle: Callable[[Sequence[ItemT]], None],
+        settle: Callable[[Sequence[Any]], None],
         restore: Callable[[], KernelError | None] = lambda: None,
     ) -> None:
         self._barrier = barrier
@@ -121,10 +120,10 @@ class CommitQueue(Generic[ItemT]):
         self._lock = threading.RLock()
         self._turn = threading.RLock()
         self._committing = 0
-        self._open: _Batch[ItemT] = _Batch()
-        self._debts: dict[int, _Debt[ItemT]] = {}
+        self._open: _Batch = _Batch()
+        self._debts: dict[int, _Debt] = {}
 
-    def add(self, items: Iterable[ItemT], top: Callable[[], None]) -> None:
+    def add(self, items: Iterable[Item], top: Callable[[], None]) -> None:
         """Run the top half of `items` and queue them, as one step: no commit can come between."""
         with self._lock:
             start = time.perf_counter()
@@ -163,7 +162,7 @@ class CommitQueue(Generic[ItemT]):
             finally:
                 self._committing = 0
 
-    def discard(self, carriers: Iterable[tuple[Carrier, Sequence[ItemT]]]) -> None:
+    def discard(self, carriers: Iterable[tuple[Carrier, Sequence[Item]]]) -> None:
         """Reclaim carriers whose probes never counted, so that no barrier is needed.
 
         What cannot be removed is left to the commits. Raises what a carrier raised.
@@ -178,7 +177,7 @@ class CommitQueue(Generic[ItemT]):
         if errors:
             raise errors[0]
 
-    def _take_turn(self, batch: _Batch[ItemT], on_final: Callable[[], None] | None) -> CommitReport:
+    def _take_turn(self, batch: _Batch, on_final: Callable[[], None] | None) -> CommitReport:
         while batch.joined is not None:
             batch = batch.joined
         if batch.report is not None:
@@ -222,7 +221,7 @@ class CommitQueue(Generic[ItemT]):
         error = self._restore()
         return [Left(str(error), error.errno)] if error else []
 
-    def _wait(self, batch: _Batch[ItemT]) -> int:
+    def _wait(self, batch: _Batch) -> int:
         """The barrier, after which the batch is settled; or, failing that, queued again."""
         try:
             barriers = self._barrier() if batch.items else 0
@@ -236,7 +235,7 @@ class CommitQueue(Generic[ItemT]):
         return barriers
 
     def _reclaim(
-        self, items: Sequence[ItemT], errors: list[BaseException]
+        self, items: Sequence[Item], errors: list[BaseException]
     ) -> tuple[int, int, list[Left]]:
         """Give each carrier its own; one that fails keeps its debt and stops no other."""
         # Those of a carrier mostly stand together: there may be 40,000.

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from batchprobe import abi as probe_abi
-from batchprobe import arch, calibration, programs, syscalls
+from batchprobe import arch, calibration, compiler, programs, syscalls
 from batchprobe.abi import Context, Placement
 from batchprobe.barrier import wait_through_map, why_not_expedited
 from batchprobe.calibration import Kind
@@ -142,7 +142,7 @@ class _Examination:
             root = self._tracefs.get().root
         except UnsupportedError:
             # Symbols can be had without: only what ftrace lists is not known then.
-            root = Path("/sys/kernel/tracing")
+            root = "/sys/kernel/tracing"
         return FunctionTable.from_kernel(root)
 
     def _find_target(self) -> Target:
@@ -167,7 +167,7 @@ class _Examination:
         """
         root = self._tracefs.get().root
         try:
-            os.close(os.open(root / "kprobe_events", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC))
+            os.close(os.open(f"{root}/kprobe_events", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC))
         except OSError as error:
             remedies = {
                 errno.EACCES: AS_ROOT,
@@ -346,7 +346,7 @@ def _bcc() -> Finding:
     """bcc's Python module, if it is needed."""
     found = _importable_bcc()
     status, detail, _ = found
-    if status is Status.LACKING and programs.are_shipped():
+    if status is Status.LACKING and programs.shipped() is not None:
         return ok(f"{detail}; {_NOT_NEEDED}")
     return found
 
@@ -372,10 +372,10 @@ def _importable_bcc() -> Finding:
 
 def _headers() -> Finding:
     """What bcc compiles against: the headers of exactly this kernel."""
-    place = programs.headers()
+    place = compiler.headers()
     if place is not None:
         return ok(str(place))
-    if programs.are_shipped():
+    if programs.shipped() is not None:
         return ok(f"none for the running kernel; {_NOT_NEEDED}")
     _, command = _install_commands_here()
     release = os.uname().release

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import errno as errno_module
 import os
-from typing import ClassVar
+
+from batchprobe._typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 __all__ = [
     "AttachCancelledError",

@@ -9,7 +9,6 @@ import contextlib
 import os
 import signal
 import sys
-from pathlib import Path
 
 from batchprobe.barrier import BarrierMode
 from batchprobe.watch import DISMISSED
@@ -19,7 +18,7 @@ __all__ = ["Guardian"]
 # What ends the parent often goes to every process of its unit, or of its name: blocked from the
 # first moment on, none of these ends the guardian, which goes by itself when the parent does.
 _NOT_FOR_US = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_SCRIPT = Path(__file__).with_name("watch.py")
+_SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "watch.py")
 
 
 class Guardian:

@@ -6,10 +6,13 @@ import errno
 import time
 from collections import Counter
 
+from batchprobe._typing import TYPE_CHECKING
 from batchprobe.barrier import Barrier, BarrierMode, ExpeditedKnob
 from batchprobe.errors import KernelError
-from batchprobe.kernel.tracefs import Tracefs
 from batchprobe.owner import Owner
+
+if TYPE_CHECKING:
+    from batchprobe.kernel.tracefs import Tracefs
 
 __all__ = ["Swept", "sweep"]
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
+from batchprobe._typing import TYPE_CHECKING
 from batchprobe.errors import BatchprobeError
-from batchprobe.spec import ProbeSpec, parse_list
+from batchprobe.files import read_bytes
+from batchprobe.spec import parse_list
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from batchprobe.spec import ProbeSpec
 
 __all__ = ["ListError", "read_lists"]
 
@@ -27,7 +32,7 @@ def read_lists(files: Sequence[str]) -> list[ProbeSpec]:
     specs: list[ProbeSpec] = []
     for file in files:
         try:
-            data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+            data = sys.stdin.buffer.read() if file == "-" else read_bytes(file)
         except OSError as error:
             raise ListError(f"cannot read {file}: {error.strerror or error}") from None
         specs += parse_list(data, "<stdin>" if file == "-" else file)

@@ -7,18 +7,21 @@ to be helped with are read here, and all others by it.
 from __future__ import annotations
 
 import enum
-import re
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple
 
+from batchprobe._typing import TYPE_CHECKING, NamedTuple
 from batchprobe.abi import Placement
 from batchprobe.barrier import BarrierMode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["LEAST_INTERVAL", "Abi", "AttachOptions", "read_usual"]
 
 LEAST_INTERVAL = 0.01
 """Seconds."""
+
+
+_MOST_DIGITS = 9
 
 
 class Abi(enum.StrEnum):
@@ -42,11 +45,12 @@ class AttachOptions(NamedTuple):
     barrier: str = BarrierMode.AUTO.value
     top: int | None = None
     command: str | None = None
-    output: Path | None = None
+    output: str | None = None
 
 
 def _seconds(text: str) -> float | None:
-    return float(text) if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text) else None
+    whole, point, part = text.partition(".")
+    return float(text) if _digits(whole) and (_digits(part) if point else True) else None
 
 
 def _interval(text: str) -> float | None:
@@ -55,7 +59,11 @@ def _interval(text: str) -> float | None:
 
 
 def _number(text: str) -> int | None:
-    return int(text) if re.fullmatch(r"[1-9]\d{0,8}", text) else None
+    return int(text) if _digits(text) and text[0] != "0" else None
+
+
+def _digits(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
 
 
 def _one_of(choices: type[Abi | Placement | BarrierMode]) -> Callable[[str], str | None]:
@@ -65,10 +73,6 @@ def _one_of(choices: type[Abi | Placement | BarrierMode]) -> Callable[[str], str
 
 def _text(text: str) -> str | None:
     return None if text.startswith("-") else text or None
-
-
-def _file(text: str) -> Path | None:
-    return Path(text) if _text(text) else None
 
 
 _FLAGS = {"--json": "as_json", "--strict": "strict"}
@@ -84,8 +88,8 @@ _VALUES: Mapping[str, tuple[str, Callable[[str], object]]] = {
     "--top": ("top", _number),
     "-c": ("command", _text),
     "--command": ("command", _text),
-    "-o": ("output", _file),
-    "--output": ("output", _file),
+    "-o": ("output", _text),
+    "--output": ("output", _text),
 }
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
-from pathlib import Path
-from typing import NamedTuple
+
+from batchprobe._typing import NamedTuple
+from batchprobe.files import read_text
 
 __all__ = ["Owner"]
 
 # PROC_PID_INIT_INO, include/linux/proc_ns.h
 _INITIAL_NAMESPACE = 0xEFFFFFFC
-_NAME = re.compile(r"batchprobe_(\d+)_(\d+)_(\d+)")
+_NAME = "batchprobe"
 
 
 class Owner(NamedTuple):
@@ -29,13 +29,16 @@ class Owner(NamedTuple):
     @classmethod
     def from_group(cls, group: str) -> Owner | None:
         """The owner of an event group of batchprobe's, None for anybody else's group."""
-        match = _NAME.fullmatch(group)
-        return cls(*map(int, match.groups())) if match else None
+        name, *numbers = group.split("_")
+        if name != _NAME or len(numbers) != len(cls._fields):
+            return None
+        # int() takes more than the names that we give.
+        return cls(*map(int, numbers)) if all(map(_is_number, numbers)) else None
 
     @property
     def group(self) -> str:
         """The name of this owner's event group."""
-        return f"batchprobe_{self.pid}_{self.start}_{self.namespace}"
+        return f"{_NAME}_{self.pid}_{self.start}_{self.namespace}"
 
     @property
     def is_dead(self) -> bool:
@@ -51,7 +54,7 @@ class Owner(NamedTuple):
 
 def _start_time(pid: int) -> int | None:
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = read_text(f"/proc/{pid}/stat")
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The second field is the command in parentheses, with any character in it; starttime is 22nd.
@@ -60,26 +63,31 @@ def _start_time(pid: int) -> int | None:
 
 
 def _namespace() -> int:
-    return Path("/proc/self/ns/pid").stat().st_ino
+    return os.stat("/proc/self/ns/pid").st_ino
 
 
 def _lives(pid: int, namespace: int) -> bool:
     """Whether a process has this number in that namespace, or may have it."""
-    for folder in Path("/proc").glob("[0-9]*"):
+    for process in filter(_is_number, os.listdir("/proc")):
         try:
             # Its number in each namespace it is in, from ours to its own (Linux 4.1).
-            found = re.search(r"^NSpid:.*\s(\d+)\t(\d+)$", (folder / "status").read_text(), re.M)
-            if found is not None and int(found[2]) == pid and _is_in(folder, namespace):
+            numbers = read_text(f"/proc/{process}/status").partition("\nNSpid:")[2].split("\n")[0]
+            inner = numbers.split()[1:]
+            if inner and int(inner[-1]) == pid and _is_in(process, namespace):
                 return True
         except (FileNotFoundError, ProcessLookupError):
             continue  # gone meanwhile
     return False
 
 
-def _is_in(process: Path, namespace: int) -> bool:
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
+def _is_in(process: str, namespace: int) -> bool:
     try:
-        inside = (process / "ns/pid").stat().st_ino == namespace
+        inside = os.stat(f"/proc/{process}/ns/pid").st_ino == namespace
     except PermissionError:
         # It has more rights than we: it may be.
         inside = True
-    return inside and _start_time(int(process.name)) is not None
+    return inside and _start_time(int(process)) is not None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING
 
+from batchprobe._typing import TYPE_CHECKING
 from batchprobe.errors import NotAttachedError
 
 if TYPE_CHECKING:

@@ -1,29 +1,46 @@
-"""What the user reads: tables or JSON lines on the output, the story of the run on stderr."""
+"""What the user reads: tables on the output, the story of the run on stderr."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol, TextIO
 
-from batchprobe.commit import CommitReport, Left
-from batchprobe.kernel.targets import Reason, Resolution, Skipped, Target
+from batchprobe._typing import TYPE_CHECKING, NamedTuple
+from batchprobe.commit import CommitReport
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Protocol, TextIO
+
+    from batchprobe.commit import Left
+    from batchprobe.kernel.targets import Reason, Resolution, Skipped
+
+    class Report(Protocol):
+        """Where the data of a run goes: counts while it runs, the final ones, the end."""
+
+        def counts(self, seconds: float, hits: Mapping[str, int]) -> None:
+            """Hits since the last call, `seconds` after the first probe counted."""
+            ...
+
+        def final(self, hits: Mapping[str, int]) -> None:
+            """All hits: no counter changes any more."""
+            ...
+
+        def end(self, summary: Summary) -> None:
+            """All is removed."""
+            ...
+
 
 __all__ = [
-    "SCHEMA",
-    "JsonReport",
-    "Report",
     "Summary",
     "TextReport",
+    "by_words",
     "forget_unwritten",
     "tell",
     "tell_left",
     "tell_skips",
 ]
 
-SCHEMA = 1
 _MOST_SKIPS_TOLD = 20
 
 
@@ -43,82 +60,6 @@ class Summary(NamedTuple):
     attach_seconds: float = 0.0
     commit: CommitReport = CommitReport()
     barrier_note: str = ""
-
-
-class Report(Protocol):
-    """Where the data of a run goes: counts while it runs, counts when they are final, the end."""
-
-    def counts(self, seconds: float, hits: Mapping[str, int]) -> None:
-        """Hits since the last call, `seconds` after the first probe counted."""
-        ...
-
-    def final(self, hits: Mapping[str, int]) -> None:
-        """All hits: no counter changes any more."""
-        ...
-
-    def end(self, summary: Summary) -> None:
-        """All is removed."""
-        ...
-
-
-class JsonReport:
-    """One object a line, each with `type` and `schema`."""
-
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
-
-    def counts(self, seconds: float, hits: Mapping[str, int]) -> None:
-        self._line("counts", {"seconds": round(seconds, 3), "hits": dict(hits)})
-
-    def final(self, hits: Mapping[str, int]) -> None:
-        self._line("final", {"hits": dict(hits)})
-
-    def end(self, summary: Summary) -> None:
-        commit = summary.commit._asdict()
-        commit["left"] = len(summary.commit.left)
-        commit["left_behind"] = [left.what for left in summary.commit.left]
-        self._line(
-            "summary",
-            {
-                "kernel": summary.kernel,
-                "arch": summary.arch,
-                "abi": summary.abi,
-                "placement": summary.placement,
-                "requested": len(summary.hits) + len(summary.skipped),
-                "attached": len(summary.hits),
-                "skipped": [_skipped_json(skip) for skip in summary.skipped],
-                "left_out": _by_words(summary.left_out),
-                "pending": list(summary.pending),
-                "hits": dict(summary.hits),
-                "missed": summary.missed,
-                "attach_seconds": summary.attach_seconds,
-                "commit": commit,
-            },
-        )
-
-    def resolution(self, found: Resolution) -> None:
-        """What `functions` found."""
-        for target in found.targets:
-            self._line("function", _target_json(target))
-        for skip in found.skipped:
-            self._line("skipped", _skipped_json(skip))
-        self._line(
-            "summary",
-            {
-                "functions": len(found.targets),
-                "skipped": len(found.skipped),
-                "left_out": _by_words(found.left_out),
-            },
-        )
-
-    def record(self, kind: str, content: Mapping[str, object]) -> None:
-        """Any other object."""
-        self._line(kind, content)
-
-    def _line(self, kind: str, content: Mapping[str, object]) -> None:
-        record = {"type": kind, "schema": SCHEMA, **content}
-        self._out.write(json.dumps(record, separators=(",", ":")) + "\n")
-        self._out.flush()
 
 
 class TextReport:
@@ -230,32 +171,10 @@ def _left_out(left_out: Mapping[Reason, int]) -> str:
     if not left_out:
         return ""
     return "; patterns left out " + ", ".join(
-        f"{count} {words}" for words, count in _by_words(left_out).items()
+        f"{count} {words}" for words, count in by_words(left_out).items()
     )
 
 
-def _by_words(counts: Mapping[Reason, int]) -> dict[str, int]:
+def by_words(counts: Mapping[Reason, int]) -> dict[str, int]:
+    """The same, by what people read."""
     return {reason.value: count for reason, count in counts.items()}
-
-
-def _skipped_json(skip: Skipped) -> dict[str, object]:
-    return {
-        "entry": skip.entry,
-        "file": skip.source.file,
-        "line": skip.source.line,
-        "reason": skip.message,
-    }
-
-
-def _target_json(target: Target) -> dict[str, object]:
-    return {
-        "label": target.label,
-        "name": target.name,
-        "module": target.module,
-        "address": None if target.address is None else f"{target.address:#x}",
-        "offset": target.offset,
-        "return": target.is_return,
-        "entry": target.spec.text,
-        "file": target.spec.source.file,
-        "line": target.spec.source.line,
-    }

@@ -6,18 +6,11 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
 
-from batchprobe.commit import CommitReport, Left
+from batchprobe._typing import TYPE_CHECKING
 from batchprobe.errors import AttachCancelledError, BatchprobeError, NothingAttachedError
 from batchprobe.lists import read_lists
-from batchprobe.options import AttachOptions
-from batchprobe.probe import Probe
 from batchprobe.report import (
-    JsonReport,
-    Report,
     Summary,
     TextReport,
     forget_unwritten,
@@ -26,12 +19,19 @@ from batchprobe.report import (
     tell_skips,
 )
 from batchprobe.session import Session
-from batchprobe.signals import Stop
-from batchprobe.spec import ProbeSpec
 from batchprobe.stages import Stages
 
 if TYPE_CHECKING:
     import subprocess
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import TextIO
+
+    from batchprobe.commit import CommitReport, Left
+    from batchprobe.options import AttachOptions
+    from batchprobe.probe import Probe
+    from batchprobe.report import Report
+    from batchprobe.signals import Stop
+    from batchprobe.spec import ProbeSpec
 
 __all__ = ["attach_lists"]
 
@@ -71,9 +71,7 @@ class _Run:
         self._stop = stop
         self._out = out
         self._command = command
-        self._report: Report = (
-            JsonReport(out) if options.as_json else TextReport(out, top=options.top)
-        )
+        self._report = _report(options, out)
         self._attach_seconds = 0.0
         self._left: Sequence[Left] = ()
         self._stages = Stages()
@@ -228,6 +226,14 @@ class _Run:
             self._broken = self._broken or error
 
 
+def _report(options: AttachOptions, out: TextIO) -> Report:
+    if not options.as_json:
+        return TextReport(out, top=options.top)
+    from batchprobe.json_report import JsonReport  # noqa: PLC0415  (likewise: json, too)
+
+    return JsonReport(out)
+
+
 def _command(text: str | None) -> list[str] | None:
     if text is None:
         return None
@@ -255,12 +261,12 @@ def _end_of(child: subprocess.Popen[bytes] | None) -> int:
 
 
 @contextlib.contextmanager
-def _output(path: Path | None) -> Iterator[TextIO]:
+def _output(path: str | None) -> Iterator[TextIO]:
     if path is None:
         yield sys.stdout
         return
     try:
-        stream = path.open("w")
+        stream = open(path, "w")  # noqa: SIM115  (closed below)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from None
     try:

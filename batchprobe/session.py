@@ -7,16 +7,15 @@ import contextlib
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Self
+from functools import partial
 
 from batchprobe import abi as probe_abi
 from batchprobe import arch, collector
-from batchprobe.abi import Attached, Carrier, Context, Placement, hit_ips, sum_of_known
-from batchprobe.bank import Bank, Counts
+from batchprobe._typing import TYPE_CHECKING
+from batchprobe.abi import Attached, Context, Placement, hit_ips, sum_of_known
 from batchprobe.barrier import Barrier, BarrierMode
 from batchprobe.carry import carry
-from batchprobe.commit import CommitQueue, CommitReport, Left
+from batchprobe.commit import CommitQueue, CommitReport
 from batchprobe.errors import (
     AttachCancelledError,
     NotAttachedError,
@@ -30,20 +29,30 @@ from batchprobe.kernel.features import require_tracing
 from batchprobe.kernel.memory import BootMemory
 from batchprobe.kernel.resolve import resolve
 from batchprobe.kernel.symbols import FunctionTable
-from batchprobe.kernel.targets import Reason, Resolution, Skipped
 from batchprobe.kernel.text import KernelText
 from batchprobe.kernel.tracefs import Tracefs
 from batchprobe.leftovers import sweep
 from batchprobe.owner import Owner
 from batchprobe.probe import Departure, Probe, ProbeState
-from batchprobe.programs import Compiler
-from batchprobe.spec import ProbeSpec, Source, parse_entry
+from batchprobe.programs import shipped
+from batchprobe.spec import Source, parse_entry
 
-__all__ = ["Progress", "Session"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from typing import Self
 
-Progress = Callable[[str, int, int], None]
-"""Called with a stage ("resolve", "compile", "attach", and, where it takes long, "reclaim"), how
-much of it is done, and of how much."""
+    from batchprobe.abi import Carrier
+    from batchprobe.bank import Bank, Counts
+    from batchprobe.commit import Left
+    from batchprobe.compiler import Compiler
+    from batchprobe.kernel.targets import Reason, Resolution, Skipped
+    from batchprobe.spec import ProbeSpec
+
+    Progress = Callable[[str, int, int], None]
+    """Called with a stage ("resolve", "compile", "attach", and, where it takes long, "reclaim"),
+    how much of it is done, and of how much."""
+
+__all__ = ["Session"]
 
 _POLL_SECONDS = 0.1
 
@@ -82,8 +91,8 @@ class Session:
         self._progress = progress
         self._owner = Owner.this_process()
         self._mode = BarrierMode(barrier)
-        self._barrier = Barrier(self._mode, self._owner, guard=self._begin_watch)
-        self._queue: CommitQueue[Probe] = CommitQueue(
+        self._barrier = Barrier(self._mode, self._owner)
+        self._queue: CommitQueue = CommitQueue(
             barrier=self._barrier.wait,
             short_waits=self._barrier.short_waits,
             settle=self._settle,
@@ -219,7 +228,8 @@ class Session:
         require_tracing()
         tracefs = Tracefs.find()
         adapter = arch.current()
-        compiler = Compiler()
+        programs = shipped()
+        compiler = None if programs else _compiler()
         try:
             report("resolve", 0, 1)
             table = self._symbols.table(tracefs)
@@ -229,12 +239,14 @@ class Session:
             if not found.targets:
                 self._note_skipped(found, ())
                 raise NothingAttachedError("no entry of the list names a function to probe")
-            report("compile", 0, 1)
-            while (programs := compiler.wait(_POLL_SECONDS)) is None:
-                check()
-            report("compile", 1, 1)
+            if compiler is not None:
+                report("compile", 0, 1)
+                while (programs := compiler.wait(_POLL_SECONDS)) is None:
+                    check()
+                report("compile", 1, 1)
         finally:
-            compiler.close()
+            if compiler is not None:
+                compiler.close()
         done = 0
 
         def progress(count: int) -> None:
@@ -249,12 +261,12 @@ class Session:
             tracefs=tracefs,
             text=KernelText(),
             table=table,
-            programs=programs,
+            programs=programs or {},
             placement=self._placement,
             taken={target.address for target in found.targets if target.address and target.offset},
             group=self._owner.group,
             short_waits=self._barrier.short_waits,
-            guard=self._begin_watch,
+            guard=partial(self._begin_watch, tracefs),
             expedites=lambda: self._barrier.expedites,
             progress=progress,
             reclaimed=self._reclaimed,
@@ -276,7 +288,7 @@ class Session:
             )
             # The commit will need it, which should not wait for it.
             if probes:
-                self._begin_watch()
+                self._begin_watch(context.tracefs)
         except BaseException:
             self._discard(attached.carriers + attached.failed)
             # One error is enough.
@@ -324,6 +336,8 @@ class Session:
 
     def _discard(self, carriers: Sequence[Carrier]) -> Sequence[Left]:
         """Undo an attach; what cannot be removed is left to the commits, which tell."""
+        if carriers:
+            self._begin_watch(Tracefs.find())
         self._queue.discard((carrier, list(carrier.live)) for carrier in carriers)
         return ()
 
@@ -499,14 +513,14 @@ class Session:
                 del self._carriers[carrier]
                 self._missed = sum_of_known(self._missed, carrier.missed())
 
-    def _begin_watch(self) -> None:
-        """Start the guardian: not before it is needed, for it takes as much CPU as we do.
+    def _begin_watch(self, tracefs: Tracefs) -> None:
+        """Start the guardian: not before it is needed.
 
         Only an attach starts it: whoever commits has one already.
         """
         if self._guardian is None:
             self._guardian = Guardian(self._mode)
-            sweep(Tracefs.find(), mode=self._mode)
+            sweep(tracefs, mode=self._mode)
             atexit.register(self.close)
 
     def _end_watch(self) -> None:
@@ -562,6 +576,12 @@ class _Symbols:
             self._table = FunctionTable.from_kernel(tracefs.root, memory=memory)
             self._loaded = memory.loaded
         return self._table
+
+
+def _compiler() -> Compiler:
+    from batchprobe.compiler import Compiler  # noqa: PLC0415  (mostly nothing is compiled)
+
+    return Compiler()
 
 
 def _read_counts(probes: Iterable[Probe]) -> dict[Probe, int]:

@@ -6,8 +6,12 @@ import contextlib
 import os
 import select
 import signal
-from collections.abc import Callable
-from types import FrameType
+
+from batchprobe._typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
 
 __all__ = ["Stop"]
 

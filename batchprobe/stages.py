@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from typing import TYPE_CHECKING, Self
 
+from batchprobe._typing import TYPE_CHECKING
 from batchprobe.report import forget_unwritten, tell
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from rich.progress import Progress
 
 __all__ = ["Stages"]

@@ -48,7 +48,7 @@ def main(parent: int, mode: str) -> int:
 
 def _close_inherited() -> None:
     # Somebody may wait for the end of a pipe that the parent was given.
-    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
+    for name in os.listdir("/proc/self/fd"):
         fd = int(name)
         if fd > 2:
             # Unlike close(), it does not mind that the one which listed them is closed.
@@ -57,14 +57,14 @@ def _close_inherited() -> None:
 
 def _parent() -> int:
     # Not getppid(2): a user may be counting that. Nor pathlib, which takes long to import.
-    with open("/proc/self/stat") as file:  # noqa: PTH123
+    with open("/proc/self/stat") as file:
         return int(file.read().rpartition(")")[2].split()[1])
 
 
 def _sweep(mode: str) -> "Callable[[], object]":
     """What removes what was left; it is all imported."""
-    package = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
-    sys.path.insert(0, os.path.dirname(package))  # noqa: PTH120
+    package = os.path.dirname(os.path.abspath(__file__))
+    sys.path.insert(0, os.path.dirname(package))
     from batchprobe.barrier import BarrierMode  # noqa: PLC0415
     from batchprobe.kernel.tracefs import Tracefs  # noqa: PLC0415
     from batchprobe.leftovers import sweep  # noqa: PLC0415

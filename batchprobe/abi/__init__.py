@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
-from batchprobe.abi import event, multi, perf
+from batchprobe._typing import TYPE_CHECKING
 from batchprobe.abi.base import (
     Attached,
     Carrier,
@@ -14,7 +12,11 @@ from batchprobe.abi.base import (
     hit_ips,
     sum_of_known,
 )
-from batchprobe.probe import Probe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from batchprobe.probe import Probe
 
 __all__ = [
     "ABIS",
@@ -27,8 +29,14 @@ __all__ = [
     "sum_of_known",
 ]
 
-ABIS: dict[str, Callable[[Sequence[Probe], Context, Attached], None]] = {
-    multi.NAME: multi.attach,
-    event.NAME: event.attach,
-    perf.NAME: perf.attach,
-}
+
+def _abi(name: str) -> Callable[[Sequence[Probe], Context, Attached], None]:
+    def attach(probes: Sequence[Probe], context: Context, attached: Attached) -> None:
+        # Imported when first used: mostly one will do.
+        module = getattr(__import__(f"{__name__}.{name}").abi, name)
+        module.attach(probes, context, attached)
+
+    return attach
+
+
+ABIS = {name: _abi(name) for name in ("multi", "event", "perf")}

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, NamedTuple
 
+from batchprobe._typing import TYPE_CHECKING, NamedTuple
 from batchprobe.bank import NO_SLOT, Bank
-from batchprobe.commit import Reclaimed
 from batchprobe.errors import KernelError, UnsupportedError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+    from contextlib import AbstractContextManager
+
     from batchprobe.arch import Arch
+    from batchprobe.commit import Reclaimed
     from batchprobe.kernel.symbols import Function, FunctionTable
     from batchprobe.kernel.text import KernelText
     from batchprobe.kernel.tracefs import Tracefs

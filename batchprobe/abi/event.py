@@ -11,18 +11,20 @@ import errno
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 from batchprobe import descriptors, syscalls
+from batchprobe._typing import TYPE_CHECKING, NamedTuple
 from batchprobe.abi.base import Attached, Carrier, Context, Placement, hit_ips
-from batchprobe.bank import Bank
 from batchprobe.commit import Left, Reclaimed
 from batchprobe.errors import KernelError, UnsupportedError
-from batchprobe.kernel import armed
-from batchprobe.kernel.symbols import FunctionTable
-from batchprobe.kernel.tracefs import Tracefs
-from batchprobe.probe import Probe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from batchprobe.bank import Bank
+    from batchprobe.kernel.symbols import FunctionTable
+    from batchprobe.kernel.tracefs import Tracefs
+    from batchprobe.probe import Probe
 
 __all__ = ["NAME", "Place", "attach", "load", "places", "register_ips"]
 
@@ -213,7 +215,11 @@ class EventCarrier(Carrier):
             for probe, place in self._defined.items()
             if probe.placement == "after" and _RAW_MARK not in place
         ]
-        traps = armed.breakpoints() if behind else ()
+        if not behind:
+            return []
+        from batchprobe.kernel import armed  # noqa: PLC0415  (armed they are by now)
+
+        traps = armed.breakpoints()
         return [probe for probe in behind if probe.address in traps]
 
     def _define(

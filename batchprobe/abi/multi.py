@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Sequence
 
 from batchprobe import descriptors, syscalls
+from batchprobe._typing import TYPE_CHECKING
 from batchprobe.abi.base import Attached, Carrier, Context, Placement, Refusal, sum_of_known
 from batchprobe.commit import Left, Reclaimed
 from batchprobe.errors import KernelError, UnsupportedError
-from batchprobe.probe import Probe
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from batchprobe.probe import Probe
 
 __all__ = ["NAME", "attach"]
 

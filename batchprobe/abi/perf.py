@@ -7,22 +7,23 @@ and falls back to a trace event of its own when the kernel refuses.
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 from collections import deque
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from batchprobe import descriptors, syscalls
 from batchprobe.abi.base import Attached, Carrier, Context, Refusal
 from batchprobe.abi.event import NO_PLACE, load, places, register_ips
 from batchprobe.commit import Reclaimed
 from batchprobe.errors import KernelError, UnsupportedError
+from batchprobe.files import read_text
 from batchprobe.probe import Probe
 
 __all__ = ["NAME", "attach"]
 
 NAME = "perf"
-_PMU = Path("/sys/bus/event_source/devices/kprobe/type")
+_PMU = "/sys/bus/event_source/devices/kprobe/type"
 # The kernel serialises most of a close: more threads than this gained nothing.
 _CLOSERS = 32
 
@@ -30,7 +31,7 @@ _CLOSERS = 32
 def attach(probes: Sequence[Probe], context: Context, attached: Attached) -> None:
     """Open one perf event a probe; entry and return probes differ in their program."""
     try:
-        pmu = int(_PMU.read_text())
+        pmu = int(read_text(_PMU))
     except OSError as error:
         raise UnsupportedError(f"no perf kprobes: {error}", remedy="Linux 4.17 has them") from None
     _raise_file_limit(len(probes))
@@ -43,7 +44,7 @@ def attach(probes: Sequence[Probe], context: Context, attached: Attached) -> Non
 
 def _raise_file_limit(more: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = sum(1 for _ in Path("/proc/self/fd").iterdir()) + more + 64
+    wanted = len(os.listdir("/proc/self/fd")) + more + 64
     if soft < wanted:
         # What the hard limit does not allow is refused probe by probe, with EMFILE.
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import struct
 from functools import cache
-from importlib import import_module
 
 from batchprobe.arch.base import Arch, PerfRequests, Registers, SyscallNumbers, Unsupported
 from batchprobe.errors import UnsupportedError
@@ -36,7 +35,7 @@ ADAPTERS = {
 
 def adapter(file: str) -> Arch:
     """The adapter in a file of this package. Raises UnsupportedError with its reason to refuse."""
-    found = import_module(f"{__name__}.{file}").ARCH
+    found = getattr(__import__(f"{__name__}.{file}").arch, file).ARCH
     if isinstance(found, Unsupported):
         raise UnsupportedError(found.reason, remedy=found.remedy)
     if not isinstance(found, Arch):

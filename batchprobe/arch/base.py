@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from batchprobe._typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 __all__ = ["Arch", "PerfRequests", "Registers", "SyscallNumbers", "Unsupported"]
 

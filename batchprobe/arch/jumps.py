@@ -8,7 +8,11 @@ its entry, which is right as well.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Literal
+
+from batchprobe._typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Literal
 
 __all__ = ["may_jump_to", "signed"]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from batchprobe.files import read_text
 
 __all__ = ["breakpoints", "parse_breakpoints"]
 
-_LIST = Path("/sys/kernel/debug/kprobes/list")
+_LIST = "/sys/kernel/debug/kprobes/list"
 
 
 def breakpoints() -> frozenset[int]:
@@ -16,7 +16,7 @@ def breakpoints() -> frozenset[int]:
     their arming on (optimize_kprobe(), kernel/kprobes.c, Linux 6.1). Empty if it can't be read.
     """
     try:
-        return parse_breakpoints(_LIST.read_text())
+        return parse_breakpoints(read_text(_LIST))
     except OSError:
         # Without debugfs or under lockdown.
         return frozenset()

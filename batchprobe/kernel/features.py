@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import enum
 import os
-import re
-from pathlib import Path
-from typing import NamedTuple
+from itertools import takewhile
 
+from batchprobe._typing import TYPE_CHECKING, NamedTuple
 from batchprobe.errors import UnsupportedError
+from batchprobe.files import exists, read_bytes
+
+if TYPE_CHECKING:
+    from os import PathLike
 
 __all__ = [
     "AS_ROOT",
@@ -37,7 +40,6 @@ __all__ = [
 
 AS_ROOT = "run it with sudo"
 _ANY_DISTRIBUTION = "boot a kernel with kprobes: any stock distribution kernel"
-_ROOT = Path("/")
 
 # include/uapi/linux/capability.h; BPF and PERFMON are parts of SYS_ADMIN since Linux 5.8.
 CAP_SYS_ADMIN = 21
@@ -95,26 +97,28 @@ def lacking(detail: str, remedy: str = "") -> Finding:
 
 def version(release: str) -> tuple[int, int]:
     """A kernel's version: (6, 12) of "6.12.107+deb13-amd64"; (0, 0) if it has none."""
-    match = re.match(r"(\d+)\.(\d+)", release)
-    return (int(match[1]), int(match[2])) if match else (0, 0)
+    major, _, rest = release.partition(".")
+    minor = "".join(takewhile(str.isdigit, rest))
+    return (int(major), int(minor)) if major.isdigit() and minor else (0, 0)
 
 
 def capabilities(status: str) -> frozenset[int]:
     """The effective capabilities in the text of /proc/PID/status, by number."""
-    match = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
-    mask = int(match[1], 16) if match else 0
+    # No expression, which takes long to import and to compile.
+    mask = int(f"\n{status}".partition("\nCapEff:")[2].partition("\n")[0].strip() or "0", 16)
     return frozenset(bit for bit in range(mask.bit_length()) if mask >> bit & 1)
 
 
 def kernel_config(text: str) -> frozenset[str]:
     """The options that a kernel's .config sets, without their CONFIG_."""
+    import re  # noqa: PLC0415  (no start asks)
+
     return frozenset(re.findall(r"^CONFIG_(\w+)=(?!n$)", text, re.MULTILINE))
 
 
 def lockdown_level(text: str) -> str:
     """The level in brackets in /sys/kernel/security/lockdown: none, integrity, confidentiality."""
-    match = re.search(r"\[(\w+)\]", text)
-    return match[1] if match else ""
+    return text.partition("[")[2].partition("]")[0]
 
 
 def require_tracing() -> None:
@@ -124,19 +128,19 @@ def require_tracing() -> None:
             raise UnsupportedError(detail, remedy=remedy)
 
 
-def rights(root: Path = _ROOT, *, euid: int | None = None) -> Finding:
+def rights(root: str | PathLike[str] = "", *, euid: int | None = None) -> Finding:
     """Whether this process may attach: as root, with the capabilities of the first namespace.
 
     The kernel asks for CAP_BPF (bpf_capable()) and CAP_PERFMON (perfmon_capable()), either of which
     CAP_SYS_ADMIN includes, and never for those of a user namespace (include/linux/capability.h).
     """
-    owned = capabilities(_read(root / "proc/self/status") or "")
+    owned = capabilities(_read(f"{root}/proc/self/status") or "")
     can = CAP_SYS_ADMIN in owned or {CAP_BPF, CAP_PERFMON} <= owned
     if (os.geteuid() if euid is None else euid) != 0:
         more = ": tracefs and kallsyms are root's, so capabilities alone do not do" if can else ""
         return lacking(f"attaching kprobes needs root{more}", AS_ROOT)
     # The first namespace maps all 2^32 - 1 users to themselves.
-    if (_read(root / "proc/self/uid_map") or "").split() not in ([], ["0", "0", "4294967295"]):
+    if (_read(f"{root}/proc/self/uid_map") or "").split() not in ([], ["0", "0", "4294967295"]):
         return lacking(
             "root of a user namespace only, which the kernel does not let probe it",
             "run it as root of the host, outside the container",
@@ -149,13 +153,13 @@ def rights(root: Path = _ROOT, *, euid: int | None = None) -> Finding:
     return ok("root, with the capabilities it takes")
 
 
-def lockdown(root: Path = _ROOT) -> Finding:
+def lockdown(root: str | PathLike[str] = "") -> Finding:
     """Whether the kernel is locked down too far.
 
     Kprobes, tracefs, perf, BPF reads of kernel memory and /proc/kcore are all refused by
     confidentiality and allowed by integrity (enum lockdown_reason, include/linux/security.h).
     """
-    text = _read(root / "sys/kernel/security/lockdown")
+    text = _read(f"{root}/sys/kernel/security/lockdown")
     if text is None:
         # There is nothing to read either without the LSM or securityfs, or, on some, as a user.
         return ok("no lockdown to be seen")
@@ -168,7 +172,7 @@ def lockdown(root: Path = _ROOT) -> Finding:
     return ok("integrity, which lets kprobes be" if level == "integrity" else "none")
 
 
-def configuration(root: Path = _ROOT, *, release: str | None = None) -> Finding:
+def configuration(root: str | PathLike[str] = "", *, release: str | None = None) -> Finding:
     """What the kernel was built with, where its configuration can be read."""
     release = release or os.uname().release
     places = (
@@ -178,7 +182,7 @@ def configuration(root: Path = _ROOT, *, release: str | None = None) -> Finding:
         f"lib/modules/{release}/build/.config",  # the headers' package
     )
     for place in places:
-        text = _read(root / place)
+        text = _read(f"{root}/{place}")
         if text:
             break
     else:
@@ -193,16 +197,16 @@ def configuration(root: Path = _ROOT, *, release: str | None = None) -> Finding:
     return ok("has all that is of use")
 
 
-def kprobes(root: Path = _ROOT) -> Finding:
+def kprobes(root: str | PathLike[str] = "") -> Finding:
     """Whether the kernel has kprobes, and whether they are armed and jump-optimized.
 
     Both switches are in kernel/kprobes.c. Disarmed, a probe attaches without an error and counts
     nothing.
     """
-    switches = root / "sys/kernel/debug/kprobes"
+    switches = f"{root}/sys/kernel/debug/kprobes"
     # Readable by root, and not even by root where the kernel is locked down.
-    armed = _read(switches / "enabled")
-    optimized = _read(root / "proc/sys/debug/kprobes-optimization")
+    armed = _read(f"{switches}/enabled")
+    optimized = _read(f"{root}/proc/sys/debug/kprobes-optimization")
     if armed is None and optimized is None and not _has_symbol("register_kprobe", root):
         return lacking("this kernel has no kprobes (CONFIG_KPROBES)", _ANY_DISTRIBUTION)
     if armed == "0":
@@ -218,13 +222,13 @@ def kprobes(root: Path = _ROOT) -> Finding:
     return ok(f"{how}, jump-optimized" if optimized else how)
 
 
-def ftrace(root: Path = _ROOT) -> Finding:
+def ftrace(root: str | PathLike[str] = "") -> Finding:
     """Whether ftrace is on: off, what goes through it attaches without an error, counts nothing.
 
     That is a probe at a function's entry and all of `multi`; a breakpoint behind the patch site
     counts all the same (ftrace_startup_enable(), kernel/trace/ftrace.c; seen on 5.10 and 6.12).
     """
-    enabled = _read(root / "proc/sys/kernel/ftrace_enabled")
+    enabled = _read(f"{root}/proc/sys/kernel/ftrace_enabled")
     if enabled == "0":
         return lacking(
             "off: probes at a function's entry would count nothing",
@@ -233,17 +237,17 @@ def ftrace(root: Path = _ROOT) -> Finding:
     return ok("on") if enabled else warn("not in this kernel (CONFIG_FUNCTION_TRACER): no multi")
 
 
-def type_information(root: Path = _ROOT) -> Finding:
+def type_information(root: str | PathLike[str] = "") -> Finding:
     """Whether the kernel has BTF (Linux 5.4, CONFIG_DEBUG_INFO_BTF)."""
-    if (root / "sys/kernel/btf/vmlinux").exists():
+    if exists(f"{root}/sys/kernel/btf/vmlinux"):
         return ok("/sys/kernel/btf/vmlinux")
     return ok("none, and none is needed: bcc compiles against the headers")
 
 
-def jit(root: Path = _ROOT) -> Finding:
+def jit(root: str | PathLike[str] = "") -> Finding:
     """Whether BPF programs are compiled (Documentation/admin-guide/sysctl/net.rst)."""
     command = "sysctl -w net.core.bpf_jit_enable=1"
-    match _read(root / "proc/sys/net/core/bpf_jit_enable"):
+    match _read(f"{root}/proc/sys/net/core/bpf_jit_enable"):
         case "0":
             return warn("off: programs are interpreted, each hit costs more", command)
         case "1":
@@ -255,16 +259,16 @@ def jit(root: Path = _ROOT) -> Finding:
             return warn("unknown: this kernel or container has no net.core.bpf_jit_enable")
 
 
-def _has_symbol(name: str, root: Path) -> bool:
+def _has_symbol(name: str, root: str | PathLike[str]) -> bool:
     # Names are there for everybody, addresses are not.
-    return re.search(rf" {name}$", _read(root / "proc/kallsyms") or "", re.MULTILINE) is not None
+    return f" {name}\n" in f"{_read(f'{root}/proc/kallsyms') or ''}\n"
 
 
-def _read(path: Path) -> str | None:
+def _read(path: str) -> str | None:
     """A file's text without the space around it, None if it cannot be read."""
     try:
-        data = path.read_bytes()
-        if path.suffix == ".gz":
+        data = read_bytes(path)
+        if path.endswith(".gz"):
             data = _unpacked(data)
     except (OSError, EOFError):
         return None

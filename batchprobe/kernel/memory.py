@@ -7,36 +7,39 @@ addresses are a secret, and gone with the boot: 5 MB for 115,000 symbols.
 
 from __future__ import annotations
 
-import json
+import os
 import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 from batchprobe import kept
-from batchprobe.kernel.kallsyms import CodeSymbols
+from batchprobe._typing import TYPE_CHECKING
+from batchprobe.files import exists, read_text
+from batchprobe.kernel.code import CodeSymbols
 from batchprobe.kernel.names import NameIndex
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from os import PathLike
 
 __all__ = ["BootMemory", "loaded"]
 
 # To be raised when kallsyms.py finds something else in the same text.
-_FORMAT = 4
+_FORMAT = 5
 
 
-def loaded(proc: Path = Path("/proc"), sysfs: Path = Path("/sys")) -> str:
+def loaded(proc: str | PathLike[str] = "/proc", sysfs: str | PathLike[str] = "/sys") -> str:
     """Says of this boot which modules are loaded: another text, other symbols.
 
     A module that was loaded anew may have its old name, size and address. Its folder in sysfs is
     another then, and kernfs gives inode numbers in turn (fs/kernfs/dir.c, Linux 3.14).
     """
-    lines = [(proc / "sys/kernel/random/boot_id").read_text()]
-    modules = proc / "modules"
+    lines = [read_text(f"{proc}/sys/kernel/random/boot_id")]
+    modules = f"{proc}/modules"
     # There is none in a kernel that can load none.
-    for line in modules.read_text().splitlines() if modules.exists() else ():
+    for line in read_text(modules).splitlines() if exists(modules) else ():
         # Not how often and by whom it is used.
         name, size, _, _, state, address = line.split()[:6]
         try:
-            folder = (sysfs / "module" / name).stat().st_ino
+            folder = os.stat(f"{sysfs}/module/{name}").st_ino
         except FileNotFoundError:
             # It comes or goes at this moment.
             folder = 0
@@ -49,7 +52,7 @@ class BootMemory:
 
     def __init__(
         self,
-        folder: Path = Path("/run/batchprobe/boot"),
+        folder: str | PathLike[str] = "/run/batchprobe/boot",
         asked: Callable[[], str] = loaded,
     ) -> None:
         self._folder = folder
@@ -71,51 +74,56 @@ class BootMemory:
             return bytes(found[1])
         text = read()
         if text:
-            self._keep(name, {}, text)
+            self._keep(name, (), text)
         return text
 
-    def _recall(self, name: str) -> tuple[dict[str, Any], memoryview] | None:
-        data = kept.read(self._folder / name) or b""
-        line = data.find(b"\n") + 1
-        try:
-            head = json.loads(data[:line])
-        except ValueError:
+    def _recall(self, name: str) -> tuple[list[str], memoryview] | None:
+        data = kept.read(f"{self._folder}/{name}") or b""
+        begin = data.find(b"\n") + 1
+        if not data[: max(begin - 1, 0)].isdigit():
             # Nothing, or not of ours.
             return None
-        if not isinstance(head, dict) or head.get("key") != self._mark:
-            return None
-        return head["content"], memoryview(data)[line:]
+        end = begin + int(data[: begin - 1])
+        mark, *fields = data[begin:end].decode("ascii", "replace").split("\0")
+        return (fields, memoryview(data)[end:]) if mark == self._mark else None
 
-    def _keep(self, name: str, content: dict[str, Any], body: bytes) -> None:
+    def _keep(self, name: str, fields: Sequence[str], body: bytes) -> None:
         # What was read while a module came or went is of no use to others.
         if self._asked() == self.loaded:
-            head = json.dumps({"key": self._mark, "content": content})
-            kept.write(self._folder / name, head.encode() + b"\n" + body)
+            head = "\0".join((self._mark, *fields)).encode()
+            kept.write(f"{self._folder}/{name}", b"%d\n%b%b" % (len(head), head, body))
 
     @property
-    def _mark(self) -> list[object]:
-        return [_FORMAT, sys.byteorder, self.loaded]
+    def _mark(self) -> str:
+        return f"{_FORMAT} {sys.byteorder} {self.loaded}"
 
 
-def _pack(symbols: CodeSymbols) -> tuple[dict[str, Any], bytes]:
+def _pack(symbols: CodeSymbols) -> tuple[Sequence[str], bytes]:
     parts = (
         symbols.addresses.tobytes(),
         symbols.index.table.tobytes(),
         bytes(symbols.functions),
         bytes(symbols.lines),
     )
-    content = {
-        "sizes": [len(part) for part in parts],
-        "runs": symbols.runs,
-        "init": [symbols.init.start, symbols.init.stop],
-        "landmarks": symbols.landmarks,
-    }
-    return content, b"".join(parts)
+    pairs = (
+        [(len(part), "") for part in parts],
+        [(symbols.init.start, ""), (symbols.init.stop, "")],
+        symbols.runs,
+        [(address, name) for name, address in symbols.landmarks.items()],
+    )
+    fields = [" ".join(f"{number}:{word}" for number, word in of) for of in pairs]
+    return fields, b"".join(parts)
 
 
-def _unpack(content: dict[str, Any], body: memoryview) -> CodeSymbols:
+def _pairs(field: str) -> list[tuple[int, str]]:
+    split = (pair.partition(":") for pair in field.split())
+    return [(int(number), word) for number, _, word in split]
+
+
+def _unpack(fields: Sequence[str], body: memoryview) -> CodeSymbols:
+    sizes, init, runs, landmarks = map(_pairs, fields)
     parts = []
-    for size in content["sizes"]:
+    for size, _ in sizes:
         parts.append(body[:size])
         body = body[size:]
     addresses, index, functions, lines = parts
@@ -124,7 +132,7 @@ def _unpack(content: dict[str, Any], body: memoryview) -> CodeSymbols:
         index=NameIndex(index.cast("I")),
         functions=functions,
         lines=lines,
-        runs=tuple((start, module) for start, module in content["runs"]),
-        init=range(*content["init"]),
-        landmarks=content["landmarks"],
+        runs=tuple(runs),
+        init=range(init[0][0], init[1][0]),
+        landmarks={name: address for address, name in landmarks},
     )

@@ -9,8 +9,12 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, compress
-from typing import Self
 from zlib import crc32
+
+from batchprobe._typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Self
 
 __all__ = ["NameIndex"]
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
 
-from batchprobe.kernel.symbols import Function, FunctionTable
+from batchprobe._typing import TYPE_CHECKING
 from batchprobe.kernel.targets import Reason, Resolution, Skipped, Target
-from batchprobe.spec import CORE, Kind, ProbeSpec
+from batchprobe.spec import CORE, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from batchprobe.kernel.symbols import Function, FunctionTable
+    from batchprobe.spec import ProbeSpec
 
 __all__ = ["resolve"]
 
@@ -96,7 +100,7 @@ class _Resolver:
         return self._table.matching(match, modules=self._modules(spec), part=spec.part)
 
     def _syscalls(self, prefix: str) -> list[Function]:
-        return self._table.matching(re.compile(re.escape(prefix)).match, modules={""})
+        return self._table.matching(lambda name: name.startswith(prefix), modules={""})
 
     def _reaches(self, spec: ProbeSpec, module: str) -> bool:
         return module == "" if spec.syscall else spec.in_module(module)

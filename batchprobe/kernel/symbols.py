@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import functools
-import re
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from itertools import compress
-from pathlib import Path
-from typing import NamedTuple, Protocol, Self
 
+from batchprobe._typing import TYPE_CHECKING, NamedTuple
 from batchprobe.errors import UnsupportedError
-from batchprobe.kernel.kallsyms import LANDMARKS, CodeSymbols, numbers_of, parse_kallsyms
+from batchprobe.files import read_bytes
+from batchprobe.kernel.code import LANDMARKS
 
-__all__ = ["Function", "FunctionTable", "Memory"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+    from os import PathLike
+    from typing import Protocol, Self
+
+    from batchprobe.kernel.code import CodeSymbols
+
+    class Memory(Protocol):
+        """What was read earlier; a function is given to read it where it was not."""
+
+        def symbols(self, read: Callable[[], CodeSymbols]) -> CodeSymbols:
+            """What parse_kallsyms() makes of /proc/kallsyms."""
+            ...
+
+        def text(self, name: str, read: Callable[[], bytes | None]) -> bytes | None:
+            """A list of the kernel's, by a name of its own."""
+            ...
+
+
+__all__ = ["Function", "FunctionTable"]
 
 # Nothing follows the last function of a module: how far from its start an address still counts as
 # inside. Hardly a function is larger.
@@ -31,18 +48,6 @@ class Function(NamedTuple):
     address: int
     size: int
     """Bytes up to the next symbol, padding included; 0 if no symbol follows."""
-
-
-class Memory(Protocol):
-    """What was read earlier; a function is given to read it where it was not."""
-
-    def symbols(self, read: Callable[[], CodeSymbols]) -> CodeSymbols:
-        """What parse_kallsyms() makes of /proc/kallsyms."""
-        ...
-
-    def text(self, name: str, read: Callable[[], bytes | None]) -> bytes | None:
-        """A list of the kernel's, by a name of its own."""
-        ...
 
 
 class FunctionTable:
@@ -84,6 +89,8 @@ class FunctionTable:
         `traceable` is that of available_filter_functions, `modules` that of /proc/modules.
         Raises UnsupportedError if the addresses are hidden or there are no symbols.
         """
+        from batchprobe.kernel.kallsyms import parse_kallsyms  # noqa: PLC0415  (likewise)
+
         return cls(
             parse_kallsyms(_text(kallsyms)),
             kallsyms=lambda: kallsyms,
@@ -95,10 +102,10 @@ class FunctionTable:
     @classmethod
     def from_kernel(
         cls,
-        tracefs: Path,
+        tracefs: str | PathLike[str],
         *,
-        proc: Path = Path("/proc"),
-        debugfs: Path = Path("/sys/kernel/debug"),
+        proc: str | PathLike[str] = "/proc",
+        debugfs: str | PathLike[str] = "/sys/kernel/debug",
         memory: Memory | None = None,
     ) -> Self:
         """A table of the running kernel; `tracefs` is where that is mounted.
@@ -107,28 +114,31 @@ class FunctionTable:
         Raises UnsupportedError if this user may not see addresses or there are no symbols.
         """
         # Modules first: one loaded in between is then known by its symbols.
-        modules = _read(proc / "modules")
+        modules = _read(f"{proc}/modules")
 
         def symbols() -> CodeSymbols:
-            kallsyms = _read(proc / "kallsyms")
+            kallsyms = _read(f"{proc}/kallsyms")
             if kallsyms is None:
                 raise UnsupportedError(
-                    f"{proc / 'kallsyms'} cannot be read",
+                    f"{proc}/kallsyms cannot be read",
                     remedy="mount /proc; the kernel needs CONFIG_KALLSYMS=y",
                 )
+            # Once a boot, and its expressions take long to compile.
+            from batchprobe.kernel.kallsyms import parse_kallsyms  # noqa: PLC0415
+
             return parse_kallsyms(_text(kallsyms))
 
         def traceable() -> bytes | None:
             # With addresses since Linux 6.5.
             name = "available_filter_functions"
-            return _read(tracefs / f"{name}_addrs") or _read(tracefs / name)
+            return _read(f"{tracefs}/{name}_addrs") or _read(f"{tracefs}/{name}")
 
         def blacklist() -> bytes | None:
-            return _read(debugfs / "kprobes" / "blacklist")
+            return _read(f"{debugfs}/kprobes/blacklist")
 
         return cls(
             symbols() if memory is None else memory.symbols(symbols),
-            kallsyms=lambda: _read(proc / "kallsyms"),
+            kallsyms=lambda: _read(f"{proc}/kallsyms"),
             traceable=partial(memory.text, "traceable", traceable) if memory else traceable,
             blacklist=partial(memory.text, "blacklist", blacklist) if memory else blacklist,
             modules=modules or b"",
@@ -219,6 +229,8 @@ class FunctionTable:
         """The address of a core kernel symbol of any type, data included; None if there is none."""
         if name in LANDMARKS:
             return self._symbols.landmarks.get(name)
+        import re  # noqa: PLC0415  (no start needs it)
+
         found = re.search(rf"^(\w+) \w {re.escape(name)}$", self._kallsyms, re.MULTILINE)
         return int(found[1], 16) if found else None
 
@@ -271,6 +283,10 @@ class FunctionTable:
         if not text:
             # An empty list is that of a kernel whose ftrace is off: it says nothing.
             return None
+        import re  # noqa: PLC0415  (only patterns ask)
+
+        from batchprobe.kernel.kallsyms import numbers_of  # noqa: PLC0415  (likewise)
+
         lines = _text(text)
         if re.match(r"[0-9a-f]+ \w", lines):
             found = re.findall(r"^([0-9a-f]+) ", lines, re.MULTILINE)
@@ -283,8 +299,8 @@ class FunctionTable:
         if text is None:
             return None
         # Not by an expression, which takes longer to compile.
-        ranges = (line.partition(b"\t")[0].split(b"-") for line in text.splitlines())
-        return _Ranges((int(start, 16), int(end, 16)) for start, end in ranges)
+        ranges = (line.partition(b"\t")[0].partition(b"-") for line in text.splitlines())
+        return _Ranges((int(start, 16), int(end, 16)) for start, dash, end in ranges if dash)
 
 
 class _Ranges:
@@ -305,9 +321,9 @@ class _Ranges:
         return before > 0 and address < self._ends[before - 1]
 
 
-def _read(path: Path) -> bytes | None:
+def _read(path: str) -> bytes | None:
     try:
-        return path.read_bytes()
+        return read_bytes(path)
     except OSError:
         return None
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple
 
-from batchprobe.kernel.symbols import Function
-from batchprobe.spec import ProbeSpec, Source
+from batchprobe._typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from batchprobe.kernel.symbols import Function
+    from batchprobe.spec import ProbeSpec, Source
 
 __all__ = ["Reason", "Resolution", "Skipped", "Target"]
 

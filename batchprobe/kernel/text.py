@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import struct
-from pathlib import Path
+
+from batchprobe._typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from os import PathLike
 
 __all__ = ["KernelText"]
 
@@ -25,7 +29,7 @@ class KernelText:
     confidentiality): `read` then says None, and `reason` says why.
     """
 
-    def __init__(self, path: Path = Path("/proc/kcore")) -> None:
+    def __init__(self, path: str | PathLike[str] = "/proc/kcore") -> None:
         self.reason = ""
         self._path = path
         self._fd = -1

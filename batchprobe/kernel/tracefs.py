@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import compress
-from pathlib import Path
-from typing import NamedTuple
 
+from batchprobe._typing import NamedTuple
 from batchprobe.errors import KernelError, UnsupportedError
+from batchprobe.files import exists, read_text
 
 __all__ = ["Definition", "Tracefs", "parse_events", "profiled"]
 
-_PLACES = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
+_PLACES = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 
 
 class Definition(NamedTuple):
@@ -29,9 +28,11 @@ class Definition(NamedTuple):
 
 def parse_events(text: str) -> list[Definition]:
     """The lines of kprobe_events."""
-    # Mostly there are none, and to compile an expression takes longer than to read the file.
+    # Mostly there are none, and the expression takes longer than to read the file.
     if not text:
         return []
+    import re  # noqa: PLC0415
+
     found = re.findall(r"^([pr])\d*:([^/\s]+)/(\S+) (\S+)", text, re.MULTILINE)
     return [Definition(kind == "r", group, event, place) for kind, group, event, place in found]
 
@@ -49,23 +50,23 @@ def profiled(text: str, event: str) -> int:
 class Tracefs:
     """A mounted tracefs with kprobe events."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: str) -> None:
         self.root = root
 
     @classmethod
     def find(cls) -> Tracefs:
         """The mounted tracefs. Raises UnsupportedError where there is none to use."""
         for root in _PLACES:
-            if (root / "kprobe_events").exists():
+            if exists(f"{root}/kprobe_events"):
                 return cls(root)
-        if any((root / "available_tracers").exists() for root in _PLACES):
+        if any(exists(f"{root}/available_tracers") for root in _PLACES):
             raise UnsupportedError(
                 "this kernel has no kprobe events (CONFIG_KPROBE_EVENTS)",
                 remedy="boot a kernel with kprobes: any stock distribution kernel",
             )
         if os.geteuid() != 0:
             raise UnsupportedError("tracefs cannot be read", remedy="run as root")
-        if "\ttracefs\n" not in Path("/proc/filesystems").read_text():
+        if "\ttracefs\n" not in read_text("/proc/filesystems"):
             raise UnsupportedError(
                 "this kernel has no tracefs and so no kprobe events",
                 remedy="boot a kernel with kprobes: any stock distribution kernel",
@@ -88,7 +89,7 @@ class Tracefs:
         """
         try:
             # Append: opening it to truncate would delete everybody's events.
-            fd = os.open(self.root / "kprobe_events", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            fd = os.open(f"{self.root}/kprobe_events", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         except OSError as error:
             raise KernelError(f"opening kprobe_events: {what}", error.errno or 0) from None
 
@@ -120,6 +121,6 @@ class Tracefs:
 
     def _read(self, name: str) -> str:
         try:
-            return (self.root / name).read_text()
+            return read_text(f"{self.root}/{name}")
         except OSError as error:
             raise KernelError(f"reading {name}", error.errno or 0) from None

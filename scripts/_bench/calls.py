@@ -181,7 +181,7 @@ def _text_address() -> int:
 
 
 def _write_commands(tracefs: Tracefs, text: str) -> None:
-    fd = os.open(tracefs.root / "kprobe_events", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    fd = os.open(f"{tracefs.root}/kprobe_events", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
     try:
         while text:
             # The kernel's parser cannot take a line split over two writes.

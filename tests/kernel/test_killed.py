@@ -33,7 +33,8 @@ from helpers.traced import traced
 from helpers.trials import Outcome, Trial, Trials
 
 from batchprobe import AttachCancelledError, Session
-from batchprobe.programs import COMPILE, Compiler
+from batchprobe.compiler import Compiler
+from batchprobe.programs import COMPILE
 
 pytestmark = pytest.mark.stress
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from pathlib import Path
@@ -11,8 +10,7 @@ import pytest
 from helpers.command import run
 from helpers.machine import BCC_COMPILES
 
-import batchprobe
-from batchprobe import arch, programs
+from batchprobe import arch, compiler, prebuilt, programs
 
 pytestmark = pytest.mark.skipif(not BCC_COMPILES, reason="no bcc here, or none that compiles")
 
@@ -22,9 +20,8 @@ pytestmark = pytest.mark.skipif(not BCC_COMPILES, reason="no bcc here, or none t
     reason="another clang than Debian 12's has other ways to say the same",
 )
 def test_bcc_compiles_what_is_shipped() -> None:
-    folder = Path(batchprobe.__file__).parent / "prebuilt"
-    shipped = json.loads((folder / f"{arch.current().name}.json").read_text())
-    assert json.loads(programs.build()) == shipped
+    shipped = Path(prebuilt.__file__).parent / f"{arch.current().name}.py"
+    assert compiler.build() == shipped.read_text()
 
 
 def test_compiled_here(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ class PlainSession:
         self.carriers: list[Bundle] = []
         self._abi = abi
         self._closed = False
-        self._queue: CommitQueue[Thing] = CommitQueue(
+        self._queue: CommitQueue = CommitQueue(
             barrier=world.wait, short_waits=contextlib.nullcontext, settle=self._settle
         )
 

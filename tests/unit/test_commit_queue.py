@@ -59,7 +59,7 @@ class Machine:
         self.log: list[str] = []
         self.broken = False
         self.unrestored: KernelError | None = None
-        self.queue: CommitQueue[Thing] = CommitQueue(
+        self.queue: CommitQueue = CommitQueue(
             barrier=self.barrier,
             short_waits=self.short_waits,
             settle=self.settle,

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from recorded import KERNELS, recorded
 
-from batchprobe.kernel.kallsyms import CodeSymbols, parse_kallsyms
+from batchprobe.kernel.code import CodeSymbols
+from batchprobe.kernel.kallsyms import parse_kallsyms
 from batchprobe.kernel.memory import BootMemory, loaded
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -83,7 +82,7 @@ def test_what_is_read_is_what_typer_reads(
         ("funcs.txt --interval=0.5 --strict", AttachOptions(interval=0.5, strict=True)),
         ("--abi event --placement entry funcs.txt", AttachOptions(abi="event", placement="entry")),
         ("--barrier=normal --top 7 funcs.txt", AttachOptions(barrier="normal", top=7)),
-        ("funcs.txt -o out -c true", AttachOptions(output=Path("out"), command="true")),
+        ("funcs.txt -o out -c true", AttachOptions(output="out", command="true")),
     ],
 )
 def test_usual_lines(line: str, expected: AttachOptions) -> None:

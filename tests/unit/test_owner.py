@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchprobe import barrier
 from batchprobe.barrier import ExpeditedKnob
 from batchprobe.owner import Owner
 
@@ -156,8 +157,8 @@ def _killed_before(step: int, act: Callable[[], None], monkeypatch: pytest.Monke
 
     writes = 0
 
-    def counted(write: Callable[..., int]) -> Callable[..., int]:
-        def checked(*arguments: object) -> int:
+    def counted(write: Callable[..., object]) -> Callable[..., object]:
+        def checked(*arguments: object) -> object:
             nonlocal writes
             if writes == step:
                 raise KilledError
@@ -168,7 +169,8 @@ def _killed_before(step: int, act: Callable[[], None], monkeypatch: pytest.Monke
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", counted(os.pwrite))
-        patch.setattr(Path, "write_text", counted(Path.write_text))
+        patch.setattr(os, "ftruncate", counted(os.ftruncate))
+        patch.setattr(barrier, "_write", counted(barrier._write))
         try:
             act()
         except KilledError:

@@ -5,22 +5,27 @@ from __future__ import annotations
 import json
 import os
 import struct
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 from recorded import recorded
 
-from batchprobe import arch, kept, programs
+from batchprobe import arch, compiler, kept, prebuilt, programs
 from batchprobe.programs import PROGRAMS
 
-ROOT = Path(__file__).resolve().parents[2]
 # What the compiler printed on Debian 12.
 TEXT = recorded("debian-12", "programs.json").decode()
+SHIPPED: dict[str, dict[str, Any]] = {
+    name: import_module(f"batchprobe.prebuilt.{name}").SHIPPED
+    for name in (file.stem for file in Path(prebuilt.__file__).parent.glob("[!_]*.py"))
+}
 MAPS = ("gates", "counts", "places", "slots", "strays", "epochs", "symbols")
 
 
 def test_every_program_is_there() -> None:
-    parsed = programs._parse(TEXT)
+    parsed = compiler.parse(TEXT)
     assert set(parsed) == set(PROGRAMS)
     for name, program in parsed.items():
         assert program.name == name
@@ -37,7 +42,7 @@ def test_maps_take_the_place_of_their_names(name: str) -> None:
     shift that leaves as many bits as there are places, and that with which a link's epoch is
     compared.
     """
-    program = programs._parse(TEXT)[name]
+    program = compiler.parse(TEXT)[name]
     fds = {map_name: 1000 + number for number, map_name in enumerate(MAPS)}
     code = program.code_with({**fds, "PLACE_SHIFT": 27, "EPOCH": 9})
     before, after = (list(struct.iter_unpack("=BBhi", c)) for c in (program.code, code))
@@ -61,7 +66,7 @@ def test_maps_take_the_place_of_their_names(name: str) -> None:
 
 def test_a_map_that_is_missing_is_an_error() -> None:
     with pytest.raises(KeyError):
-        programs._parse(TEXT)["by_ip"].code_with({"gates": 3})
+        compiler.parse(TEXT)["by_ip"].code_with({"gates": 3})
 
 
 @pytest.fixture
@@ -72,7 +77,7 @@ def cache(tmp_path: Path) -> Path:
 
 
 def test_cache_is_read_back(cache: Path) -> None:
-    assert programs._read_cache(cache) == programs._parse(TEXT)
+    assert compiler._read_cache(cache) == compiler.parse(TEXT)
     assert cache.stat().st_mode & 0o777 == 0o600
     assert cache.parent.stat().st_mode & 0o777 == 0o700
     assert os.listdir(cache.parent) == [cache.name]  # noqa: PTH208
@@ -81,13 +86,13 @@ def test_cache_is_read_back(cache: Path) -> None:
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
 def test_cache_that_others_may_write_is_not_trusted(cache: Path, mode: int) -> None:
     cache.chmod(mode)
-    assert programs._read_cache(cache) is None
+    assert compiler._read_cache(cache) is None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 def test_cache_of_another_user_is_not_trusted(cache: Path) -> None:
     os.chown(cache, 65534, 65534)
-    assert programs._read_cache(cache) is None
+    assert compiler._read_cache(cache) is None
 
 
 @pytest.mark.parametrize(
@@ -98,11 +103,11 @@ def test_cache_of_another_user_is_not_trusted(cache: Path) -> None:
 )  # fmt: skip
 def test_damaged_cache_counts_as_none(cache: Path, text: str) -> None:
     cache.write_text(text)
-    assert programs._read_cache(cache) is None
+    assert compiler._read_cache(cache) is None
 
 
 def test_absent_cache(tmp_path: Path) -> None:
-    assert programs._read_cache(tmp_path / "absent") is None
+    assert compiler._read_cache(tmp_path / "absent") is None
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
@@ -115,11 +120,11 @@ def test_the_cache_belongs_to_this_kernel_and_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    source = programs._source()
-    file = programs._cache_file(source)
-    assert file == programs._cache_file(source)
+    source = programs.source()
+    file = compiler._cache_file(source)
+    assert file == compiler._cache_file(source)
     assert file.is_relative_to(tmp_path / "batchprobe")
-    assert file != programs._cache_file(source + " ")
+    assert file != compiler._cache_file(source + " ")
     for name in PROGRAMS:
         assert f"int {name}(struct pt_regs *ctx)" in source
 
@@ -127,20 +132,15 @@ def test_the_cache_belongs_to_this_kernel_and_source(
 def test_what_is_shipped_was_built_from_bpf(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a change in bpf/: scripts/build-programs."""
     monkeypatch.delenv(programs.COMPILE, raising=False)
-    shipped = list((ROOT / "batchprobe/prebuilt").glob("*.json"))
-    assert {file.stem for file in shipped} == set(arch.ADAPTERS) - {"ia64"}
-    for file in shipped:
-        text = json.loads(file.read_text())
-        assert text["source"] == programs._source(arch.adapter(file.stem)).splitlines()
-        assert set(text["programs"]) == set(PROGRAMS)
+    assert set(SHIPPED) == set(arch.ADAPTERS) - {"ia64"}
+    for name, shipped in SHIPPED.items():
+        assert shipped["source"] == programs.source(arch.adapter(name)).splitlines()
+        assert set(shipped["programs"]) == set(PROGRAMS)
 
 
 def test_architectures_differ_in_one_instruction_and_byte_order() -> None:
     """Whoever reads one program knows them all, but for how they add."""
-    code = {
-        file.stem: json.loads(file.read_text())["programs"]
-        for file in (ROOT / "batchprobe/prebuilt").glob("*.json")
-    }
+    code = {name: shipped["programs"] for name, shipped in SHIPPED.items()}
     adapters = {file: arch.adapter(file) for file in code}
     atomic = {file for file in code if adapters[file].may_tell_wrong_cpu}
     assert atomic == {"arm64", "riscv64"}
@@ -163,10 +163,10 @@ def test_what_is_shipped_serves_only_what_it_was_built_from(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv(programs.COMPILE, raising=False)
-    source = programs._source()
-    shipped = programs._shipped(source)
+    source = programs.source()
+    shipped = programs.shipped(source)
     assert shipped is not None
     assert set(shipped) == set(PROGRAMS)
-    assert programs._shipped(source + " ") is None
+    assert programs.shipped(source + " ") is None
     monkeypatch.setenv(programs.COMPILE, "1")
-    assert programs._shipped(source) is None
+    assert programs.shipped(source) is None

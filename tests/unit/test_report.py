@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from batchprobe.commit import CommitReport, Left
+from batchprobe.json_report import JsonReport
 from batchprobe.kernel.targets import Reason, Skipped
-from batchprobe.report import JsonReport, Summary, TextReport, tell_left, tell_skips
+from batchprobe.report import Summary, TextReport, tell_left, tell_skips
 from batchprobe.spec import Source
 
 HITS = {"vfs_read": 7, "vfs_write": 1_000_000, "never": 0, "[odd] name": 7}

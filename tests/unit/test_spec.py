@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchprobe import spec
+from batchprobe import grammar
 from batchprobe.errors import SpecError
 from batchprobe.spec import MAX_LINE, Kind, ProbeSpec, Source, parse_entry, parse_list
 
@@ -212,10 +214,15 @@ def test_any_file_is_a_list_or_a_spec_error(data: bytes) -> None:
 
 
 @settings(deadline=None)
-@given(st.from_regex(spec._PLAIN_NAME, fullmatch=True) | PIECES)
-def test_a_plain_name_is_what_the_grammar_makes_of_it(text: str) -> None:
-    if spec._PLAIN_NAME.fullmatch(text):
-        assert parse_entry(text, HERE) == spec._parse(text, HERE)
+@given(st.from_regex(r"[A-Za-z_]\w{0,110}|#.*|", fullmatch=True) | PIECES)
+def test_what_needs_no_grammar_is_what_it_makes_of_it(text: str) -> None:
+    try:
+        expected = grammar.parse(text, HERE)
+    except SpecError as error:
+        with pytest.raises(SpecError, match=re.escape(str(error))):
+            parse_entry(text, HERE)
+    else:
+        assert parse_entry(text, HERE) == expected
 
 
 @settings(deadline=None)

@@ -52,14 +52,14 @@ def tracefs(tmp_path: Path) -> Tracefs:
     (tmp_path / "kprobe_profile").write_text(PROFILE)
     (tmp_path / "events" / "group" / "event").mkdir(parents=True)
     (tmp_path / "events" / "group" / "event" / "id").write_text("1234\n")
-    return Tracefs(tmp_path)
+    return Tracefs(str(tmp_path))
 
 
 def test_a_command_is_appended(tracefs: Tracefs) -> None:
     """Truncating the real file would delete everybody's events."""
     tracefs.command("p:group/event vfs_read")
     tracefs.command("-:group/event")
-    text = (tracefs.root / "kprobe_events").read_text()
+    text = Path(tracefs.root, "kprobe_events").read_text()
     assert text == EVENTS + "p:group/event vfs_read\n-:group/event\n"
 
 
@@ -73,7 +73,7 @@ def test_errors_keep_errno_and_say_what_was_asked(tracefs: Tracefs) -> None:
     with pytest.raises(KernelError, match="events/group/other/id") as error:
         tracefs.event_id("group", "other")
     assert error.value.errno == errno.ENOENT
-    (tracefs.root / "kprobe_events").unlink()
+    Path(tracefs.root, "kprobe_events").unlink()
     with pytest.raises(KernelError, match=r"-:x/y.*ENOENT") as error:
         tracefs.command("-:x/y")
     assert error.value.errno == errno.ENOENT

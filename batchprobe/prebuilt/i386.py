@@ -1,4 +1,6 @@
-{
+"""Built from bpf/ by scripts/build-programs: not to be edited."""
+
+SHIPPED = {
  "source": [
   "#define WORD u32",
   "#define INSTRUCTION_POINTER_AT 48",

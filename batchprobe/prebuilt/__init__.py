@@ -1,0 +1,1 @@
+"""The programs of bpf/ as bytecode, a file an architecture: see `batchprobe.programs`."""
