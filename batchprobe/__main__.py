@@ -13,8 +13,11 @@ def main() -> int:
     """Run the command; its exit status."""
     # Signals first: the rest takes a while to import.
     stop = Stop()
-    from batchprobe.errors import BatchprobeError  # noqa: PLC0415
-    from batchprobe.report import tell  # noqa: PLC0415
+    from batchprobe import collector  # noqa: PLC0415
+
+    with collector.held():
+        from batchprobe.errors import BatchprobeError  # noqa: PLC0415
+        from batchprobe.report import tell  # noqa: PLC0415
 
     try:
         return _run(stop)
