@@ -23,7 +23,6 @@ from batchprobe.errors import (
     SessionError,
     UnsupportedError,
 )
-from batchprobe.guardian import Guardian
 from batchprobe.interrupts import deferred_interrupt
 from batchprobe.kernel.features import require_tracing
 from batchprobe.kernel.memory import BootMemory
@@ -31,7 +30,6 @@ from batchprobe.kernel.resolve import resolve
 from batchprobe.kernel.symbols import FunctionTable
 from batchprobe.kernel.text import KernelText
 from batchprobe.kernel.tracefs import Tracefs
-from batchprobe.leftovers import sweep
 from batchprobe.owner import Owner
 from batchprobe.probe import Departure, Probe, ProbeState
 from batchprobe.programs import shipped
@@ -45,6 +43,7 @@ if TYPE_CHECKING:
     from batchprobe.bank import Bank, Counts
     from batchprobe.commit import Left
     from batchprobe.compiler import Compiler
+    from batchprobe.guardian import Guardian
     from batchprobe.kernel.targets import Reason, Resolution, Skipped
     from batchprobe.spec import ProbeSpec
 
@@ -519,6 +518,10 @@ class Session:
         Only an attach starts it: whoever commits has one already.
         """
         if self._guardian is None:
+            # A link is armed by now.
+            from batchprobe.guardian import Guardian  # noqa: PLC0415
+            from batchprobe.leftovers import sweep  # noqa: PLC0415
+
             self._guardian = Guardian(self._mode)
             sweep(tracefs, mode=self._mode)
             atexit.register(self.close)
