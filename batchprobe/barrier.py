@@ -11,12 +11,12 @@ import threading
 
 from batchprobe import syscalls
 from batchprobe._typing import TYPE_CHECKING
-from batchprobe.errors import KernelError
+from batchprobe.errors import BatchprobeError, KernelError
 from batchprobe.files import read_bytes, read_text
 from batchprobe.owner import Owner
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from os import PathLike
 
 __all__ = ["Barrier", "BarrierMode", "ExpeditedKnob", "why_not_expedited"]
@@ -164,11 +164,17 @@ def _parse(text: bytes) -> tuple[str | None, list[Owner]]:
 
 
 class Barrier:
-    """Grace periods, as this session may have them."""
+    """Grace periods, as this session may have them.
 
-    def __init__(self, mode: BarrierMode, owner: Owner) -> None:
+    `guard` is called before the knob is taken, which no death of this process would give back.
+    """
+
+    def __init__(
+        self, mode: BarrierMode, owner: Owner, *, guard: Callable[[], None] = lambda: None
+    ) -> None:
         self._knob = ExpeditedKnob()
         self._owner = owner
+        self._guard = guard
         self._lock = threading.RLock()
         self._depth = 0
         # Our share of the knob could not be given back.
@@ -181,14 +187,15 @@ class Barrier:
     def short_waits(self) -> Iterator[None]:
         """While in this block, grace periods are expedited, if they may be.
 
-        Never raises: what cannot be expedited is waited for, what cannot be put back is owed. The
-        knob stays as it is when this process is killed: that takes a guardian.
+        Never raises: what cannot be expedited, or guarded, is waited for; what cannot be put back
+        is owed.
         """
         with self._lock:
             if self.expedites and self._depth == 0 and not self._owing:
                 try:
+                    self._guard()
                     self._knob.take(self._owner)
-                except OSError as error:
+                except (OSError, BatchprobeError) as error:
                     # Slow is better than not at all.
                     self.note = f"grace periods are not expedited: {error}"
                     self.expedites = False

@@ -7,7 +7,6 @@ import contextlib
 import os
 import threading
 from collections import Counter
-from functools import partial
 
 from batchprobe import abi as probe_abi
 from batchprobe import arch, collector
@@ -90,7 +89,7 @@ class Session:
         self._progress = progress
         self._owner = Owner.this_process()
         self._mode = BarrierMode(barrier)
-        self._barrier = Barrier(self._mode, self._owner)
+        self._barrier = Barrier(self._mode, self._owner, guard=self._begin_watch)
         self._queue: CommitQueue = CommitQueue(
             barrier=self._barrier.wait,
             short_waits=self._barrier.short_waits,
@@ -265,7 +264,7 @@ class Session:
             taken={target.address for target in found.targets if target.address and target.offset},
             group=self._owner.group,
             short_waits=self._barrier.short_waits,
-            guard=partial(self._begin_watch, tracefs),
+            guard=self._begin_watch,
             expedites=lambda: self._barrier.expedites,
             progress=progress,
             reclaimed=self._reclaimed,
@@ -287,7 +286,7 @@ class Session:
             )
             # The commit will need it, which should not wait for it.
             if probes:
-                self._begin_watch(context.tracefs)
+                self._begin_watch()
         except BaseException:
             self._discard(attached.carriers + attached.failed)
             # One error is enough.
@@ -335,8 +334,6 @@ class Session:
 
     def _discard(self, carriers: Sequence[Carrier]) -> Sequence[Left]:
         """Undo an attach; what cannot be removed is left to the commits, which tell."""
-        if carriers:
-            self._begin_watch(Tracefs.find())
         self._queue.discard((carrier, list(carrier.live)) for carrier in carriers)
         return ()
 
@@ -512,7 +509,7 @@ class Session:
                 del self._carriers[carrier]
                 self._missed = sum_of_known(self._missed, carrier.missed())
 
-    def _begin_watch(self, tracefs: Tracefs) -> None:
+    def _begin_watch(self) -> None:
         """Start the guardian: not before it is needed.
 
         Only an attach starts it: whoever commits has one already.
@@ -523,7 +520,7 @@ class Session:
             from batchprobe.leftovers import sweep  # noqa: PLC0415
 
             self._guardian = Guardian(self._mode)
-            sweep(tracefs, mode=self._mode)
+            sweep(Tracefs.find(), mode=self._mode)
             atexit.register(self.close)
 
     def _end_watch(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from batchprobe import barrier
 from batchprobe.barrier import ExpeditedKnob
+from batchprobe.errors import KernelError
 from batchprobe.owner import Owner
 
 NUMBERS = st.integers(min_value=0, max_value=2**64)
@@ -223,3 +225,16 @@ def test_a_state_that_is_not_ours_tells_nothing(tmp_path: Path, text: bytes) -> 
     assert knob.value == "1"
     knob.shared.give_back(me)
     assert knob.value == "0"
+
+
+def test_what_cannot_be_guarded_is_not_expedited() -> None:
+    """Whoever takes probes off must not be stopped by it."""
+
+    def guard() -> None:
+        raise KernelError("reading kprobe_events", errno.EACCES)
+
+    waits = barrier.Barrier(barrier.BarrierMode.EXPEDITED, Owner.this_process(), guard=guard)
+    assert waits.expedites
+    with waits.short_waits():
+        assert not waits.expedites
+    assert "kprobe_events" in waits.note
