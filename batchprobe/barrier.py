@@ -119,7 +119,7 @@ class ExpeditedKnob:
         if not holders:
             os.ftruncate(fd, 0)
             return
-        import json  # noqa: PLC0415  (likewise)
+        import json  # noqa: PLC0415  (takes long, and no start writes it)
 
         state = {"original": original, "holders": holders}
         text = json.dumps(state).encode()

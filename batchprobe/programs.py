@@ -10,6 +10,7 @@ import sys
 
 from batchprobe import arch, syscalls
 from batchprobe._typing import TYPE_CHECKING, NamedTuple
+from batchprobe.files import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,8 +91,7 @@ def source(adapter: Arch | None = None) -> str:
         folder = f"{os.path.dirname(package)}/bpf"
     texts = [_facts(adapter or arch.current())]
     for name in ("hit.h", *(f"{program}.c" for program in PROGRAMS)):
-        with open(f"{folder}/{name}", "rb") as file:
-            texts.append(file.read().decode())
+        texts.append(read_text(f"{folder}/{name}"))
     return "".join(texts)
 
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from batchprobe.compiler import Compiler
     from batchprobe.guardian import Guardian
     from batchprobe.kernel.targets import Reason, Resolution, Skipped
+    from batchprobe.programs import Program
     from batchprobe.spec import ProbeSpec
 
     Progress = Callable[[str, int, int], None]
@@ -114,6 +115,8 @@ class Session:
         # By ABI: see `distrusted`.
         self._distrusted: dict[str, Mapping[str, str]] = {}
         self._guardian: Guardian | None = None
+        # Those that are shipped: read once.
+        self._programs: dict[str, Program] | None = None
 
     # -- what there is -----------------------------------------------------------------------
 
@@ -226,7 +229,7 @@ class Session:
         require_tracing()
         tracefs = Tracefs.find()
         adapter = arch.current()
-        programs = shipped()
+        programs = self._programs = self._programs or shipped()
         compiler = None if programs else _compiler()
         try:
             report("resolve", 0, 1)
