@@ -1,13 +1,24 @@
 """Fetch packages of any suite without touching the machine's own package state."""
 
 import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 from _vm.errors import VmError
-from _vm.run import tool
+from _vm.run import progress, tool
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+
+# A mirror that is taking a point release in can serve indexes older than the Release file
+# beside them, which apt rightly refuses, and all of one age under the suite's other name.
+_OTHER_NAMES: Final = {
+    "bullseye": ("oldoldstable", "oldstable"),
+    "bookworm": ("oldstable", "oldoldstable"),
+    "trixie": ("stable", "oldstable"),
+    "sid": ("unstable",),
+}
 
 
 def mirror() -> str:
@@ -25,20 +36,43 @@ def mirror() -> str:
     )
 
 
-def source_line(suite: str) -> str:
-    """The one-line source of a suite's main component."""
-    return f"deb [signed-by={KEYRING}] {mirror()} {suite} main"
-
-
 class PrivateApt:
-    """An apt of its own for one suite and architecture, in a scratch directory."""
+    """An apt of its own for one suite and architecture, in a scratch directory.
+
+    `suite` is a code name. `source` is the one-line source of its main component, under the
+    name by which the mirror serves it whole.
+    """
 
     def __init__(self, scratch: Path, suite: str, architecture: str) -> None:
         self._folder = scratch
+        self._architecture = architecture
+        self.source = self._use(suite)
+        try:
+            self._update()
+        except VmError as error:
+            progress(f"apt cannot use {suite} for {architecture}; trying its other names")
+            if not any(self._is_whole(name, suite) for name in _OTHER_NAMES.get(suite, ())):
+                raise error from None
+
+    def _is_whole(self, name: str, codename: str) -> bool:
+        """Whether the mirror serves `codename` under `name`; it is used from then on if so."""
+        self.source = self._use(name)
+        try:
+            self._update()
+        except VmError as error:
+            progress(f"nor {name}: {error}")
+            return False
+        targets = tool(["apt-get", *self._options, "indextargets", "--format", "$(CODENAME)"])
+        return set(targets.split()) == {codename}
+
+    def _use(self, name: str) -> str:
+        scratch = self._folder
+        shutil.rmtree(scratch / "state", ignore_errors=True)
         for folder in ("state/lists/partial", "cache/archives/partial", "debs"):
             (scratch / folder).mkdir(parents=True, exist_ok=True)
         (scratch / "status").touch()
-        (scratch / "sources.list").write_text(source_line(suite) + "\n")
+        source = f"deb [signed-by={KEYRING}] {mirror()} {name} main"
+        (scratch / "sources.list").write_text(source + "\n")
         settings = {
             "Dir::State": scratch / "state",
             "Dir::State::status": scratch / "status",
@@ -47,13 +81,16 @@ class PrivateApt:
             "Dir::Etc::SourceParts": "/dev/null",
             "Dir::Etc::Preferences": "/dev/null",
             "Dir::Etc::PreferencesParts": "/dev/null",
-            "APT::Architecture": architecture,
-            "APT::Architectures": architecture,
+            "APT::Architecture": self._architecture,
+            "APT::Architectures": self._architecture,
             "APT::Sandbox::User": "root",
             "Acquire::Languages": "none",
             "Acquire::Retries": "3",
         }
         self._options = [x for k, v in settings.items() for x in ("-o", f"{k}={v}")]
+        return source
+
+    def _update(self) -> None:
         # Without this, apt reports success when every index failed to download.
         tool(["apt-get", *self._options, "-o", "APT::Update::Error-Mode=any", "update"])
 

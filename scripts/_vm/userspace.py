@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from _vm import cache
-from _vm.apt import KEYRING, source_line
+from _vm.apt import KEYRING, PrivateApt
 from _vm.arch import Arch
 from _vm.disk import make_ext4
 from _vm.run import progress, tool
@@ -105,12 +105,13 @@ def obtain(checkout: Path, arch: Arch, more: Collection[str] = ()) -> Path:
 
 def _extract(tree: Path, architecture: str, suite: str, packages: Collection[str]) -> None:
     hooks = "/usr/share/mmdebstrap/hooks/merged-usr"
+    apt = PrivateApt(tree.parent / f"{tree.name}-apt", suite, architecture)
     tool(
         [
             *("mmdebstrap", "--quiet", "--mode=root", "--variant=extract", f"--hook-dir={hooks}"),
             *(f"--keyring={KEYRING}", f"--architectures={architecture}"),
             f"--include={','.join(packages)}",
-            *(suite, str(tree), source_line(suite)),
+            *(suite, str(tree), apt.source),
         ],
         env={"TMPDIR": str(tree.parent)},
     )
