@@ -10,14 +10,23 @@ import os
 import signal
 import sys
 
+from batchprobe import descriptors
+from batchprobe._typing import TYPE_CHECKING
 from batchprobe.barrier import BarrierMode
 from batchprobe.watch import DISMISSED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["Guardian"]
 
 # What ends the parent often goes to every process of its unit, or of its name: blocked from the
 # first moment on, none of these ends the guardian, which goes by itself when the parent does.
 _NOT_FOR_US = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SHELL = "/bin/sh"
+# A Python takes as long to start as all that is done until the first probe is armed: until there
+# is time for that, a shell waits. It goes where it is told so, and else becomes what cleans up.
+_WAIT = f'read -r word && [ "$word" = {DISMISSED.decode()} ] && exit; exec "$@"'
 _SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "watch.py")
 
 
@@ -30,28 +39,47 @@ class Guardian:
     def __init__(self, mode: BarrierMode) -> None:
         # Nothing of the site's or of the working directory's, which may be somebody else's.
         command = (sys.executable, "-P", "-s", "-S", _SCRIPT, str(os.getpid()), mode.value)
-        reader, self._writer = os.pipe()
+        reader = -1
+
+        def pipe() -> int:
+            nonlocal reader
+            reader, writer = os.pipe()
+            return writer
+
+        # A fork that held it open would keep the shell from seeing our end.
+        self._writer = descriptors.open_noted(pipe)
+        self._prepared = False
         try:
             # Not subprocess, which takes longer to import than the kernel to start a process.
             self._pid = os.posix_spawn(
-                sys.executable,
-                command,
+                _SHELL,
+                (_SHELL, "-c", _WAIT, _SHELL, *command),
                 os.environ,
                 file_actions=(
                     (os.POSIX_SPAWN_DUP2, reader, 0),
-                    # A terminal or pipe of the parent's must not stay open because of us; what else
-                    # it inherited the script closes.
+                    # A terminal or pipe of the parent's must not stay open because of us: somebody
+                    # may wait for the end of it.
                     (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
                     (os.POSIX_SPAWN_DUP2, 1, 2),
+                    *((os.POSIX_SPAWN_CLOSE, fd) for fd in _inherited()),
                 ),
                 setsid=True,
                 setsigmask=_NOT_FOR_US,
             )
         except BaseException:
-            os.close(self._writer)
+            descriptors.close(self._writer)
             raise
         finally:
             os.close(reader)
+
+    def prepare(self) -> None:
+        """There is time now: let it start and import what it may have to do.
+
+        So it needs neither the package's files nor much memory once this process is dead.
+        """
+        if not self._prepared:
+            self._prepared = True
+            self._tell(b"\n")
 
     def dismiss(self) -> None:
         """Nothing is left to guard."""
@@ -60,11 +88,15 @@ class Guardian:
             # gave up rights since may not kill it.
             with contextlib.suppress(PermissionError):
                 os.kill(self._pid, signal.SIGKILL)
-        with contextlib.suppress(BrokenPipeError):
-            os.write(self._writer, DISMISSED)
-        os.close(self._writer)
+        self._tell(DISMISSED + b"\n")
+        descriptors.close(self._writer)
         if is_ours:
             self._waited(0)
+
+    def _tell(self, word: bytes) -> None:
+        # Somebody killed it.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._writer, word)
 
     def _waited(self, options: int) -> bool:
         """Whether it has ended, and its number may be somebody else's by now."""
@@ -73,3 +105,12 @@ class Guardian:
         except ChildProcessError:
             # The program that we are part of waits for every child, or for none.
             return True
+
+
+def _inherited() -> Iterator[int]:
+    """Descriptors that a process which we start would have, but for the first three."""
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        # The one which listed them is closed.
+        with contextlib.suppress(OSError):
+            if fd > 2 and os.get_inheritable(fd):
+                yield fd

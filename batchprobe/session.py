@@ -223,6 +223,8 @@ class Session:
             finally:
                 self._attach_depth -= 1
                 self._end_watch()
+            if self._guardian is not None:
+                self._guardian.prepare()
 
     def _attach(self, specs: Sequence[ProbeSpec], check: Callable[[], None]) -> list[Probe]:
         report = self._progress

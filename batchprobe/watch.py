@@ -1,7 +1,7 @@
 """The guardian's process: it waits for its parent's end, and removes what a kill left behind.
 
-It is run as a script and imports next to nothing, for it starts beside an attach, which should have
-the CPUs. What it may have to do it imports when that is over, or when it has to be done.
+It is run as a script and imports next to nothing, for it starts beside a run's first hits, which
+should have the CPUs. What it may have to do it imports later, or when it has to be done.
 """
 
 import os
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 DISMISSED = b"."
-# An attach is over by then, or takes so long that this does not matter.
+# A short run is over by then.
 _BUSY_SECONDS = 2.0
 # The kernel closes the dead parent's perf fds, probes and all, before an event can go.
 _PATIENCE = 60.0
@@ -21,8 +21,7 @@ _PATIENCE = 60.0
 
 def main(parent: int, mode: str) -> int:
     """Wait for the parent's death or dismissal; stdin is a pipe from it."""
-    _close_inherited()
-    # The pipe alone would not do: a fork of the parent's holds its end open too.
+    # The pipe alone would not do: a parent may have closed its end with all that it has open.
     try:
         parent_fd = os.pidfd_open(parent)
     except ProcessLookupError:
@@ -44,15 +43,6 @@ def main(parent: int, mode: str) -> int:
             break
     (sweep or _sweep(mode))()
     return 0
-
-
-def _close_inherited() -> None:
-    # Somebody may wait for the end of a pipe that the parent was given.
-    for name in os.listdir("/proc/self/fd"):
-        fd = int(name)
-        if fd > 2:
-            # Unlike close(), it does not mind that the one which listed them is closed.
-            os.closerange(fd, fd + 1)
 
 
 def _parent() -> int:

@@ -222,9 +222,9 @@ def test_out_of_memory(phase: str, many: Path, cgroup: Cgroup) -> None:
             running.until_defined(5)
         else:
             running.until_line("counts")
-        # Still starting, it would need more memory than there will be.
-        guardian = running.until_child(GUARDIAN)
-        eventually(lambda: watches(guardian), "the guardian has started")
+            # Still starting, it would need more memory than there will be.
+            guardian = running.until_child(GUARDIAN)
+            eventually(lambda: watches(guardian), "the guardian has started")
         cgroup.exhaust(running.pid)
         assert running.finish().status == -signal.SIGKILL
         if cgroup.kills > 1:
