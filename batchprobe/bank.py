@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import struct
-import threading
+from _thread import allocate_lock
 from collections import Counter
 from operator import add
 
@@ -76,18 +75,15 @@ class Cells:
             entries=count,
             flags=syscalls.BPF_F_MMAPABLE,
         )
-        count *= cells
         try:
-            self._memory = mmap.mmap(self.fd, -(-count * _CELL // mmap.PAGESIZE) * mmap.PAGESIZE)
-        except OSError as error:
+            memory = syscalls.mapped(name, self.fd, count * cells * _CELL, writable=True)
+        except KernelError:
             descriptors.close(self.fd)
-            raise KernelError(f"mmap({name})", error.errno or 0) from None
-        # The mapping is whole pages.
-        self.cells = memoryview(self._memory).cast("Q")[:count]
+            raise
+        self.cells = memory.cast("Q")
 
     def close(self) -> None:
         self.cells.release()
-        self._memory.close()
         descriptors.close(self.fd)
 
 
@@ -133,7 +129,7 @@ class Bank:
         self._arrays: list[Cells] = []
         self._adopted: dict[int, int] = {}
         # Held by close, and by who reads a bank that may be closed meanwhile.
-        self.lock = threading.Lock()
+        self.lock = allocate_lock()
         _lift_memlock()
         self.has_strays = strays
         bits = (addresses * _PLACES_EACH - 1).bit_length()

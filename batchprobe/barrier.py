@@ -7,7 +7,7 @@ import enum
 import errno
 import fcntl
 import os
-import threading
+from _thread import RLock
 
 from batchprobe import syscalls
 from batchprobe._typing import TYPE_CHECKING
@@ -175,7 +175,7 @@ class Barrier:
         self._knob = ExpeditedKnob()
         self._owner = owner
         self._guard = guard
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._depth = 0
         # Our share of the knob could not be given back.
         self._owing = False

@@ -6,8 +6,8 @@ closes, done by `detach`), one barrier for all of them, a bottom half for each k
 
 from __future__ import annotations
 
-import threading
 import time
+from _thread import RLock, get_ident
 from itertools import groupby
 from operator import attrgetter
 
@@ -117,8 +117,8 @@ class CommitQueue:
         self._settle = settle
         self._restore = restore
         # Reentrant: a signal handler may come between a thread's taking a lock and its next step.
-        self._lock = threading.RLock()
-        self._turn = threading.RLock()
+        self._lock = RLock()
+        self._turn = RLock()
         self._committing = 0
         self._open: _Batch = _Batch()
         self._debts: dict[int, _Debt] = {}
@@ -134,7 +134,7 @@ class CommitQueue:
     @property
     def commits_here(self) -> bool:
         """Whether this thread is inside a commit: a callback of it, or a signal handler."""
-        return self._committing == threading.get_ident()
+        return self._committing == get_ident()
 
     @property
     def is_idle(self) -> bool:
@@ -156,7 +156,7 @@ class CommitQueue:
         with self._lock:
             batch = self._open
         with self._turn:
-            self._committing = threading.get_ident()
+            self._committing = get_ident()
             try:
                 return self._take_turn(batch, on_final)
             finally:

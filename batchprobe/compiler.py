@@ -151,7 +151,7 @@ def _cache_file(source: str) -> Path:
 
 def _read_cache(file: Path) -> dict[str, Program] | None:
     try:
-        return parse((kept.read(file) or b"").decode())
+        return parse(bytes(kept.read(file) or b"").decode())
     except (ValueError, KeyError, TypeError, AttributeError):
         # Absent or damaged: compiling makes it anew.
         return None

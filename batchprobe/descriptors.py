@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
+from _thread import LockType, RLock, allocate_lock, get_ident
 
 from batchprobe._typing import TYPE_CHECKING
 
@@ -18,23 +18,24 @@ if TYPE_CHECKING:
 __all__ = ["close", "open_noted"]
 
 _open: set[int] = set()
-# Threads that are opening or closing one: os.fork() waits for them, or the child would inherit what
-# is not noted yet, or not any more.
-_busy: list[int] = []
-_changed = threading.Condition(threading.RLock())
+# Who is opening or closing one holds such a lock, here with its thread: os.fork() waits for it, or
+# the child would inherit what is not noted yet, or not any more.
+_busy: dict[LockType, int] = {}
+_entrance = RLock()
 
 
 @contextlib.contextmanager
 def _no_fork() -> Iterator[None]:
-    me = threading.get_ident()
-    with _changed:
-        _busy.append(me)
+    mine = allocate_lock()
+    mine.acquire()
+    with _entrance:
+        _busy[mine] = get_ident()
     try:
         yield
     finally:
-        with _changed:
-            _busy.remove(me)
-            _changed.notify_all()
+        # Not by the entrance, where a fork may be waiting for us.
+        del _busy[mine]
+        mine.release()
 
 
 def open_noted(make: Callable[[], int]) -> int:
@@ -53,11 +54,12 @@ def close(fd: int) -> None:
 
 
 def _before_fork() -> None:
-    me = threading.get_ident()
-    _changed.acquire()
-    # Not for this thread: it forks in a signal handler, in the middle of one.
-    while any(thread != me for thread in _busy):
-        _changed.wait()
+    me = get_ident()
+    _entrance.acquire()
+    for lock, thread in list(_busy.items()):
+        # Not for this thread: it forks in a signal handler, in the middle of one.
+        if thread != me:
+            lock.acquire()
 
 
 def _after_in_child() -> None:
@@ -65,9 +67,9 @@ def _after_in_child() -> None:
         with contextlib.suppress(OSError):  # what a signal handler's fork came in the middle of
             os.close(_open.pop())
     _busy.clear()
-    _changed.release()
+    _entrance.release()
 
 
 os.register_at_fork(
-    before=_before_fork, after_in_parent=_changed.release, after_in_child=_after_in_child
+    before=_before_fork, after_in_parent=_entrance.release, after_in_child=_after_in_child
 )

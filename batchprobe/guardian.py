@@ -13,12 +13,13 @@ import sys
 from batchprobe import descriptors
 from batchprobe._typing import TYPE_CHECKING
 from batchprobe.barrier import BarrierMode
-from batchprobe.watch import DISMISSED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["Guardian"]
+
+_DISMISSED = "."
 
 # What ends the parent often goes to every process of its unit, or of its name: blocked from the
 # first moment on, none of these ends the guardian, which goes by itself when the parent does.
@@ -26,7 +27,7 @@ _NOT_FOR_US = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SHELL = "/bin/sh"
 # A Python takes as long to start as all that is done until the first probe is armed: until there
 # is time for that, a shell waits. It goes where it is told so, and else becomes what cleans up.
-_WAIT = f'read -r word && [ "$word" = {DISMISSED.decode()} ] && exit; exec "$@"'
+_WAIT = f'read -r word && [ "$word" = {_DISMISSED} ] && exit; exec "$@"'
 _SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "watch.py")
 
 
@@ -38,7 +39,16 @@ class Guardian:
 
     def __init__(self, mode: BarrierMode) -> None:
         # Nothing of the site's or of the working directory's, which may be somebody else's.
-        command = (sys.executable, "-P", "-s", "-S", _SCRIPT, str(os.getpid()), mode.value)
+        command = (
+            sys.executable,
+            "-P",
+            "-s",
+            "-S",
+            _SCRIPT,
+            str(os.getpid()),
+            mode.value,
+            _DISMISSED,
+        )
         reader = -1
 
         def pipe() -> int:
@@ -79,7 +89,7 @@ class Guardian:
         """
         if not self._prepared:
             self._prepared = True
-            self._tell(b"\n")
+            self._tell("\n")
 
     def dismiss(self) -> None:
         """Nothing is left to guard."""
@@ -88,15 +98,15 @@ class Guardian:
             # gave up rights since may not kill it.
             with contextlib.suppress(PermissionError):
                 os.kill(self._pid, signal.SIGKILL)
-        self._tell(DISMISSED + b"\n")
+        self._tell(f"{_DISMISSED}\n")
         descriptors.close(self._writer)
         if is_ours:
             self._waited(0)
 
-    def _tell(self, word: bytes) -> None:
+    def _tell(self, word: str) -> None:
         # Somebody killed it.
         with contextlib.suppress(BrokenPipeError):
-            os.write(self._writer, word)
+            os.write(self._writer, word.encode())
 
     def _waited(self, options: int) -> bool:
         """Whether it has ended, and its number may be somebody else's by now."""

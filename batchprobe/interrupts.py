@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import threading
 
 from batchprobe._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["Interrupt", "deferred_interrupt"]
 
@@ -27,21 +26,28 @@ def deferred_interrupt() -> Iterator[Interrupt]:
     Where the program has a SIGINT handler of its own, or outside the main thread, nothing changes.
     """
     interrupt = Interrupt()
-    ours = (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )
-    if not ours:
-        yield interrupt
-        return
 
     def note(_number: int, _frame: object) -> None:
         interrupt.pressed = True
 
-    signal.signal(signal.SIGINT, note)
+    if not _handle(note):
+        yield interrupt
+        return
     try:
         yield interrupt
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if interrupt.pressed:
         raise KeyboardInterrupt
+
+
+def _handle(note: Callable[[int, object], None]) -> bool:
+    """Let `note` handle SIGINT; whether it does."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return False
+    try:
+        signal.signal(signal.SIGINT, note)
+    except ValueError:
+        # Not the main thread, which is the only one that is interrupted.
+        return False
+    return True

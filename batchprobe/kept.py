@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 
+from batchprobe import syscalls
 from batchprobe._typing import TYPE_CHECKING
+from batchprobe.errors import KernelError
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -13,16 +15,18 @@ if TYPE_CHECKING:
 __all__ = ["read", "write"]
 
 
-def read(file: str | PathLike[str]) -> bytes | None:
-    """What was kept there; None if nothing was, or anybody else could have written it."""
-    # Not mapped: Python's mmap keeps a descriptor.
+def read(file: str | PathLike[str]) -> memoryview | None:
+    """What was kept there; None if nothing was, or anybody else could have written it.
+
+    It is mapped, for who looks a few things up in 5 MB: nobody shortens a file of ours.
+    """
     try:
         with open(file, "rb", buffering=0) as stream:
             status = os.fstat(stream.fileno())
-            if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            if status.st_uid != os.geteuid() or status.st_mode & 0o022 or not status.st_size:
                 return None
-            return stream.readall()
-    except OSError:
+            return syscalls.mapped(os.fspath(file), stream.fileno(), status.st_size)
+    except (OSError, KernelError):
         # Absent, or not for us: it is made anew.
         return None
 

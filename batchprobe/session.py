@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import threading
+from _thread import RLock
 from collections import Counter
 
 from batchprobe import abi as probe_abi
@@ -98,9 +98,9 @@ class Session:
             restore=self._barrier.restore,
         )
         # One attach at a time; and, held for moments only, what the lists and states say.
-        self._attaching = threading.RLock()
+        self._attaching = RLock()
         self._attach_depth = 0
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._closed = False
         # In order of attach; those that are gone are forgotten.
         self._probes: dict[Probe, None] = {}
@@ -115,6 +115,7 @@ class Session:
         # By ABI: see `distrusted`.
         self._distrusted: dict[str, Mapping[str, str]] = {}
         self._guardian: Guardian | None = None
+        self._swept = False
         # Those that are shipped: read once.
         self._programs: dict[str, Program] | None = None
 
@@ -292,6 +293,7 @@ class Session:
             # The commit will need it, which should not wait for it.
             if probes:
                 self._begin_watch()
+                self._sweep()
         except BaseException:
             self._discard(attached.carriers + attached.failed)
             # One error is enough.
@@ -522,11 +524,17 @@ class Session:
         if self._guardian is None:
             # A link is armed by now.
             from batchprobe.guardian import Guardian  # noqa: PLC0415
-            from batchprobe.leftovers import sweep  # noqa: PLC0415
 
             self._guardian = Guardian(self._mode)
-            sweep(Tracefs.find(), mode=self._mode)
             atexit.register(self.close)
+
+    def _sweep(self) -> None:
+        """Remove what dead processes left, once: nothing of it is in an attach's way."""
+        if not self._swept:
+            self._swept = True
+            from batchprobe.leftovers import sweep  # noqa: PLC0415
+
+            sweep(Tracefs.find(), mode=self._mode)
 
     def _end_watch(self) -> None:
         """Dismiss the guardian once nothing can be left that it would have to remove."""

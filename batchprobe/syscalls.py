@@ -1,4 +1,6 @@
-"""bpf(2), perf_event_open(2) and membarrier(2), which libc does not wrap, with errno kept."""
+"""bpf(2), perf_event_open(2) and membarrier(2), which libc does not wrap, with errno kept; mmap(2),
+for Python's own keeps a descriptor for each mapping, and is a library to be loaded at each start.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +26,7 @@ __all__ = [
     "map_create",
     "map_items",
     "map_update",
+    "mapped",
     "membarrier_global",
     "perf_kprobe_open",
     "perf_run_bpf",
@@ -46,8 +49,12 @@ KPROBE_MULTI_RETURN = 1
 _LOG_SIZE = 1 << 20
 _LOAD_TRIES = 8
 
-# The shortest program: r0 = 0; exit.
+# The shortest program: r0 = 0; exit. What the kernel's interface costs is measured with it.
 RETURN_0 = bytes.fromhex("b7000000000000009500000000000000")
+
+_PROT_READ, _PROT_WRITE = 1, 2
+_MAP_SHARED = 1
+_MAP_FAILED = ctypes.c_void_p(-1).value
 
 # include/uapi/linux/membarrier.h
 _MEMBARRIER_CMD_GLOBAL = 1
@@ -140,6 +147,12 @@ def _libc() -> ctypes.CDLL:
     libc = ctypes.CDLL(None, use_errno=True)
     libc.syscall.restype = ctypes.c_long
     libc.ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = (
+        *(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int),
+        ctypes.c_long,
+    )
+    libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
     return libc
 
 
@@ -163,6 +176,26 @@ def _bpf(what: str, command: int, attr: ctypes.Structure) -> int:
         ctypes.byref(attr),
         ctypes.c_ulong(ctypes.sizeof(attr)),
     )
+
+
+def mapped(what: str, fd: int, size: int, *, writable: bool = False) -> memoryview:
+    """The first `size` bytes behind a descriptor, shared with who else has them mapped.
+
+    They stay mapped until the last view of them is released. Raises KernelError.
+    """
+    protection = _PROT_READ | _PROT_WRITE if writable else _PROT_READ
+    address = _libc().mmap(None, size, protection, _MAP_SHARED, fd, 0)
+    if address == _MAP_FAILED:
+        raise KernelError(f"mmap({what})", ctypes.get_errno())
+
+    class Mapping(ctypes.c_ubyte * size):  # type: ignore[misc]
+        """Views hold on to it."""
+
+        def __del__(self) -> None:
+            _libc().munmap(ctypes.addressof(self), size)
+
+    view = memoryview(Mapping.from_address(address)).cast("B")
+    return view if writable else view.toreadonly()
 
 
 def map_create(

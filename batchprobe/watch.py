@@ -12,14 +12,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-DISMISSED = b"."
 # A short run is over by then.
 _BUSY_SECONDS = 2.0
 # The kernel closes the dead parent's perf fds, probes and all, before an event can go.
 _PATIENCE = 60.0
 
 
-def main(parent: int, mode: str) -> int:
+def main(parent: int, mode: str, dismissed: str) -> int:
     """Wait for the parent's death or dismissal; stdin is a pipe from it."""
     # The pipe alone would not do: a parent may have closed its end with all that it has open.
     try:
@@ -36,7 +35,7 @@ def main(parent: int, mode: str) -> int:
         if not ready:
             sweep = _sweep(mode)
         if 0 in ready:
-            if os.read(0, 1) == DISMISSED:
+            if os.read(0, 1).decode() == dismissed:
                 return 0
             watched.remove(0)
         if parent_fd in ready:
@@ -63,4 +62,4 @@ def _sweep(mode: str) -> "Callable[[], object]":
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), sys.argv[2]))
+    sys.exit(main(int(sys.argv[1]), *sys.argv[2:]))

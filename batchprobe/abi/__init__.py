@@ -12,6 +12,7 @@ from batchprobe.abi.base import (
     hit_ips,
     sum_of_known,
 )
+from batchprobe.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,8 +31,21 @@ __all__ = [
 ]
 
 
+# A function without which the kernel has not what the ABI stands on, and what to tell then.
+_NEEDED = {
+    "multi": (
+        "register_fprobe_ips",
+        "this kernel has no kprobe_multi links",
+        "they need Linux 5.18 with CONFIG_FPROBE; --abi auto takes another ABI",
+    )
+}
+
+
 def _abi(name: str) -> Callable[[Sequence[Probe], Context, Attached], None]:
     def attach(probes: Sequence[Probe], context: Context, attached: Attached) -> None:
+        function, lacking, remedy = _NEEDED.get(name, ("", "", ""))
+        if function and context.table.symbol_address(function) is None:
+            raise UnsupportedError(lacking, remedy=remedy)
         # Imported when first used: mostly one will do.
         module = getattr(__import__(f"{__name__}.{name}").abi, name)
         module.attach(probes, context, attached)

@@ -23,8 +23,8 @@ NAME = "multi"
 # A kernel without CONFIG_FPROBE refuses the link; one before 5.15 the program's helper.
 _UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.EINVAL})
 _FIRST_EPOCH = 1
-_LACKING = "this kernel has no kprobe_multi links"
-_REMEDY = "they need Linux 5.18 with CONFIG_FPROBE; --abi auto takes another ABI"
+_LACKING = "this kernel's kprobe_multi links cannot be used"
+_REMEDY = "their programs need Linux 5.18; --abi auto takes another ABI"
 
 
 def attach(probes: Sequence[Probe], context: Context, attached: Attached) -> None:
@@ -32,8 +32,6 @@ def attach(probes: Sequence[Probe], context: Context, attached: Attached) -> Non
 
     What is no plain function entry is refused, and so is all where the kernel lacks kprobe_multi.
     """
-    if context.table.symbol_address("register_fprobe_ips") is None:
-        _require_links()
     fit = []
     for probe in probes:
         if detail := _unfit(probe, context):
@@ -43,23 +41,6 @@ def attach(probes: Sequence[Probe], context: Context, attached: Attached) -> Non
     attached.carry(
         fit, context, lambda wanted, is_return: MultiCarrier(wanted, is_return=is_return)
     )
-
-
-def _require_links() -> None:
-    """Raise UnsupportedError where the kernel was built without kprobe_multi links.
-
-    It says so before it looks at the functions: none need to be named, or filtered, to ask.
-    """
-    program = syscalls.prog_load(
-        "nothing", syscalls.RETURN_0, attach_type=syscalls.BPF_TRACE_KPROBE_MULTI
-    )
-    try:
-        descriptors.close(syscalls.kprobe_multi_link(program, []))
-    except KernelError as error:
-        if error.errno == errno.EOPNOTSUPP:
-            raise UnsupportedError(f"{_LACKING} ({error})", remedy=_REMEDY) from None
-    finally:
-        descriptors.close(program)
 
 
 def _unfit(probe: Probe, context: Context) -> str:

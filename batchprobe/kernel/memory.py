@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["BootMemory", "loaded"]
 
 # To be raised when kallsyms.py finds something else in the same text.
-_FORMAT = 5
+_FORMAT = 6
+# Of the first line, which is the size of the next.
+_LONGEST_SIZE = 12
 
 
 def loaded(proc: str | PathLike[str] = "/proc", sysfs: str | PathLike[str] = "/sys") -> str:
@@ -78,14 +80,17 @@ class BootMemory:
         return text
 
     def _recall(self, name: str) -> tuple[list[str], memoryview] | None:
-        data = kept.read(f"{self._folder}/{name}") or b""
-        begin = data.find(b"\n") + 1
-        if not data[: max(begin - 1, 0)].isdigit():
-            # Nothing, or not of ours.
+        data = kept.read(f"{self._folder}/{name}")
+        if data is None:
             return None
-        end = begin + int(data[: begin - 1])
-        mark, *fields = data[begin:end].decode("ascii", "replace").split("\0")
-        return (fields, memoryview(data)[end:]) if mark == self._mark else None
+        size, newline, _ = bytes(data[:_LONGEST_SIZE]).partition(b"\n")
+        if not newline or not size.isdigit():
+            # Not of ours.
+            return None
+        begin = len(size) + 1
+        end = begin + int(size)
+        mark, *fields = str(data[begin:end], "ascii", "replace").split("\0")
+        return (fields, data[end:]) if mark == self._mark else None
 
     def _keep(self, name: str, fields: Sequence[str], body: bytes) -> None:
         # What was read while a module came or went is of no use to others.

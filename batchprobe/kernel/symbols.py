@@ -95,7 +95,7 @@ class FunctionTable:
             parse_kallsyms(_text(kallsyms)),
             kallsyms=lambda: kallsyms,
             traceable=lambda: traceable,
-            blacklist=lambda: blacklist,
+            blacklist=lambda: _ranges(blacklist),
             modules=modules,
         )
 
@@ -134,7 +134,7 @@ class FunctionTable:
             return _read(f"{tracefs}/{name}_addrs") or _read(f"{tracefs}/{name}")
 
         def blacklist() -> bytes | None:
-            return _read(f"{debugfs}/kprobes/blacklist")
+            return _ranges(_read(f"{debugfs}/kprobes/blacklist"))
 
         return cls(
             symbols() if memory is None else memory.symbols(symbols),
@@ -295,30 +295,37 @@ class FunctionTable:
 
     @functools.cached_property
     def _blacklist(self) -> _Ranges | None:
-        text = self._read_blacklist()
-        if text is None:
-            return None
-        # Not by an expression, which takes longer to compile.
-        ranges = (line.partition(b"\t")[0].partition(b"-") for line in text.splitlines())
-        return _Ranges((int(start, 16), int(end, 16)) for start, dash, end in ranges if dash)
+        ranges = self._read_blacklist()
+        return None if ranges is None else _Ranges(ranges)
 
 
 class _Ranges:
     """Ranges of addresses, each without its end; `in` says whether one holds an address."""
 
-    def __init__(self, ranges: Iterable[tuple[int, int]]) -> None:
-        self._starts: list[int] = []
-        self._ends: list[int] = []
-        for start, end in sorted(ranges):
-            if self._ends and start <= self._ends[-1]:
-                self._ends[-1] = max(end, self._ends[-1])
-            elif start < end:
-                self._starts.append(start)
-                self._ends.append(end)
+    def __init__(self, packed: bytes) -> None:
+        numbers = memoryview(packed).cast("Q")
+        self._starts, self._ends = numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]
 
     def __contains__(self, address: int) -> bool:
         before = bisect_right(self._starts, address)
         return before > 0 and address < self._ends[before - 1]
+
+
+def _ranges(blacklist: bytes | None) -> bytes | None:
+    """The ranges of kprobes/blacklist, one behind the other: all starts, then all ends."""
+    if blacklist is None:
+        return None
+    # Not by an expression, which takes longer to compile.
+    listed = (line.partition(b"\t")[0].partition(b"-") for line in blacklist.splitlines())
+    starts: list[int] = []
+    ends: list[int] = []
+    for start, end in sorted((int(s, 16), int(e, 16)) for s, dash, e in listed if dash):
+        if ends and start <= ends[-1]:
+            ends[-1] = max(end, ends[-1])
+        elif start < end:
+            starts.append(start)
+            ends.append(end)
+    return array("Q", [*starts, *ends]).tobytes()
 
 
 def _read(path: str) -> bytes | None:
