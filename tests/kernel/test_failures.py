@@ -134,13 +134,13 @@ subprocess.run(
     ("mount", "--bind", "/sys/kernel/tracing", "/sys/kernel/tracing"), check=True
 )
 with Session(abi="event") as session:
-    probes = session.attach(["syscall:getsid", "syscall:getpgid", "syscall:getppid"])
-    os.getsid(0), os.getppid()
+    probes = session.attach(["syscall:getsid", "syscall:getpgid", "syscall:sched_yield"])
+    os.getsid(0), os.sched_yield()
     tracefs("ro")
     session.detach(probes[0])
     report = session.commit()
     assert [left.errno for left in report.left] == [errno.EROFS], report
-    os.getsid(0), os.getppid()
+    os.getsid(0), os.sched_yield()
     # What cannot be deleted counts no more, and what was not asked for counts on.
     assert [probe.count for probe in probes] == [1, 0, 2]
     report = session.detach_all()
@@ -175,7 +175,7 @@ def sysfs(options):
 subprocess.run(("mount", "--bind", knob, knob), check=True)
 with Session() as session:
     first, second, third = session.attach(
-        ["syscall:getsid", "syscall:getpgid", "syscall:getppid"]
+        ["syscall:getsid", "syscall:getpgid", "syscall:sched_yield"]
     )
     session.detach(first)
     report = session.commit(lambda: sysfs("ro"))
@@ -191,7 +191,7 @@ with Session() as session:
     report = session.commit()
     assert (report.probes, report.left) == (1, ()), report
     assert "Read-only" in session.barrier_note
-    os.getppid()
+    os.sched_yield()
     assert third.count == 1, third.count
 print(third.count)
 """
@@ -205,7 +205,7 @@ UNPRIVILEGED = """
 import errno, os, sys
 from batchprobe import Session
 session = Session(abi=sys.argv[1])
-probes = session.attach(["syscall:getsid", "syscall:getpgid", "syscall:getppid"])
+probes = session.attach(["syscall:getsid", "syscall:getpgid", "syscall:sched_yield"])
 os.getsid(0)
 os.setgroups([])
 os.setresgid(65534, 65534, 65534)
@@ -234,7 +234,7 @@ def test_rights_given_up_since_the_attach(abi: str) -> None:
 FEW_FILES = """
 import os, resource, sys
 from batchprobe import BatchprobeError, Session
-calls = [f"syscall:{call}" for call in ("getsid", "getpgid", "getppid", "getresuid")]
+calls = [f"syscall:{call}" for call in ("getsid", "getpgid", "sched_yield", "getresuid")]
 abi, more = sys.argv[1], int(sys.argv[2])
 with Session(abi=abi) as session:
     # What is imported and made once needs no descriptor later.

@@ -72,7 +72,7 @@ def test_a_session_closed_during_its_attach_attaches_nothing() -> None:
 
 def test_inside_a_commit_only_detach_may_be_called() -> None:
     with Session() as session:
-        first, second, third = session.attach([*PAIR, "syscall:getppid"])
+        first, second, third = session.attach([*PAIR, "syscall:sched_yield"])
         refused: list[SessionError] = []
 
         def final() -> None:

@@ -13,10 +13,10 @@ from helpers.machine import HANG_SECONDS, eventually
 
 __all__ = ["CALLS", "Worker"]
 
-# System calls that nothing else in a small guest makes while a test runs; each name maps to Python
-# that makes exactly one of them.
+# System calls that nothing else in a small guest makes while a test runs, no starting shell or
+# Python either; each name maps to Python that makes exactly one of them.
 CALLS = {
-    "getppid": "os.getppid",
+    "sched_yield": "os.sched_yield",
     "getsid": "partial(os.getsid, 0)",
     "getpgid": "partial(os.getpgid, 0)",
     "getpriority": "partial(os.getpriority, os.PRIO_PROCESS, 0)",
