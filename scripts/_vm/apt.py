@@ -46,24 +46,22 @@ class PrivateApt:
     def __init__(self, scratch: Path, suite: str, architecture: str) -> None:
         self._folder = scratch
         self._architecture = architecture
-        self.source = self._use(suite)
-        try:
-            self._update()
-        except VmError as error:
-            progress(f"apt cannot use {suite} for {architecture}; trying its other names")
-            if not any(self._is_whole(name, suite) for name in _OTHER_NAMES.get(suite, ())):
-                raise error from None
+        refused: list[VmError] = []
+        for name in (suite, *_OTHER_NAMES.get(suite, ())):
+            self.source = self._use(name)
+            try:
+                self._update()
+            except VmError as error:
+                progress(f"apt cannot use {name} for {architecture}: {error}")
+                refused.append(error)
+                continue
+            if self._codenames() == {suite}:
+                return
+        raise refused[0] if refused else VmError(f"the mirror's {suite} has another code name")
 
-    def _is_whole(self, name: str, codename: str) -> bool:
-        """Whether the mirror serves `codename` under `name`; it is used from then on if so."""
-        self.source = self._use(name)
-        try:
-            self._update()
-        except VmError as error:
-            progress(f"nor {name}: {error}")
-            return False
-        targets = tool(["apt-get", *self._options, "indextargets", "--format", "$(CODENAME)"])
-        return set(targets.split()) == {codename}
+    def _codenames(self) -> set[str]:
+        shown = tool(["apt-get", *self._options, "indextargets", "--format", "$(CODENAME)"])
+        return set(shown.split())
 
     def _use(self, name: str) -> str:
         scratch = self._folder
