@@ -39,16 +39,8 @@ class Guardian:
 
     def __init__(self, mode: BarrierMode) -> None:
         # Nothing of the site's or of the working directory's, which may be somebody else's.
-        command = (
-            sys.executable,
-            "-P",
-            "-s",
-            "-S",
-            _SCRIPT,
-            str(os.getpid()),
-            mode.value,
-            _DISMISSED,
-        )
+        python = (sys.executable, "-P", "-s", "-S")
+        script = (_SCRIPT, str(os.getpid()), mode.value, _DISMISSED)
         reader = -1
 
         def pipe() -> int:
@@ -63,7 +55,7 @@ class Guardian:
             # Not subprocess, which takes longer to import than the kernel to start a process.
             self._pid = os.posix_spawn(
                 _SHELL,
-                (_SHELL, "-c", _WAIT, _SHELL, *command),
+                (_SHELL, "-c", _WAIT, _SHELL, *python, *script),
                 os.environ,
                 file_actions=(
                     (os.POSIX_SPAWN_DUP2, reader, 0),

@@ -303,7 +303,8 @@ class _Ranges:
     """Ranges of addresses, each without its end; `in` says whether one holds an address."""
 
     def __init__(self, packed: bytes) -> None:
-        numbers = memoryview(packed).cast("Q")
+        # A list, which is searched for each function: it has its numbers ready, a view makes them.
+        numbers = memoryview(packed).cast("Q").tolist()
         self._starts, self._ends = numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]
 
     def __contains__(self, address: int) -> bool:
