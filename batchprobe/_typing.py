@@ -16,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NamedTuple
 else:
+    _new_tuple = tuple.__new__
 
     class _Fields(type):
         """Makes of a class with annotated fields what typing.NamedTuple would."""
@@ -23,6 +24,12 @@ else:
         def __new__(cls, name, bases, body):
             fields = tuple(body.get("__annotations__", ()))
             body["_field_defaults"] = {field: body[field] for field in fields if field in body}
+            defaults = tuple(body["_field_defaults"].values())
+            # What is added to as many values; lists of thousands are made of these.
+            body["_rest"] = {
+                len(fields) - count: defaults[len(defaults) - count :]
+                for count in range(len(defaults) + 1)
+            }
             body.update((field, property(itemgetter(at))) for at, field in enumerate(fields))
             return super().__new__(
                 cls,
@@ -35,18 +42,18 @@ else:
         """A tuple with named fields; those with a default come last."""
 
         def __new__(cls, *values, **named):
+            if not named and (rest := cls._rest.get(len(values))) is not None:
+                return _new_tuple(cls, values + rest)
             fields = cls._fields
-            if named or len(values) != len(fields):
-                if len(values) > len(fields):
-                    raise TypeError(f"{cls.__name__} has {len(fields)} fields: {len(values)} given")
-                given = dict(zip(fields, values, strict=False))
-                if wrong := (given.keys() & named.keys()) or (named.keys() - set(fields)):
-                    raise TypeError(f"{cls.__name__}: {', '.join(wrong)} given twice, or no field")
-                given = {**cls._field_defaults, **given, **named}
-                if lacking := [field for field in fields if field not in given]:
-                    raise TypeError(f"{cls.__name__} lacks {', '.join(lacking)}")
-                values = [given[field] for field in fields]
-            return super().__new__(cls, values)
+            if len(values) > len(fields):
+                raise TypeError(f"{cls.__name__} has {len(fields)} fields: {len(values)} given")
+            given = dict(zip(fields, values, strict=False))
+            if wrong := (given.keys() & named.keys()) or (named.keys() - set(fields)):
+                raise TypeError(f"{cls.__name__}: {', '.join(wrong)} given twice, or no field")
+            given = {**cls._field_defaults, **given, **named}
+            if lacking := [field for field in fields if field not in given]:
+                raise TypeError(f"{cls.__name__} lacks {', '.join(lacking)}")
+            return _new_tuple(cls, [given[field] for field in fields])
 
         def __getnewargs__(self):
             return tuple(self)
