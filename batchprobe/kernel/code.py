@@ -50,6 +50,7 @@ class CodeSymbols:
         self.runs = runs
         """Where the symbols of a module (empty: the core kernel) begin, and of which."""
         self._starts = [start for start, _ in runs]
+        self._ends = [*self._starts[1:], len(addresses)]
         self.init = init
         """The addresses of the core kernel's `__init` functions, whose memory was freed."""
         self.landmarks = landmarks
@@ -67,15 +68,21 @@ class CodeSymbols:
 
     def module_of(self, position: int) -> str:
         """The module of a symbol; empty for the core kernel."""
-        return self.runs[bisect_right(self._starts, position) - 1][1]
+        return self.run_of(position)[0]
+
+    def run_of(self, position: int) -> tuple[str, int]:
+        """The module of a symbol, and where the symbols of another one begin behind it."""
+        run = bisect_right(self._starts, position) - 1
+        return self.runs[run][1], self._ends[run]
 
     def functions_named(self, name: str) -> list[int]:
         """The functions of exactly this name, in order."""
-        line = f"\n{name}\n".encode()
+        wanted = name.encode()
+        line = b"\n%b\n" % wanted
         lines, size = self.lines, len(line)
         return [
             position
-            for position, offset in self.index.places(name)
+            for position, offset in self.index.places(wanted)
             if lines[offset : offset + size] == line
         ]
 

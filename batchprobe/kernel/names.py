@@ -13,7 +13,7 @@ from zlib import crc32
 from batchprobe._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from typing import Self
 
 __all__ = ["NameIndex"]
@@ -46,13 +46,15 @@ class NameIndex:
             array("I", [*(hashes[at] for at in order), *places, *(offsets[p] for p in places)])
         )
 
-    def places(self, name: str) -> Iterator[tuple[int, int]]:
+    def places(self, name: bytes) -> list[tuple[int, int]]:
         """Where a function of this name may be: its position, and that of the newline before its
         name where all names are joined by newlines, with one in front.
         """
-        wanted = crc32(name.encode())
+        wanted = crc32(name)
         table, count = self.table, self._count
         at = bisect_left(table, wanted, 0, count)
+        found = []
         while at < count and table[at] == wanted:
-            yield table[count + at], table[2 * count + at]
+            found.append((table[count + at], table[2 * count + at]))
             at += 1
+        return found

@@ -57,7 +57,7 @@ class _Resolver:
         self._prefixes = syscall_prefixes
         self._suggestions = 0
         self._named = table.find(
-            [name for spec in specs if spec.kind is Kind.NAME for name in self._spellings(spec)]
+            name for spec in specs if spec.kind is Kind.NAME for name in self._spellings(spec)
         )
         self._excludes = [spec for spec in specs if spec.exclude]
         # by address: a function excluded under one name is not wanted under another either
@@ -82,12 +82,7 @@ class _Resolver:
     def _functions(self, spec: ProbeSpec) -> list[Function]:
         """All functions a name or pattern means."""
         if spec.kind is Kind.NAME:
-            for name in self._spellings(spec):
-                for functions in (self._named.get, self._table.clones):
-                    found = functions(name) or ()
-                    if inside := [f for f in found if self._reaches(spec, f.module)]:
-                        return inside
-            return []
+            return self._functions_named(spec)
         match = spec.matcher()
         if spec.syscall:
             for prefix in self._prefixes:
@@ -98,6 +93,17 @@ class _Resolver:
         if spec.module is None:
             return self._table.matching(match, part=spec.part)
         return self._table.matching(match, modules=self._modules(spec), part=spec.part)
+
+    def _functions_named(self, spec: ProbeSpec) -> list[Function]:
+        # Most are names alone, and reach everywhere.
+        if spec.module is None and not spec.syscall:
+            return self._named.get(spec.name) or self._table.clones(spec.name)
+        for name in self._spellings(spec):
+            for functions in (self._named.get, self._table.clones):
+                found = functions(name) or ()
+                if inside := [f for f in found if self._reaches(spec, f.module)]:
+                    return inside
+        return []
 
     def _syscalls(self, prefix: str) -> list[Function]:
         return self._table.matching(lambda name: name.startswith(prefix), modules={""})
@@ -118,6 +124,8 @@ class _Resolver:
             else:
                 self._place(spec, function, spec.offset)
                 placed = True
+        if not refused:
+            return
         if spec.is_pattern:
             self.left_out.update((address, why) for address, (why, _) in refused.items())
             if not placed:
@@ -130,16 +138,18 @@ class _Resolver:
 
     def _refusal(self, spec: ProbeSpec, function: Function) -> tuple[Reason, str] | None:
         """Why a function that exists gets no probe."""
-        if by := self._excluded.get(function.address):
+        _, module, address, size = function
+        offset = spec.offset
+        if by := self._excluded.get(address):
             return Reason.EXCLUDED, f"{by.source} says {by.text}"
-        if function.size and spec.offset >= function.size:
+        if size and offset >= size:
             return (
                 Reason.BAD_OFFSET,
-                f"+{spec.offset:#x} is outside {function.name}, which has {function.size:#x} bytes",
+                f"+{offset:#x} is outside {function.name}, which has {size:#x} bytes",
             )
-        if self._table.is_blacklisted(function.address + spec.offset):
+        if self._table.is_blacklisted(address + offset):
             return Reason.BLACKLISTED, "probes are forbidden there (debugfs, kprobes/blacklist)"
-        if not function.module and self._table.is_init(function.address):
+        if not module and self._table.is_init(address):
             return Reason.INIT, "an __init function, no longer in memory"
         if spec.is_pattern and self._table.is_traceable(function) is False:
             return Reason.NOTRACE, ""
@@ -251,7 +261,10 @@ def _covers(exclude: ProbeSpec, module: str, name: str) -> bool:
 def _with_unique_labels(targets: Iterable[Target]) -> list[Target]:
     """The targets; labels that several share get the address."""
     targets = list(targets)
-    counts = Counter(target.label for target in targets)
+    labels = [target.label for target in targets]
+    if len(set(labels)) == len(labels):
+        return targets
+    counts = Counter(labels)
     return [
         target
         if counts[target.label] == 1 or target.address is None

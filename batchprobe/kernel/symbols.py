@@ -264,13 +264,12 @@ class FunctionTable:
     def _function(self, position: int, name: str = "") -> Function:
         symbols = self._symbols
         addresses = symbols.addresses
-        start, module = addresses[position], symbols.module_of(position)
+        start = addresses[position]
+        module, end = symbols.run_of(position)
         following = position + 1
-        while following < len(addresses) and addresses[following] == start:
+        while following < end and addresses[following] == start:
             following += 1
-        size = 0
-        if following < len(addresses) and symbols.module_of(following) == module:
-            size = addresses[following] - start
+        size = addresses[following] - start if following < end else 0
         return Function(name or symbols.names[position], module, start, size)
 
     @functools.cached_property
