@@ -25,11 +25,9 @@ else:
             fields = tuple(body.get("__annotations__", ()))
             body["_field_defaults"] = {field: body[field] for field in fields if field in body}
             defaults = tuple(body["_field_defaults"].values())
+            required = len(fields) - len(defaults)
             # What is added to as many values; lists of thousands are made of these.
-            body["_rest"] = {
-                len(fields) - count: defaults[len(defaults) - count :]
-                for count in range(len(defaults) + 1)
-            }
+            body["_rest"] = {required + at: defaults[at:] for at in range(len(defaults) + 1)}
             body.update((field, property(itemgetter(at))) for at, field in enumerate(fields))
             return super().__new__(
                 cls,

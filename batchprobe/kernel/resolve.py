@@ -261,10 +261,9 @@ def _covers(exclude: ProbeSpec, module: str, name: str) -> bool:
 def _with_unique_labels(targets: Iterable[Target]) -> list[Target]:
     """The targets; labels that several share get the address."""
     targets = list(targets)
-    labels = [target.label for target in targets]
-    if len(set(labels)) == len(labels):
+    counts = Counter(target.label for target in targets)
+    if len(counts) == len(targets):
         return targets
-    counts = Counter(labels)
     return [
         target
         if counts[target.label] == 1 or target.address is None
