@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import struct
+from _operator import add  # what `operator` has, without loading that
 from _thread import allocate_lock
-from collections import Counter
-from operator import add
 
 from batchprobe import descriptors, syscalls
-from batchprobe._typing import TYPE_CHECKING
+from batchprobe._lean import TYPE_CHECKING, suppress
 from batchprobe.errors import KernelError, SessionError, UnsupportedError
 from batchprobe.files import read_text
 from batchprobe.kernel.features import version
@@ -52,7 +50,7 @@ def _lift_memlock() -> None:
         return
     import resource  # noqa: PLC0415  (old kernels only)
 
-    with contextlib.suppress(ValueError, OSError):  # without the right to: the maps will tell
+    with suppress(ValueError, OSError):  # without the right to: the maps will tell
         resource.setrlimit(
             resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
         )
@@ -212,7 +210,7 @@ class Bank:
 
     def count(self, slot: int) -> int:
         """Hits of one slot on all CPUs so far."""
-        return self._hits(slot) + (self._adopted_hits()[slot] if self._adopted else 0)
+        return self._hits(slot) + (self._adopted_hits().get(slot, 0) if self._adopted else 0)
 
     def counts(self) -> Counts:
         """Hits of every slot so far, by slot."""
@@ -252,12 +250,13 @@ class Bank:
         """Hits by instruction pointer, of those that belong to no slot yet."""
         return {ip: hits for ip, hits in self.strays().items() if ip not in self._adopted}
 
-    def _adopted_hits(self) -> Counter[int]:
-        hits: Counter[int] = Counter()
+    def _adopted_hits(self) -> dict[int, int]:
+        hits: dict[int, int] = {}
         if self._adopted:
             for ip, count in self.strays().items():
                 if ip in self._adopted:
-                    hits[self._adopted[ip]] += count
+                    slot = self._adopted[ip]
+                    hits[slot] = hits.get(slot, 0) + count
         return hits
 
     def close(self) -> None:

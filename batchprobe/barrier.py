@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import enum
 import errno
 import fcntl
 import os
 from _thread import RLock
 
 from batchprobe import syscalls
-from batchprobe._typing import TYPE_CHECKING
+from batchprobe._lean import TYPE_CHECKING, Enum, contextmanager, suppress
 from batchprobe.errors import BatchprobeError, KernelError
 from batchprobe.files import read_bytes, read_text
 from batchprobe.owner import Owner
@@ -25,7 +23,7 @@ _KERNEL = "/sys/kernel"
 _STATE = "/run/batchprobe"
 
 
-class BarrierMode(enum.Enum):
+class BarrierMode(Enum):
     """How grace periods are waited for.
 
     Expedited ones interrupt every busy CPU (Documentation/RCU) and take well under a millisecond
@@ -82,10 +80,10 @@ class ExpeditedKnob:
         self._file = f"{state}/rcu_expedited"
         self._knob = knob
 
-    @contextlib.contextmanager
+    @contextmanager
     def _locked(self) -> Iterator[list[Owner]]:
         """The holders still alive, under the lock; the body's changes are kept."""
-        with contextlib.suppress(FileExistsError):
+        with suppress(FileExistsError):
             os.mkdir(self._folder, 0o755)
         fd = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
@@ -183,7 +181,7 @@ class Barrier:
         self.note = reason or ""
         self.expedites = mode is not BarrierMode.NORMAL and reason is None
 
-    @contextlib.contextmanager
+    @contextmanager
     def short_waits(self) -> Iterator[None]:
         """While in this block, grace periods are expedited, if they may be.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 from batchprobe import abi as probe_abi
-from batchprobe._typing import TYPE_CHECKING
+from batchprobe._lean import TYPE_CHECKING
 from batchprobe.errors import UnsupportedError
 from batchprobe.kernel.targets import Reason, Skipped
 from batchprobe.probe import Probe

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from batchprobe import __version__
-from batchprobe.abi import Placement
-from batchprobe.barrier import BarrierMode
 from batchprobe.json_report import JsonReport
 from batchprobe.lists import read_lists
-from batchprobe.options import LEAST_INTERVAL, Abi, AttachOptions
+from batchprobe.options import LEAST_INTERVAL, AttachOptions
 from batchprobe.report import TextReport, tell
 from batchprobe.run import attach_lists
 from batchprobe.signals import Stop
@@ -78,13 +76,18 @@ def attach(
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 4 if anything was skipped.")
     ] = False,
-    abi: Annotated[Abi, typer.Option(help="Which kernel object carries the probes.")] = Abi.AUTO,
+    abi: Annotated[
+        Literal["auto", "multi", "event", "perf"],
+        typer.Option(help="Which kernel object carries the probes."),
+    ] = "auto",
     placement: Annotated[
-        Placement, typer.Option(help="At a function's entry, or behind its patch site.")
-    ] = Placement.AUTO,
+        Literal["auto", "entry", "after"],
+        typer.Option(help="At a function's entry, or behind its patch site."),
+    ] = "auto",
     barrier: Annotated[
-        BarrierMode, typer.Option(help="Whether grace periods may be expedited (rcu_expedited).")
-    ] = BarrierMode.AUTO,
+        Literal["auto", "expedited", "normal"],
+        typer.Option(help="Whether grace periods may be expedited (rcu_expedited)."),
+    ] = "auto",
     top: Annotated[
         int | None, typer.Option("--top", min=1, metavar="N", help="Only the N most hit.")
     ] = None,
@@ -103,9 +106,9 @@ def attach(
         interval=interval,
         as_json=as_json,
         strict=strict,
-        abi=abi.value,
-        placement=placement.value,
-        barrier=barrier.value,
+        abi=abi,
+        placement=placement,
+        barrier=barrier,
         top=top,
         command=command,
         output=None if output is None else str(output),

@@ -6,10 +6,9 @@ quarter of the time.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 
-from batchprobe._typing import TYPE_CHECKING
+from batchprobe._lean import TYPE_CHECKING, contextmanager
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["held"]
 
 
-@contextlib.contextmanager
+@contextmanager
 def held() -> Iterator[None]:
     """While in this block nothing is collected, unless another thread asks for it."""
     was_enabled = gc.isenabled()

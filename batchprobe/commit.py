@@ -9,9 +9,8 @@ from __future__ import annotations
 import time
 from _thread import RLock, get_ident
 from itertools import groupby
-from operator import attrgetter
 
-from batchprobe._typing import TYPE_CHECKING, NamedTuple
+from batchprobe._lean import TYPE_CHECKING, NamedTuple
 from batchprobe.errors import KernelError, SessionError
 
 if TYPE_CHECKING:
@@ -239,7 +238,7 @@ class CommitQueue:
     ) -> tuple[int, int, list[Left]]:
         """Give each carrier its own; one that fails keeps its debt and stops no other."""
         # Those of a carrier mostly stand together: there may be 40,000.
-        for carrier, gone in groupby(items, attrgetter("carrier")):
+        for carrier, gone in groupby(items, lambda item: item.carrier):
             if carrier is not None:
                 self._debts.setdefault(id(carrier), _Debt(carrier)).gone.extend(gone)
         clean = dirty = 0

@@ -6,11 +6,10 @@ it does so for a moment all the same, for close-on-exec comes only then.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from _thread import LockType, RLock, allocate_lock, get_ident
 
-from batchprobe._typing import TYPE_CHECKING
+from batchprobe._lean import TYPE_CHECKING, contextmanager, suppress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ _busy: dict[LockType, int] = {}
 _entrance = RLock()
 
 
-@contextlib.contextmanager
+@contextmanager
 def _no_fork() -> Iterator[None]:
     mine = allocate_lock()
     mine.acquire()
@@ -64,7 +63,7 @@ def _before_fork() -> None:
 
 def _after_in_child() -> None:
     while _open:
-        with contextlib.suppress(OSError):  # what a signal handler's fork came in the middle of
+        with suppress(OSError):  # what a signal handler's fork came in the middle of
             os.close(_open.pop())
     _busy.clear()
     _entrance.release()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno as errno_module
 import os
 
-from batchprobe._typing import TYPE_CHECKING
+from batchprobe._lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import ClassVar

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from batchprobe._typing import TYPE_CHECKING
+from batchprobe._lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from os import PathLike

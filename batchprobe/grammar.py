@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import warnings
 
-from batchprobe._typing import TYPE_CHECKING
+from batchprobe._lean import TYPE_CHECKING
 from batchprobe.errors import SpecError
 from batchprobe.spec import MAX_LINE, Kind, ProbeSpec, Source
 

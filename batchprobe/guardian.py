@@ -5,13 +5,11 @@ What hangs on a file descriptor goes with the process; trace events and the RCU 
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import sys
 
 from batchprobe import descriptors
-from batchprobe._typing import TYPE_CHECKING
+from batchprobe._lean import TYPE_CHECKING, signal, suppress
 from batchprobe.barrier import BarrierMode
 
 if TYPE_CHECKING:
@@ -88,7 +86,7 @@ class Guardian:
         if is_ours := not self._waited(os.WNOHANG):
             # Not only asked to go: it may still be starting, and does nothing while we live. Who
             # gave up rights since may not kill it.
-            with contextlib.suppress(PermissionError):
+            with suppress(PermissionError):
                 os.kill(self._pid, signal.SIGKILL)
         self._tell(f"{_DISMISSED}\n")
         descriptors.close(self._writer)
@@ -97,7 +95,7 @@ class Guardian:
 
     def _tell(self, word: str) -> None:
         # Somebody killed it.
-        with contextlib.suppress(BrokenPipeError):
+        with suppress(BrokenPipeError):
             os.write(self._writer, word.encode())
 
     def _waited(self, options: int) -> bool:
@@ -113,6 +111,6 @@ def _inherited() -> Iterator[int]:
     """Descriptors that a process which we start would have, but for the first three."""
     for fd in map(int, os.listdir("/proc/self/fd")):
         # The one which listed them is closed.
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             if fd > 2 and os.get_inheritable(fd):
                 yield fd

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-
-from batchprobe._typing import TYPE_CHECKING
+from batchprobe._lean import TYPE_CHECKING, contextmanager, signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,7 +16,7 @@ class Interrupt:
     pressed = False
 
 
-@contextlib.contextmanager
+@contextmanager
 def deferred_interrupt() -> Iterator[Interrupt]:
     """Within this block Ctrl-C is only noted; KeyboardInterrupt is raised at its end.
 

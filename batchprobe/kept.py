@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 from batchprobe import syscalls
-from batchprobe._typing import TYPE_CHECKING
+from batchprobe._lean import TYPE_CHECKING, suppress
 from batchprobe.errors import KernelError
 
 if TYPE_CHECKING:
@@ -42,5 +41,5 @@ def write(file: str | PathLike[str], data: bytes) -> None:
         os.replace(temporary, file)
     except OSError:
         # A read-only or full disk costs the next start its time, nothing else.
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.unlink(temporary)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import errno
 import time
-from collections import Counter
 
-from batchprobe._typing import TYPE_CHECKING
+from batchprobe._lean import TYPE_CHECKING
 from batchprobe.barrier import Barrier, BarrierMode, ExpeditedKnob
 from batchprobe.errors import KernelError
 from batchprobe.owner import Owner
@@ -45,18 +44,19 @@ def sweep(
     return swept
 
 
-def _dead(tracefs: Tracefs) -> Counter[str]:
+def _dead(tracefs: Tracefs) -> dict[str, int]:
     """Probes by event, of owners that are gone."""
     # A group may have thousands of lines: each is asked about once.
     dead: dict[str, bool] = {}
-    probes: Counter[str] = Counter()
+    probes: dict[str, int] = {}
     for definition in tracefs.definitions():
         group = definition.group
         if group not in dead:
             owner = Owner.from_group(group)
             dead[group] = owner is not None and owner.is_dead
         if dead[group]:
-            probes[f"{group}/{definition.event}"] += 1
+            name = f"{group}/{definition.event}"
+            probes[name] = probes.get(name, 0) + 1
     return probes
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from batchprobe._typing import TYPE_CHECKING
+from batchprobe._lean import TYPE_CHECKING
 from batchprobe.errors import BatchprobeError
 from batchprobe.files import read_bytes
 from batchprobe.spec import parse_list

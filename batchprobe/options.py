@@ -6,31 +6,20 @@ to be helped with are read here, and all others by it.
 
 from __future__ import annotations
 
-import enum
-
-from batchprobe._typing import TYPE_CHECKING, NamedTuple
-from batchprobe.abi import Placement
+from batchprobe._lean import TYPE_CHECKING, NamedTuple
+from batchprobe.abi import ABIS, Placement
 from batchprobe.barrier import BarrierMode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-__all__ = ["LEAST_INTERVAL", "Abi", "AttachOptions", "read_usual"]
+__all__ = ["LEAST_INTERVAL", "AttachOptions", "read_usual"]
 
 LEAST_INTERVAL = 0.01
 """Seconds."""
 
 
 _MOST_DIGITS = 9
-
-
-class Abi(enum.StrEnum):
-    """Which kernel object carries the probes."""
-
-    AUTO = "auto"
-    MULTI = "multi"
-    EVENT = "event"
-    PERF = "perf"
 
 
 class AttachOptions(NamedTuple):
@@ -40,7 +29,7 @@ class AttachOptions(NamedTuple):
     interval: float | None = None
     as_json: bool = False
     strict: bool = False
-    abi: str = Abi.AUTO.value
+    abi: str = "auto"
     placement: str = Placement.AUTO.value
     barrier: str = BarrierMode.AUTO.value
     top: int | None = None
@@ -66,9 +55,9 @@ def _digits(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
 
 
-def _one_of(choices: type[Abi | Placement | BarrierMode]) -> Callable[[str], str | None]:
-    words = {choice.value for choice in choices}
-    return lambda text: text if text in words else None
+def _one_of(words: Iterable[str]) -> Callable[[str], str | None]:
+    known = frozenset(words)
+    return lambda text: text if text in known else None
 
 
 def _text(text: str) -> str | None:
@@ -82,9 +71,9 @@ _VALUES: Mapping[str, tuple[str, Callable[[str], object]]] = {
     "--duration": ("duration", _seconds),
     "-i": ("interval", _interval),
     "--interval": ("interval", _interval),
-    "--abi": ("abi", _one_of(Abi)),
-    "--placement": ("placement", _one_of(Placement)),
-    "--barrier": ("barrier", _one_of(BarrierMode)),
+    "--abi": ("abi", _one_of(("auto", *ABIS))),
+    "--placement": ("placement", _one_of(choice.value for choice in Placement)),
+    "--barrier": ("barrier", _one_of(choice.value for choice in BarrierMode)),
     "--top": ("top", _number),
     "-c": ("command", _text),
     "--command": ("command", _text),

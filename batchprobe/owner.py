@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from batchprobe._typing import NamedTuple
+from batchprobe._lean import NamedTuple
 from batchprobe.files import read_text
 
 __all__ = ["Owner"]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import enum
-
-from batchprobe._typing import TYPE_CHECKING
+from batchprobe._lean import TYPE_CHECKING, Enum
 from batchprobe.errors import NotAttachedError
 
 if TYPE_CHECKING:
@@ -17,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Departure", "Probe", "ProbeState"]
 
 
-class ProbeState(enum.Enum):
+class ProbeState(Enum):
     """ATTACHED counts; QUEUED does not any more, and waits for the commit; DETACHED is gone."""
 
     ATTACHED = "attached"

@@ -9,7 +9,7 @@ import os
 import sys
 
 from batchprobe import arch, syscalls
-from batchprobe._typing import TYPE_CHECKING, NamedTuple
+from batchprobe._lean import TYPE_CHECKING, NamedTuple
 from batchprobe.files import read_text
 
 if TYPE_CHECKING:

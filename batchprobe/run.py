@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import sys
 import time
 
-from batchprobe._typing import TYPE_CHECKING
+from batchprobe._lean import TYPE_CHECKING, contextmanager, signal, suppress
 from batchprobe.errors import AttachCancelledError, BatchprobeError, NothingAttachedError
 from batchprobe.lists import read_lists
 from batchprobe.report import (
@@ -217,7 +215,7 @@ class _Run:
         with self._outliving_output():
             self._report.end(summary)
 
-    @contextlib.contextmanager
+    @contextmanager
     def _outliving_output(self) -> Iterator[None]:
         """A closed pipe or a full disk must not keep the probes on."""
         try:
@@ -260,7 +258,7 @@ def _end_of(child: subprocess.Popen[bytes] | None) -> int:
     return 128 - code if code < 0 else code
 
 
-@contextlib.contextmanager
+@contextmanager
 def _output(path: str | None) -> Iterator[TextIO]:
     if path is None:
         yield sys.stdout
@@ -273,5 +271,5 @@ def _output(path: str | None) -> Iterator[TextIO]:
         yield stream
     finally:
         # Every line was flushed: what cannot be written now could not be then, and was told.
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             stream.close()

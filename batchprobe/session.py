@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
 from _thread import RLock
-from collections import Counter
 
 from batchprobe import abi as probe_abi
 from batchprobe import arch, collector
-from batchprobe._typing import TYPE_CHECKING
+from batchprobe._lean import TYPE_CHECKING, contextmanager
 from batchprobe.abi import Attached, Context, Placement, hit_ips, sum_of_known
 from batchprobe.barrier import Barrier, BarrierMode
 from batchprobe.carry import carry
@@ -110,7 +108,7 @@ class Session:
         # Raised by `progress` during a reclaim, which goes on.
         self._progress_error: BaseException | None = None
         self._skipped: list[Skipped] = []
-        self._left_out: Counter[Reason] = Counter()
+        self._left_out: dict[Reason, int] = {}
         self._symbols = _Symbols()
         # By ABI: see `distrusted`.
         self._distrusted: dict[str, Mapping[str, str]] = {}
@@ -215,7 +213,7 @@ class Session:
                     raise
         raise AssertionError("unreachable: the interrupt was raised")
 
-    @contextlib.contextmanager
+    @contextmanager
     def _one_attach(self) -> Iterator[None]:
         with self._attaching:
             self._attach_depth += 1
@@ -346,7 +344,8 @@ class Session:
 
     def _note_skipped(self, found: Resolution, refused: Sequence[Skipped]) -> None:
         self._skipped += [*found.skipped, *refused]
-        self._left_out.update(found.left_out)
+        for reason, count in found.left_out.items():
+            self._left_out[reason] = self._left_out.get(reason, 0) + count
 
     # -- detach and commit -------------------------------------------------------------------
 
@@ -427,7 +426,7 @@ class Session:
             self._queue.add(gone, top)
             return self.commit(on_final)
 
-    @contextlib.contextmanager
+    @contextmanager
     def batch(self) -> Iterator[Self]:
         """Detaches in this block are committed together at its end, however it is left."""
         try:

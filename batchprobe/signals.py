@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
-import signal
 
-from batchprobe._typing import TYPE_CHECKING
+from batchprobe._lean import TYPE_CHECKING, signal, suppress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +36,7 @@ class Stop:
             if words := self.busy():
                 # A closed terminal sends SIGHUP more than once, and takes no words: raised here,
                 # that would interrupt the clean-up.
-                with contextlib.suppress(OSError):
+                with suppress(OSError):
                     # Not print: the main thread may be inside it.
                     os.write(2, f"batchprobe: {words}\n".encode())
             return

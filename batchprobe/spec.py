@@ -17,9 +17,7 @@ One entry a line; `#` at the start of a line or after white space begins a comme
 
 from __future__ import annotations
 
-import enum
-
-from batchprobe._typing import TYPE_CHECKING, NamedTuple
+from batchprobe._lean import TYPE_CHECKING, Enum, NamedTuple
 from batchprobe.errors import SpecError
 
 if TYPE_CHECKING:
@@ -49,7 +47,7 @@ class Source(NamedTuple):
         return f"{self.file}:{self.line}"
 
 
-class Kind(enum.Enum):
+class Kind(Enum):
     """How an entry says which functions it means."""
 
     NAME = "name"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 
-from batchprobe._typing import TYPE_CHECKING
+from batchprobe._lean import TYPE_CHECKING, suppress
 from batchprobe.report import forget_unwritten, tell
 
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ class Stages:
 
     def __exit__(self, *_error: object) -> None:
         if self._bar is not None:
-            with contextlib.suppress(OSError):  # likewise
+            with suppress(OSError):  # likewise
                 self._bar.stop()
             self._bar = None
             forget_unwritten(sys.stderr)

@@ -7,9 +7,9 @@ from __future__ import annotations
 import ctypes
 import errno
 import sys
-from functools import cache
 
 from batchprobe import arch
+from batchprobe._lean import cache
 from batchprobe.descriptors import open_noted
 from batchprobe.errors import KernelError
 

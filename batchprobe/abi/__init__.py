@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batchprobe._typing import TYPE_CHECKING
+from batchprobe._lean import TYPE_CHECKING
 from batchprobe.abi.base import (
     Attached,
     Carrier,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import enum
 from abc import ABC, abstractmethod
 
-from batchprobe._typing import TYPE_CHECKING, NamedTuple
+from batchprobe._lean import TYPE_CHECKING, Enum, NamedTuple
 from batchprobe.bank import NO_SLOT, Bank
 from batchprobe.errors import KernelError, UnsupportedError
 
@@ -27,7 +26,7 @@ __all__ = ["Attached", "Carrier", "Context", "Placement", "Refusal", "hit_ips", 
 _LONGEST_FUNCTION = 1 << 16
 
 
-class Placement(enum.Enum):
+class Placement(Enum):
     """Where an entry probe stands: at the function's entry or behind the entry patch site."""
 
     AUTO = "auto"

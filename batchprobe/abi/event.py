@@ -13,7 +13,7 @@ import os
 import time
 
 from batchprobe import descriptors, syscalls
-from batchprobe._typing import TYPE_CHECKING, NamedTuple
+from batchprobe._lean import TYPE_CHECKING, NamedTuple
 from batchprobe.abi.base import Attached, Carrier, Context, Placement, hit_ips
 from batchprobe.commit import Left, Reclaimed
 from batchprobe.errors import KernelError, UnsupportedError

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 
 from batchprobe import descriptors, syscalls
-from batchprobe._typing import TYPE_CHECKING
+from batchprobe._lean import TYPE_CHECKING, suppress
 from batchprobe.abi.base import Attached, Carrier, Context, Placement, Refusal, sum_of_known
 from batchprobe.commit import Left, Reclaimed
 from batchprobe.errors import KernelError, UnsupportedError
@@ -206,14 +205,14 @@ class MultiCarrier(Carrier):
         for cpu in range(self.bank.cpus):
             # An offline CPU has no hits, and one we may not run on is moved as well as it can be: a
             # hit half-way there may count twice or not at all.
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 os.sched_setaffinity(0, {cpu})
             self._epochs.cells[cpu] = epoch
         self._old_missed = sum_of_known(self._old_missed, _link_missed(larger), _prog_misses(gone))
         descriptors.close(larger)
         self.bank.unload(gone)
         # Refused if our cpuset shrank meanwhile: the kernel has chosen CPUs for us then.
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.sched_setaffinity(0, before)
 
     def missed(self) -> int | None:

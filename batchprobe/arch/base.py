@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batchprobe._typing import TYPE_CHECKING, NamedTuple
+from batchprobe._lean import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from typing import ClassVar

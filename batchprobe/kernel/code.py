@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from bisect import bisect_right
 
-from batchprobe._typing import TYPE_CHECKING
+from batchprobe._lean import TYPE_CHECKING, cached_property
 
 if TYPE_CHECKING:
     from array import array
@@ -56,12 +55,12 @@ class CodeSymbols:
         self.landmarks = landmarks
         """Addresses of those LANDMARKS that there are."""
 
-    @functools.cached_property
+    @cached_property
     def text(self) -> str:
         """The lines to be searched."""
         return str(self.lines, "ascii")
 
-    @functools.cached_property
+    @cached_property
     def names(self) -> list[str]:
         """The name of each symbol."""
         return self.text[1:-1].split("\n")

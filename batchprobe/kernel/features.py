@@ -5,11 +5,10 @@ What has to be tried to be known is in `batchprobe.doctor`.
 
 from __future__ import annotations
 
-import enum
 import os
 from itertools import takewhile
 
-from batchprobe._typing import TYPE_CHECKING, NamedTuple
+from batchprobe._lean import TYPE_CHECKING, Enum, NamedTuple
 from batchprobe.errors import UnsupportedError
 from batchprobe.files import exists, read_bytes
 
@@ -58,7 +57,7 @@ _USEFUL = {
 }
 
 
-class Status(enum.Enum):
+class Status(Enum):
     """LACKING: nothing can be attached like this (of an ABI: not by it). WARN: less well."""
 
     OK = "ok"

@@ -11,7 +11,7 @@ import os
 import sys
 
 from batchprobe import kept
-from batchprobe._typing import TYPE_CHECKING
+from batchprobe._lean import TYPE_CHECKING
 from batchprobe.files import exists, read_text
 from batchprobe.kernel.code import CodeSymbols
 from batchprobe.kernel.names import NameIndex

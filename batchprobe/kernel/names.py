@@ -5,14 +5,14 @@ Cutting 120,000 names apart and looking at each takes longer than attaching 1,00
 
 from __future__ import annotations
 
-from array import array
 from bisect import bisect_left
 from itertools import accumulate, compress
 from zlib import crc32
 
-from batchprobe._typing import TYPE_CHECKING
+from batchprobe._lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Sequence
     from typing import Self
 
@@ -39,6 +39,8 @@ class NameIndex:
         hashes = [crc32(name.encode()) for name in compress(names, functions)]
         # Joined, each name has one newline before it.
         offsets = [0, *map(sum, enumerate(accumulate(map(len, names)), 1))]
+        from array import array  # noqa: PLC0415  (once a boot; it imports `collections`)
+
         # Of one name, in order of position.
         order = sorted(range(len(hashes)), key=hashes.__getitem__)
         places = [positions[at] for at in order]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
-from batchprobe._typing import TYPE_CHECKING
+from batchprobe._lean import TYPE_CHECKING, tally
 from batchprobe.kernel.targets import Reason, Resolution, Skipped, Target
 from batchprobe.spec import CORE, Kind
 
@@ -38,7 +36,7 @@ def resolve(
     return Resolution(
         targets=_with_unique_labels(resolver.targets.values()),
         skipped=resolver.skipped,
-        left_out=dict(Counter(resolver.left_out.values())),
+        left_out=tally(resolver.left_out.values()),
     )
 
 
@@ -224,7 +222,7 @@ class _Resolver:
 
     def _skip_pattern(self, spec: ProbeSpec, refused: list[tuple[Reason, str]]) -> None:
         """Skip a pattern all of whose functions are refused."""
-        counts = Counter(reason for reason, _ in refused)
+        counts = tally(reason for reason, _ in refused)
         if list(counts) == [Reason.EXCLUDED]:
             details = ", ".join(dict.fromkeys(detail for _, detail in refused))
             self._skip(spec, Reason.EXCLUDED, f"all {len(refused)} matches: {details}")
@@ -261,7 +259,7 @@ def _covers(exclude: ProbeSpec, module: str, name: str) -> bool:
 def _with_unique_labels(targets: Iterable[Target]) -> list[Target]:
     """The targets; labels that several share get the address."""
     targets = list(targets)
-    counts = Counter(target.label for target in targets)
+    counts = tally(target.label for target in targets)
     if len(counts) == len(targets):
         return targets
     return [

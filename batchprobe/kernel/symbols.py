@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-from array import array
 from bisect import bisect_left, bisect_right
-from functools import partial
 from itertools import compress
 
-from batchprobe._typing import TYPE_CHECKING, NamedTuple
+from batchprobe._lean import TYPE_CHECKING, NamedTuple, cached_property
 from batchprobe.errors import UnsupportedError
 from batchprobe.files import read_bytes
 from batchprobe.kernel.code import LANDMARKS
 
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Callable, Collection, Iterable
     from os import PathLike
     from typing import Protocol, Self
@@ -136,11 +134,14 @@ class FunctionTable:
         def blacklist() -> bytes | None:
             return _ranges(_read(f"{debugfs}/kprobes/blacklist"))
 
+        def kept(what: str, look: Callable[[], bytes | None]) -> Callable[[], bytes | None]:
+            return look if memory is None else lambda: memory.text(what, look)
+
         return cls(
             symbols() if memory is None else memory.symbols(symbols),
             kallsyms=lambda: _read(f"{proc}/kallsyms"),
-            traceable=partial(memory.text, "traceable", traceable) if memory else traceable,
-            blacklist=partial(memory.text, "blacklist", blacklist) if memory else blacklist,
+            traceable=kept("traceable", traceable),
+            blacklist=kept("blacklist", blacklist),
             modules=modules or b"",
         )
 
@@ -204,7 +205,7 @@ class FunctionTable:
         """
         if self._traceable is None:
             return None
-        if isinstance(self._traceable, array):
+        if not isinstance(self._traceable, frozenset):
             # As ftrace_location() does: the one place in it that ftrace may patch is its entry.
             at = bisect_left(self._traceable, function.address)
             end = function.address + (function.size or _LAST_REACH)
@@ -272,11 +273,11 @@ class FunctionTable:
         size = addresses[following] - start if following < end else 0
         return Function(name or symbols.names[position], module, start, size)
 
-    @functools.cached_property
+    @cached_property
     def _kallsyms(self) -> str:
         return _text(self._read_kallsyms() or b"")
 
-    @functools.cached_property
+    @cached_property
     def _traceable(self) -> array[int] | frozenset[str] | None:
         text = self._read_traceable()
         if not text:
@@ -289,10 +290,12 @@ class FunctionTable:
         lines = _text(text)
         if re.match(r"[0-9a-f]+ \w", lines):
             found = re.findall(r"^([0-9a-f]+) ", lines, re.MULTILINE)
+            from array import array  # noqa: PLC0415  (it imports `collections`)
+
             return array("Q", sorted(numbers_of(found)))
         return frozenset(lines.splitlines())
 
-    @functools.cached_property
+    @cached_property
     def _blacklist(self) -> _Ranges | None:
         ranges = self._read_blacklist()
         return None if ranges is None else _Ranges(ranges)
@@ -325,6 +328,8 @@ def _ranges(blacklist: bytes | None) -> bytes | None:
         elif start < end:
             starts.append(start)
             ends.append(end)
+    from array import array  # noqa: PLC0415  (likewise)
+
     return array("Q", [*starts, *ends]).tobytes()
 
 

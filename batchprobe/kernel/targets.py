@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import enum
-
-from batchprobe._typing import TYPE_CHECKING, NamedTuple
+from batchprobe._lean import TYPE_CHECKING, Enum, NamedTuple
 
 if TYPE_CHECKING:
     from batchprobe.kernel.symbols import Function
@@ -13,7 +11,7 @@ if TYPE_CHECKING:
 __all__ = ["Reason", "Resolution", "Skipped", "Target"]
 
 
-class Reason(enum.Enum):
+class Reason(Enum):
     """Why there is no probe; the value is what people read."""
 
     UNKNOWN = "unknown function"

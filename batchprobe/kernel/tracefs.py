@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterator
-from functools import partial
 from itertools import compress
 
-from batchprobe._typing import NamedTuple
+from batchprobe._lean import TYPE_CHECKING, NamedTuple, contextmanager
 from batchprobe.errors import KernelError, UnsupportedError
 from batchprobe.files import exists, read_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 __all__ = ["Definition", "Tracefs", "parse_events", "profiled"]
 
@@ -28,13 +28,15 @@ class Definition(NamedTuple):
 
 def parse_events(text: str) -> list[Definition]:
     """The lines of kprobe_events."""
-    # Mostly there are none, and the expression takes longer than to read the file.
-    if not text:
-        return []
-    import re  # noqa: PLC0415
-
-    found = re.findall(r"^([pr])\d*:([^/\s]+)/(\S+) (\S+)", text, re.MULTILINE)
-    return [Definition(kind == "r", group, event, place) for kind, group, event, place in found]
+    found = []
+    for line in text.split("\n"):
+        # As in "r4:group/event place arguments"; others are not kprobes.
+        head, _, rest = line.partition(" ")
+        kind, _, name = head.partition(":")
+        group, _, event = name.partition("/")
+        if kind[:1] in ("p", "r") and event:
+            found.append(Definition(kind[0] == "r", group, event, rest.partition(" ")[0]))
+    return found
 
 
 def profiled(text: str, event: str) -> int:
@@ -80,7 +82,7 @@ class Tracefs:
         with self.commands(line) as command:
             command(line)
 
-    @contextlib.contextmanager
+    @contextmanager
     def commands(self, what: str = "definitions") -> Iterator[Callable[[str], None]]:
         """What writes one command after another, each as `command` does; `what` they are.
 
@@ -94,7 +96,7 @@ class Tracefs:
             raise KernelError(f"opening kprobe_events: {what}", error.errno or 0) from None
 
         try:
-            yield partial(self._write, fd)
+            yield lambda line: self._write(fd, line)
         finally:
             os.close(fd)
 

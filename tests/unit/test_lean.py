@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from batchprobe import _typing
+from batchprobe import _lean
 
 
 class Theirs(typing.NamedTuple):
@@ -26,7 +26,7 @@ class Theirs(typing.NamedTuple):
         return 2 * self.a
 
 
-class Ours(_typing.NamedTuple):
+class Ours(_lean.NamedTuple):
     """The same, made quickly."""
 
     a: int
