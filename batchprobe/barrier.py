@@ -117,10 +117,8 @@ class ExpeditedKnob:
         if not holders:
             os.ftruncate(fd, 0)
             return
-        import json  # noqa: PLC0415  (takes long, and no start writes it)
-
-        state = {"original": original, "holders": holders}
-        text = json.dumps(state).encode()
+        lines = [original or "", *(" ".join(map(str, holder)) for holder in holders), ""]
+        text = "\n".join(lines).encode()
         # Padded, in one write: a kill cannot leave half a state.
         os.pwrite(fd, text.ljust(os.fstat(fd).st_size), 0)
 
@@ -150,14 +148,10 @@ class ExpeditedKnob:
 def _parse(text: bytes) -> tuple[str | None, list[Owner]]:
     """What the knob read before, and who holds it. We never write half a state: a file that says
     something else was not written by us, and tells nothing."""
-    if not text:
-        return None, []
-    import json  # noqa: PLC0415  (mostly nobody holds it, when we start)
-
     try:
-        state = json.loads(text)
-        return state["original"], [Owner(*map(int, holder)) for holder in state["holders"]]
-    except (ValueError, TypeError, KeyError):
+        original, *lines = text.decode().rstrip().split("\n")
+        return original or None, [Owner(*map(int, line.split())) for line in lines]
+    except (ValueError, TypeError):
         return None, []
 
 
