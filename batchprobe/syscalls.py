@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import struct
 import sys
 
 from batchprobe import arch
@@ -48,6 +49,7 @@ BPF_TRACE_KPROBE_MULTI = 42
 KPROBE_MULTI_RETURN = 1
 _LOG_SIZE = 1 << 20
 _LOAD_TRIES = 8
+_NO_NODE = 0  # unless BPF_F_NUMA_NODE is set, it is not looked at
 
 # The shortest program: r0 = 0; exit. What the kernel's interface costs is measured with it.
 RETURN_0 = bytes.fromhex("b7000000000000009500000000000000")
@@ -64,82 +66,14 @@ _PERF_TYPE_TRACEPOINT = 2
 _PERF_FLAG_FD_CLOEXEC = 8
 
 
-class _MapCreate(ctypes.Structure):
-    _fields_ = (
-        ("map_type", ctypes.c_uint32),
-        ("key_size", ctypes.c_uint32),
-        ("value_size", ctypes.c_uint32),
-        ("max_entries", ctypes.c_uint32),
-        ("map_flags", ctypes.c_uint32),
-        ("inner_map_fd", ctypes.c_uint32),
-        ("numa_node", ctypes.c_uint32),
-        ("map_name", ctypes.c_char * 16),
-    )
-
-
-class _MapElem(ctypes.Structure):
-    _fields_ = (
-        ("map_fd", ctypes.c_uint32),
-        ("pad", ctypes.c_uint32),
-        ("key", ctypes.c_uint64),
-        ("value", ctypes.c_uint64),  # or next_key
-        ("flags", ctypes.c_uint64),
-    )
-
-
-class _ProgLoad(ctypes.Structure):
-    _fields_ = (
-        ("prog_type", ctypes.c_uint32),
-        ("insn_cnt", ctypes.c_uint32),
-        ("insns", ctypes.c_uint64),
-        ("license", ctypes.c_uint64),
-        ("log_level", ctypes.c_uint32),
-        ("log_size", ctypes.c_uint32),
-        ("log_buf", ctypes.c_uint64),
-        ("kern_version", ctypes.c_uint32),
-        ("prog_flags", ctypes.c_uint32),
-        ("prog_name", ctypes.c_char * 16),
-        ("prog_ifindex", ctypes.c_uint32),
-        ("expected_attach_type", ctypes.c_uint32),
-    )
-
-
-class _KprobeMultiCreate(ctypes.Structure):
-    _fields_ = (
-        ("prog_fd", ctypes.c_uint32),
-        ("target_fd", ctypes.c_uint32),
-        ("attach_type", ctypes.c_uint32),
-        ("link_flags", ctypes.c_uint32),
-        ("flags", ctypes.c_uint32),
-        ("cnt", ctypes.c_uint32),
-        ("syms", ctypes.c_uint64),
-        ("addrs", ctypes.c_uint64),
-        ("cookies", ctypes.c_uint64),
-    )
-
-
-class _ObjInfo(ctypes.Structure):
-    _fields_ = (
-        ("bpf_fd", ctypes.c_uint32),
-        ("info_len", ctypes.c_uint32),
-        ("info", ctypes.c_uint64),
-    )
-
-
-class _PerfEventAttr(ctypes.Structure):
-    _fields_ = (
-        ("type", ctypes.c_uint32),
-        ("size", ctypes.c_uint32),
-        ("config", ctypes.c_uint64),
-        ("sample_period", ctypes.c_uint64),
-        ("sample_type", ctypes.c_uint64),
-        ("read_format", ctypes.c_uint64),
-        ("flags", ctypes.c_uint64),
-        ("wakeup_events", ctypes.c_uint32),
-        ("bp_type", ctypes.c_uint32),
-        ("kprobe_func", ctypes.c_uint64),  # config1
-        ("kprobe_addr", ctypes.c_uint64),  # config2
-    )
+# The members of union bpf_attr that a command has, and of struct perf_event_attr up to config2: not
+# as ctypes.Structure, of which each class takes half a millisecond to make under emulation.
+_MAP_CREATE_ATTR = "=7I16s"
+_MAP_ELEM_ATTR = "=2I3Q"
+_PROG_LOAD_ATTR = "=2I2Q2IQ2I16s2I"
+_KPROBE_MULTI_ATTR = "=6I3Q"
+_OBJ_INFO_ATTR = "=2IQ"
+_PERF_EVENT_ATTR = "=2I5Q2I2Q"
 
 
 @cache
@@ -168,14 +102,10 @@ def _ioctl(what: str, fd: int, request: int, argument: int) -> None:
         raise KernelError(what, ctypes.get_errno())
 
 
-def _bpf(what: str, command: int, attr: ctypes.Structure) -> int:
-    return _syscall(
-        what,
-        arch.current().syscalls.bpf,
-        ctypes.c_long(command),
-        ctypes.byref(attr),
-        ctypes.c_ulong(ctypes.sizeof(attr)),
-    )
+def _bpf(what: str, command: int, attr: bytes | ctypes.Array[ctypes.c_char]) -> int:
+    """`attr` is a buffer where the kernel writes to it."""
+    number = arch.current().syscalls.bpf
+    return _syscall(what, number, ctypes.c_long(command), attr, ctypes.c_ulong(len(attr)))
 
 
 def mapped(what: str, fd: int, size: int, *, writable: bool = False) -> memoryview:
@@ -209,7 +139,8 @@ def map_create(
     inner_fd: int = 0,
 ) -> int:
     """Create a BPF map; returns its file descriptor."""
-    attr = _MapCreate(kind, key_size, value_size, entries, flags, inner_fd, 0, name.encode()[:15])
+    sizes = (kind, key_size, value_size, entries, flags, inner_fd, _NO_NODE)
+    attr = struct.pack(_MAP_CREATE_ATTR, *sizes, name.encode()[:15])
     return open_noted(lambda: _bpf(f"bpf(BPF_MAP_CREATE, {name})", _MAP_CREATE, attr))
 
 
@@ -217,8 +148,13 @@ def map_update(fd: int, key: bytes, value: bytes) -> None:
     """Set one element of a map."""
     key_buffer = ctypes.create_string_buffer(key, len(key))
     value_buffer = ctypes.create_string_buffer(value, len(value))
-    attr = _MapElem(fd, 0, ctypes.addressof(key_buffer), ctypes.addressof(value_buffer), 0)
+    attr = _map_elem(fd, ctypes.addressof(key_buffer), ctypes.addressof(value_buffer))
     _bpf("bpf(BPF_MAP_UPDATE_ELEM)", _MAP_UPDATE, attr)
+
+
+def _map_elem(fd: int, key: int, value: int) -> bytes:
+    """Pointers to a key, and to its value or where the next key goes."""
+    return struct.pack(_MAP_ELEM_ATTR, fd, 0, key, value, 0)
 
 
 def map_items(fd: int, key_size: int, value_size: int) -> list[tuple[bytes, bytes]]:
@@ -228,14 +164,14 @@ def map_items(fd: int, key_size: int, value_size: int) -> list[tuple[bytes, byte
     value = ctypes.create_string_buffer(value_size)
     previous = 0
     while True:
-        attr = _MapElem(fd, 0, previous, ctypes.addressof(key), 0)
+        attr = _map_elem(fd, previous, ctypes.addressof(key))
         try:
             _bpf("bpf(BPF_MAP_GET_NEXT_KEY)", _MAP_NEXT_KEY, attr)
         except KernelError as error:
             if error.errno == errno.ENOENT:  # that was the last key
                 return items
             raise
-        attr = _MapElem(fd, 0, ctypes.addressof(key), ctypes.addressof(value), 0)
+        attr = _map_elem(fd, ctypes.addressof(key), ctypes.addressof(value))
         _bpf("bpf(BPF_MAP_LOOKUP_ELEM)", _MAP_LOOKUP, attr)
         items.append((key.raw, value.raw))
         previous = ctypes.addressof(key)
@@ -248,30 +184,31 @@ def prog_load(name: str, instructions: bytes, *, attach_type: int = 0) -> int:
     """
     code = ctypes.create_string_buffer(instructions, len(instructions))
     license_name = ctypes.create_string_buffer(b"GPL")
-    attr = _ProgLoad(
-        prog_type=_PROG_TYPE_KPROBE,
-        insn_cnt=len(instructions) // 8,
-        insns=ctypes.addressof(code),
-        license=ctypes.addressof(license_name),
-        prog_name=name.encode()[:15],
-        expected_attach_type=attach_type,
-    )
+
+    def attr(log: ctypes.Array[ctypes.c_char] | None) -> bytes:
+        return struct.pack(
+            _PROG_LOAD_ATTR,
+            *(_PROG_TYPE_KPROBE, len(instructions) // 8),
+            *(ctypes.addressof(code), ctypes.addressof(license_name)),
+            *((0, 0, 0) if log is None else (1, len(log), ctypes.addressof(log))),
+            *(0, 0, name.encode()[:15], 0, attach_type),
+        )
+
     what = f"bpf(BPF_PROG_LOAD, {name})"
     try:
-        return open_noted(lambda: _load(what, attr))
+        return open_noted(lambda: _load(what, attr(None)))
     except KernelError as error:
         # Only a refusal pays for a log.
         log = ctypes.create_string_buffer(_LOG_SIZE)
-        attr.log_level, attr.log_size, attr.log_buf = 1, _LOG_SIZE, ctypes.addressof(log)
         try:
-            return open_noted(lambda: _load(what, attr))
+            return open_noted(lambda: _load(what, attr(log)))
         except KernelError:
             if log.value:
                 error.add_note(log.value.decode(errors="replace")[-4000:])
             raise error from None
 
 
-def _load(what: str, attr: _ProgLoad) -> int:
+def _load(what: str, attr: bytes) -> int:
     for _ in range(_LOAD_TRIES):
         try:
             return _bpf(what, _PROG_LOAD, attr)
@@ -286,12 +223,10 @@ def kprobe_multi_link(prog_fd: int, addresses: list[int], *, flags: int = 0) -> 
     """One kprobe_multi link on all `addresses` (Linux 5.18, CONFIG_FPROBE); returns its fd."""
     count = len(addresses)
     address_array = (ctypes.c_uint64 * count)(*addresses)
-    attr = _KprobeMultiCreate(
-        prog_fd=prog_fd,
-        attach_type=BPF_TRACE_KPROBE_MULTI,
-        flags=flags,
-        cnt=count,
-        addrs=ctypes.addressof(address_array),
+    attr = struct.pack(
+        _KPROBE_MULTI_ATTR,
+        *(prog_fd, 0, BPF_TRACE_KPROBE_MULTI, 0, flags, count),
+        *(0, ctypes.addressof(address_array), 0),
     )
     return open_noted(lambda: _bpf("bpf(BPF_LINK_CREATE, kprobe_multi)", _LINK_CREATE, attr))
 
@@ -305,9 +240,11 @@ _PROG_MISSES_AT = 208
 
 def _info(fd: int, size: int) -> bytes:
     buffer = ctypes.create_string_buffer(size)
-    attr = _ObjInfo(fd, size, ctypes.addressof(buffer))
-    _bpf("bpf(BPF_OBJ_GET_INFO_BY_FD)", _OBJ_GET_INFO, attr)
-    return buffer.raw[: attr.info_len]
+    attr = struct.pack(_OBJ_INFO_ATTR, fd, size, ctypes.addressof(buffer))
+    answer = ctypes.create_string_buffer(attr, len(attr))
+    _bpf("bpf(BPF_OBJ_GET_INFO_BY_FD)", _OBJ_GET_INFO, answer)
+    _, length, _ = struct.unpack(_OBJ_INFO_ATTR, answer)
+    return buffer.raw[:length]
 
 
 def link_missed(link_fd: int) -> int | None:
@@ -329,8 +266,7 @@ def perf_tracepoint_open(event_id: int) -> int:
     It is opened on CPU 0, yet a BPF program on it runs for the hits of every CPU
     (kprobe_perf_func, kernel/trace/trace_kprobe.c).
     """
-    attr = _PerfEventAttr(type=_PERF_TYPE_TRACEPOINT, config=event_id)
-    return _perf_open("perf_event_open(tracepoint)", attr)
+    return _perf_open("perf_event_open(tracepoint)", _PERF_TYPE_TRACEPOINT, event_id)
 
 
 def perf_kprobe_open(pmu_type: int, address: int, *, is_return: bool) -> int:
@@ -339,17 +275,20 @@ def perf_kprobe_open(pmu_type: int, address: int, *, is_return: bool) -> int:
     Raises KernelError: EILSEQ off an instruction boundary, EINVAL where no probe may stand.
     """
     # /sys/bus/event_source/devices/kprobe/format/retprobe: config:0
-    attr = _PerfEventAttr(type=pmu_type, config=int(is_return), kprobe_addr=address)
-    return _perf_open(f"perf_event_open(kprobe {address:#x})", attr)
+    what = f"perf_event_open(kprobe {address:#x})"
+    return _perf_open(what, pmu_type, int(is_return), kprobe_addr=address)
 
 
-def _perf_open(what: str, attr: _PerfEventAttr) -> int:
-    attr.size = ctypes.sizeof(attr)
+def _perf_open(what: str, kind: int, config: int, *, kprobe_addr: int = 0) -> int:
+    size = struct.calcsize(_PERF_EVENT_ATTR)
+    attr = struct.pack(_PERF_EVENT_ATTR, kind, size, config, 0, 0, 0, 0, 0, 0, 0, kprobe_addr)
+    # A buffer: the kernel writes to it what size it wants, if it refuses this one.
+    buffer = ctypes.create_string_buffer(attr, size)
     return open_noted(
         lambda: _syscall(
             what,
             arch.current().syscalls.perf_event_open,
-            ctypes.byref(attr),
+            buffer,
             ctypes.c_long(-1),  # every task
             ctypes.c_long(0),  # CPU 0
             ctypes.c_long(-1),

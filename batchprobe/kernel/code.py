@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from _bisect import bisect_right
 
 from batchprobe._lean import TYPE_CHECKING, cached_property
 

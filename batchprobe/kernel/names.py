@@ -5,7 +5,7 @@ Cutting 120,000 names apart and looking at each takes longer than attaching 1,00
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from _bisect import bisect_left
 from itertools import accumulate, compress
 from zlib import crc32
 
