@@ -36,6 +36,7 @@ HASH_BITS = 32
 """Width of the product of an instruction pointer, of which the highest bits name its place."""
 MOST_PLACE_BITS = 18
 """There are at most 2 to this many places, 4 MiB of them."""
+_PACKAGE = os.path.dirname(os.path.abspath(__file__))
 _EPOCH = 1164988227  # stands for a link's
 _INSTRUCTION_SIZE = 8
 
@@ -67,7 +68,7 @@ def shipped(built_of: str | None = None) -> dict[str, Program] | None:
     """The programs that are shipped for this machine, None if there are none.
 
     They use no struct of the kernel's but pt_regs, and so fit every kernel of the architecture.
-    They serve as long as they were built from what bpf/ says, or `built_of`.
+    They serve as long as they were built from `built_of`, or, in a checkout, from what bpf/ says.
     """
     if os.environ.get(COMPILE):
         return None
@@ -76,23 +77,27 @@ def shipped(built_of: str | None = None) -> dict[str, Program] | None:
         found = getattr(__import__(f"{__package__}.prebuilt.{name}").prebuilt, name).SHIPPED
     except ModuleNotFoundError:
         return None
-    # Somebody may have changed bpf/ and not built yet.
-    if found["source"] != (source() if built_of is None else built_of).splitlines():
+    if built_of is None and not _is_installed():
+        # Somebody may have changed bpf/ and not built yet.
+        built_of = source()
+    if built_of is not None and found["source"] != built_of.splitlines():
         return None
     return made_of(found["programs"])
 
 
 def source(adapter: Arch | None = None) -> str:
     """The programs in C, for this machine or the adapter's."""
-    package = os.path.dirname(os.path.abspath(__file__))
-    folder = f"{package}/bpf"
-    if not os.path.isdir(folder):
-        # In a checkout it is beside the package.
-        folder = f"{os.path.dirname(package)}/bpf"
+    # In a checkout it is beside the package.
+    folder = f"{_PACKAGE if _is_installed() else os.path.dirname(_PACKAGE)}/bpf"
     texts = [_facts(adapter or arch.current())]
     for name in ("hit.h", *(f"{program}.c" for program in PROGRAMS)):
         texts.append(read_text(f"{folder}/{name}"))
     return "".join(texts)
+
+
+def _is_installed() -> bool:
+    """Whether the C sources are where a wheel has them, which nobody edits."""
+    return os.path.isdir(f"{_PACKAGE}/bpf")
 
 
 def _facts(adapter: Arch) -> str:

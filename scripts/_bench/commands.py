@@ -39,15 +39,22 @@ _CONSOLE_SCRIPT = "import sys; from batchprobe.__main__ import main; sys.exit(ma
 def command_line(tool: str, glob: str) -> list[str]:
     """What counts the functions of the glob until Ctrl-C."""
     if tool == FUNCCOUNT:
-        return ["funccount-bpfcc", glob]
+        return [_path("funccount-bpfcc"), glob]
     if tool == BPFTRACE:
-        return ["bpftrace", "-e", f"kprobe:{glob} {{ @[func] = count(); }}"]
+        return [_path("bpftrace"), "-e", f"kprobe:{glob} {{ @[func] = count(); }}"]
     abi = [] if tool == FIRST_START else tool.removeprefix(BATCHPROBE).split()
     options = ["--abi", abi[0]] if abi else []
     options += ["--placement", abi[1]] if abi[1:] else []
     listed = Path("/run/bench-list")
     listed.write_text(f"{glob}\n")
     return [sys.executable, "-c", _CONSOLE_SCRIPT, "attach", *options, str(listed)]
+
+
+def _path(tool: str) -> str:
+    found = shutil.which(tool)
+    if found is None:
+        raise RuntimeError(f"there is no {tool} here")
+    return found
 
 
 @dataclass
@@ -97,11 +104,20 @@ class Running:
 def started(tool: str, glob: str, witness: Witness, patience: float) -> Iterator[Running]:
     """The tool with its probes armed, in so many seconds; it is gone at the end of the block."""
     argv = command_line(tool, glob)
+    # All tools are installed: what shows Python the measuring one is not for them.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     with TemporaryFile() as output:
         values: Values = {}
         began = time.perf_counter()
+        # With a path and without close_fds Popen takes posix_spawn(3): what it does itself is not
+        # the tool's time. (None of our descriptors is inherited all the same: PEP 446.)
         process = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            close_fds=False,
+            env=env,
         )
         running = Running(process, output, values)
         try:

@@ -1,12 +1,17 @@
 #!/bin/sh
-# In the guest: put batchprobe on its own disk, compiled, as an installed tool is; then measure.
+# In the guest: install batchprobe on its own disk, compiled, as the other tools are; then measure.
 set -eu
 
 checkout=$(dirname "$(dirname "$(dirname "$(readlink -f "$0")")")")
 own=/opt/bench
 mkdir -p "$own"
-cp -r "$checkout/batchprobe" "$checkout/bpf" "$checkout/scripts/_bench" "$own"
-python3 -m compileall -q "$own"
+cp -r "$checkout/scripts/_bench" "$own"
+site=$(python3 -c 'import site; print(site.getsitepackages()[0])')
+mkdir -p "$site"
+cp -r "$checkout/batchprobe" "$site"
+# Where a wheel has it.
+cp -r "$checkout/bpf" "$site/batchprobe"
+python3 -m compileall -q "$own" "$site/batchprobe"
 # The checkout is the first folder there, and on a slow file system.
 export PYTHONPATH="$own:${PYTHONPATH#*:}" XDG_CACHE_HOME=/root/.cache PYTHONUNBUFFERED=1
 # What tools refuse by default is what is to be measured.
