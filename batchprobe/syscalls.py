@@ -4,15 +4,29 @@ for Python's own keeps a descriptor for each mapping, and is a library to be loa
 
 from __future__ import annotations
 
-import ctypes
 import errno
+import fcntl
 import struct
 import sys
+from _ctypes import (
+    FUNCFLAG_CDECL,
+    FUNCFLAG_USE_ERRNO,
+    CFuncPtr,
+    _SimpleCData,
+    addressof,
+    dlopen,
+    dlsym,
+    get_errno,
+)
 
 from batchprobe import arch
-from batchprobe._lean import cache
+from batchprobe._lean import TYPE_CHECKING, cache
 from batchprobe.descriptors import open_noted
 from batchprobe.errors import KernelError
+
+if TYPE_CHECKING:
+    from _ctypes import Array
+    from collections.abc import Callable
 
 __all__ = [
     "BPF_F_MMAPABLE",
@@ -56,7 +70,7 @@ RETURN_0 = bytes.fromhex("b7000000000000009500000000000000")
 
 _PROT_READ, _PROT_WRITE = 1, 2
 _MAP_SHARED = 1
-_MAP_FAILED = ctypes.c_void_p(-1).value
+_MAP_FAILED = (1 << 8 * struct.calcsize("P")) - 1
 
 # include/uapi/linux/membarrier.h
 _MEMBARRIER_CMD_GLOBAL = 1
@@ -76,36 +90,71 @@ _OBJ_INFO_ATTR = "=2IQ"
 _PERF_EVENT_ATTR = "=2I5Q2I2Q"
 
 
+# What `ctypes` is made of: the package around it takes as long to import as a probe to arm.
+if TYPE_CHECKING:
+    from ctypes import c_char, c_long, c_ubyte, c_void_p
+
+    _Buffer = Array[c_char]
+else:
+
+    class c_char(_SimpleCData):  # noqa: N801
+        _type_ = "c"
+
+    class c_ubyte(_SimpleCData):  # noqa: N801
+        _type_ = "B"
+
+    class c_long(_SimpleCData):  # noqa: N801
+        _type_ = "l"
+
+    class c_void_p(_SimpleCData):  # noqa: N801
+        _type_ = "P"
+
+
+class _Function(CFuncPtr):
+    _flags_ = FUNCFLAG_CDECL | FUNCFLAG_USE_ERRNO
+    _restype_ = c_void_p
+
+
+class _SystemCall(CFuncPtr):
+    _flags_ = FUNCFLAG_CDECL | FUNCFLAG_USE_ERRNO
+    _restype_ = c_long
+
+
+def _buffer(data: bytes | int) -> _Buffer:
+    """Memory of its own, for so many bytes or with these."""
+    if isinstance(data, int):
+        return (c_char * data)()
+    buffer = (c_char * len(data))()
+    buffer.raw = data
+    return buffer
+
+
 @cache
-def _libc() -> ctypes.CDLL:
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.syscall.restype = ctypes.c_long
-    libc.ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong)
-    libc.mmap.restype = ctypes.c_void_p
-    libc.mmap.argtypes = (
-        *(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int),
-        ctypes.c_long,
-    )
-    libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
-    return libc
+def _libc(name: str) -> Callable[..., int]:
+    """One of its functions; each argument is a c_long, as wide as a register everywhere."""
+    kind = _SystemCall if name == "syscall" else _Function
+    # The program itself, and all that it is linked with.
+    everything = dlopen(None, 0)  # type: ignore[arg-type]
+    return kind(dlsym(everything, name))
 
 
-def _syscall(what: str, number: int, *args: object) -> int:
-    result: int = _libc().syscall(ctypes.c_long(number), *args)
+def _syscall(what: str, number: int, *arguments: int) -> int:
+    result = _libc("syscall")(*map(c_long, (number, *arguments)))
     if result < 0:
-        raise KernelError(what, ctypes.get_errno())
+        raise KernelError(what, get_errno())
     return result
 
 
 def _ioctl(what: str, fd: int, request: int, argument: int) -> None:
-    if _libc().ioctl(fd, request, argument) < 0:
-        raise KernelError(what, ctypes.get_errno())
+    try:
+        fcntl.ioctl(fd, request, argument)
+    except OSError as error:
+        raise KernelError(what, error.errno or 0) from None
 
 
-def _bpf(what: str, command: int, attr: bytes | ctypes.Array[ctypes.c_char]) -> int:
-    """`attr` is a buffer where the kernel writes to it."""
+def _bpf(what: str, command: int, attr: _Buffer) -> int:
     number = arch.current().syscalls.bpf
-    return _syscall(what, number, ctypes.c_long(command), attr, ctypes.c_ulong(len(attr)))
+    return _syscall(what, number, command, addressof(attr), len(attr))
 
 
 def mapped(what: str, fd: int, size: int, *, writable: bool = False) -> memoryview:
@@ -114,15 +163,15 @@ def mapped(what: str, fd: int, size: int, *, writable: bool = False) -> memoryvi
     They stay mapped until the last view of them is released. Raises KernelError.
     """
     protection = _PROT_READ | _PROT_WRITE if writable else _PROT_READ
-    address = _libc().mmap(None, size, protection, _MAP_SHARED, fd, 0)
+    address = _libc("mmap")(*map(c_long, (0, size, protection, _MAP_SHARED, fd, 0)))
     if address == _MAP_FAILED:
-        raise KernelError(f"mmap({what})", ctypes.get_errno())
+        raise KernelError(f"mmap({what})", get_errno())
 
-    class Mapping(ctypes.c_ubyte * size):  # type: ignore[misc]
+    class Mapping(c_ubyte * size):  # type: ignore[misc]
         """Views hold on to it."""
 
         def __del__(self) -> None:
-            _libc().munmap(ctypes.addressof(self), size)
+            _libc("munmap")(c_long(addressof(self)), c_long(size))
 
     view = memoryview(Mapping.from_address(address)).cast("B")
     return view if writable else view.toreadonly()
@@ -140,41 +189,41 @@ def map_create(
 ) -> int:
     """Create a BPF map; returns its file descriptor."""
     sizes = (kind, key_size, value_size, entries, flags, inner_fd, _NO_NODE)
-    attr = struct.pack(_MAP_CREATE_ATTR, *sizes, name.encode()[:15])
+    attr = _buffer(struct.pack(_MAP_CREATE_ATTR, *sizes, name.encode()[:15]))
     return open_noted(lambda: _bpf(f"bpf(BPF_MAP_CREATE, {name})", _MAP_CREATE, attr))
 
 
 def map_update(fd: int, key: bytes, value: bytes) -> None:
     """Set one element of a map."""
-    key_buffer = ctypes.create_string_buffer(key, len(key))
-    value_buffer = ctypes.create_string_buffer(value, len(value))
-    attr = _map_elem(fd, ctypes.addressof(key_buffer), ctypes.addressof(value_buffer))
+    key_buffer = _buffer(key)
+    value_buffer = _buffer(value)
+    attr = _map_elem(fd, addressof(key_buffer), addressof(value_buffer))
     _bpf("bpf(BPF_MAP_UPDATE_ELEM)", _MAP_UPDATE, attr)
 
 
-def _map_elem(fd: int, key: int, value: int) -> bytes:
+def _map_elem(fd: int, key: int, value: int) -> _Buffer:
     """Pointers to a key, and to its value or where the next key goes."""
-    return struct.pack(_MAP_ELEM_ATTR, fd, 0, key, value, 0)
+    return _buffer(struct.pack(_MAP_ELEM_ATTR, fd, 0, key, value, 0))
 
 
 def map_items(fd: int, key_size: int, value_size: int) -> list[tuple[bytes, bytes]]:
     """All elements of a hash map, read one by one."""
     items: list[tuple[bytes, bytes]] = []
-    key = ctypes.create_string_buffer(key_size)
-    value = ctypes.create_string_buffer(value_size)
+    key = _buffer(key_size)
+    value = _buffer(value_size)
     previous = 0
     while True:
-        attr = _map_elem(fd, previous, ctypes.addressof(key))
+        attr = _map_elem(fd, previous, addressof(key))
         try:
             _bpf("bpf(BPF_MAP_GET_NEXT_KEY)", _MAP_NEXT_KEY, attr)
         except KernelError as error:
             if error.errno == errno.ENOENT:  # that was the last key
                 return items
             raise
-        attr = _map_elem(fd, ctypes.addressof(key), ctypes.addressof(value))
+        attr = _map_elem(fd, addressof(key), addressof(value))
         _bpf("bpf(BPF_MAP_LOOKUP_ELEM)", _MAP_LOOKUP, attr)
         items.append((key.raw, value.raw))
-        previous = ctypes.addressof(key)
+        previous = addressof(key)
 
 
 def prog_load(name: str, instructions: bytes, *, attach_type: int = 0) -> int:
@@ -182,24 +231,25 @@ def prog_load(name: str, instructions: bytes, *, attach_type: int = 0) -> int:
 
     Raises KernelError; the verifier's log, where it said anything, is a note on the exception.
     """
-    code = ctypes.create_string_buffer(instructions, len(instructions))
-    license_name = ctypes.create_string_buffer(b"GPL")
+    code = _buffer(instructions)
+    license_name = _buffer(b"GPL\0")
 
-    def attr(log: ctypes.Array[ctypes.c_char] | None) -> bytes:
-        return struct.pack(
+    def attr(log: _Buffer | None) -> _Buffer:
+        packed = struct.pack(
             _PROG_LOAD_ATTR,
             *(_PROG_TYPE_KPROBE, len(instructions) // 8),
-            *(ctypes.addressof(code), ctypes.addressof(license_name)),
-            *((0, 0, 0) if log is None else (1, len(log), ctypes.addressof(log))),
+            *(addressof(code), addressof(license_name)),
+            *((0, 0, 0) if log is None else (1, len(log), addressof(log))),
             *(0, 0, name.encode()[:15], 0, attach_type),
         )
+        return _buffer(packed)
 
     what = f"bpf(BPF_PROG_LOAD, {name})"
     try:
         return open_noted(lambda: _load(what, attr(None)))
     except KernelError as error:
         # Only a refusal pays for a log.
-        log = ctypes.create_string_buffer(_LOG_SIZE)
+        log = _buffer(_LOG_SIZE)
         try:
             return open_noted(lambda: _load(what, attr(log)))
         except KernelError:
@@ -208,7 +258,7 @@ def prog_load(name: str, instructions: bytes, *, attach_type: int = 0) -> int:
             raise error from None
 
 
-def _load(what: str, attr: bytes) -> int:
+def _load(what: str, attr: _Buffer) -> int:
     for _ in range(_LOAD_TRIES):
         try:
             return _bpf(what, _PROG_LOAD, attr)
@@ -222,12 +272,13 @@ def _load(what: str, attr: bytes) -> int:
 def kprobe_multi_link(prog_fd: int, addresses: list[int], *, flags: int = 0) -> int:
     """One kprobe_multi link on all `addresses` (Linux 5.18, CONFIG_FPROBE); returns its fd."""
     count = len(addresses)
-    address_array = (ctypes.c_uint64 * count)(*addresses)
-    attr = struct.pack(
+    address_array = _buffer(struct.pack(f"={count}Q", *addresses))
+    packed = struct.pack(
         _KPROBE_MULTI_ATTR,
         *(prog_fd, 0, BPF_TRACE_KPROBE_MULTI, 0, flags, count),
-        *(0, ctypes.addressof(address_array), 0),
+        *(0, addressof(address_array), 0),
     )
+    attr = _buffer(packed)
     return open_noted(lambda: _bpf("bpf(BPF_LINK_CREATE, kprobe_multi)", _LINK_CREATE, attr))
 
 
@@ -239,11 +290,10 @@ _PROG_MISSES_AT = 208
 
 
 def _info(fd: int, size: int) -> bytes:
-    buffer = ctypes.create_string_buffer(size)
-    attr = struct.pack(_OBJ_INFO_ATTR, fd, size, ctypes.addressof(buffer))
-    answer = ctypes.create_string_buffer(attr, len(attr))
-    _bpf("bpf(BPF_OBJ_GET_INFO_BY_FD)", _OBJ_GET_INFO, answer)
-    _, length, _ = struct.unpack(_OBJ_INFO_ATTR, answer)
+    buffer = _buffer(size)
+    attr = _buffer(struct.pack(_OBJ_INFO_ATTR, fd, size, addressof(buffer)))
+    _bpf("bpf(BPF_OBJ_GET_INFO_BY_FD)", _OBJ_GET_INFO, attr)
+    _, length, _ = struct.unpack(_OBJ_INFO_ATTR, attr)
     return buffer.raw[:length]
 
 
@@ -282,17 +332,14 @@ def perf_kprobe_open(pmu_type: int, address: int, *, is_return: bool) -> int:
 def _perf_open(what: str, kind: int, config: int, *, kprobe_addr: int = 0) -> int:
     size = struct.calcsize(_PERF_EVENT_ATTR)
     attr = struct.pack(_PERF_EVENT_ATTR, kind, size, config, 0, 0, 0, 0, 0, 0, 0, kprobe_addr)
-    # A buffer: the kernel writes to it what size it wants, if it refuses this one.
-    buffer = ctypes.create_string_buffer(attr, size)
+    # The kernel writes to it what size it wants, if it refuses this one.
+    buffer = _buffer(attr)
+    every_task, cpu, no_group = -1, 0, -1
     return open_noted(
         lambda: _syscall(
             what,
             arch.current().syscalls.perf_event_open,
-            buffer,
-            ctypes.c_long(-1),  # every task
-            ctypes.c_long(0),  # CPU 0
-            ctypes.c_long(-1),
-            ctypes.c_long(_PERF_FLAG_FD_CLOEXEC),
+            *(addressof(buffer), every_task, cpu, no_group, _PERF_FLAG_FD_CLOEXEC),
         )
     )
 
@@ -313,7 +360,5 @@ def membarrier_global() -> None:
     _syscall(
         "membarrier(MEMBARRIER_CMD_GLOBAL)",
         arch.current().syscalls.membarrier,
-        ctypes.c_long(_MEMBARRIER_CMD_GLOBAL),
-        ctypes.c_long(0),
-        ctypes.c_long(0),
+        *(_MEMBARRIER_CMD_GLOBAL, 0, 0),
     )

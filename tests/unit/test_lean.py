@@ -275,7 +275,7 @@ def test_a_start_loads_none_of_them() -> None:
         "import batchprobe.abi.event, batchprobe.abi.multi, batchprobe.arch.x86_64\n"
         "import batchprobe.guardian, batchprobe.kernel.armed, batchprobe.leftovers\n"
         "dear = {'typing', 're', 'contextlib', 'functools', 'enum', 'collections', 'operator',"
-        " 'signal', 'json', 'subprocess', 'inspect', 'typer', 'rich'}\n"
+        " 'signal', 'ctypes', 'json', 'subprocess', 'inspect', 'typer', 'rich'}\n"
         "print(sorted(dear & set(sys.modules)))"
     )
     # -S: what a site adds is not ours.
