@@ -15,9 +15,9 @@ _FDS_MORE = 4.0
 _LEAST_EXTRAPOLATED = 100
 
 _START_UP = (
-    "of some 0.38 s on 6.1, 0.11 are the interpreter's own start, 0.09 the import of the standard "
-    "library's modules that are left, 0.1 of this package's; the attach itself, with a shell that "
-    "guards the trace event, is the rest. funccount's compiler has less to read on older kernels"
+    "of some 0.32 s on 6.1, 0.11 are the interpreter's own start, 0.12 the import of this package, "
+    "with hardly anything of the standard library's; the attach itself, with a shell that guards "
+    "the trace event, is the rest. funccount's compiler has less to read on older kernels"
 )
 _ATTACH = (
     "an attach also resolves names, makes maps and loads a program; the kernel's own work is the "
