@@ -222,7 +222,7 @@ class Bank:
         if len(slots) * _FEW > self.slots:
             return self.counts()
         adopted = self._adopted_hits()
-        hits = {slot: self._hits(slot) + adopted[slot] for slot in slots}
+        hits = {slot: self._hits(slot) + adopted.get(slot, 0) for slot in slots}
         return Counts(hits, self.cpus, {})
 
     def _hits(self, slot: int) -> int:
