@@ -141,12 +141,6 @@ else:
         def __reduce_ex__(self, _protocol):
             return type(self), (self.value,)
 
-        def __copy__(self):
-            return self
-
-        def __deepcopy__(self, _memo):
-            return self
-
     class suppress:  # noqa: N801  (so is the standard library's called)
         """Ends a block at these exceptions, and goes on behind it."""
 
@@ -208,11 +202,9 @@ else:
         known = {}
 
         def kept(*values):
-            try:
-                return known[values]
-            except KeyError:
-                result = known[values] = function(*values)
-                return result
+            if values not in known:
+                known[values] = function(*values)
+            return known[values]
 
         kept.__name__ = function.__name__
         kept.__doc__ = function.__doc__

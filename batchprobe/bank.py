@@ -210,7 +210,7 @@ class Bank:
 
     def count(self, slot: int) -> int:
         """Hits of one slot on all CPUs so far."""
-        return self._hits(slot) + (self._adopted_hits().get(slot, 0) if self._adopted else 0)
+        return self._hits(slot) + self._adopted_hits().get(slot, 0)
 
     def counts(self) -> Counts:
         """Hits of every slot so far, by slot."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import time
 
-from batchprobe._lean import TYPE_CHECKING
+from batchprobe._lean import TYPE_CHECKING, tally
 from batchprobe.barrier import Barrier, BarrierMode, ExpeditedKnob
 from batchprobe.errors import KernelError
 from batchprobe.owner import Owner
@@ -48,16 +48,15 @@ def _dead(tracefs: Tracefs) -> dict[str, int]:
     """Probes by event, of owners that are gone."""
     # A group may have thousands of lines: each is asked about once.
     dead: dict[str, bool] = {}
-    probes: dict[str, int] = {}
+    events: list[str] = []
     for definition in tracefs.definitions():
         group = definition.group
         if group not in dead:
             owner = Owner.from_group(group)
             dead[group] = owner is not None and owner.is_dead
         if dead[group]:
-            name = f"{group}/{definition.event}"
-            probes[name] = probes.get(name, 0) + 1
-    return probes
+            events.append(f"{group}/{definition.event}")
+    return tally(events)
 
 
 def _sweep_once(tracefs: Tracefs, swept: Swept) -> bool:
