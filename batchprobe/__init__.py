@@ -11,7 +11,7 @@ with Session() as session:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from batchprobe.commit import CommitReport, Left
+    from batchprobe.commit.queue import CommitReport, Left
     from batchprobe.errors import (
         AttachCancelledError,
         BatchprobeError,
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
         SpecError,
         UnsupportedError,
     )
-    from batchprobe.kernel.targets import Reason, Skipped
+    from batchprobe.funclist.spec import ProbeSpec, parse_list
+    from batchprobe.functions.targets import Reason, Skipped
     from batchprobe.probe import Probe, ProbeState
     from batchprobe.session import Session
-    from batchprobe.spec import ProbeSpec, parse_list
 
 __all__ = [
     "AttachCancelledError",
@@ -49,7 +49,7 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_HOMES = ("commit", "errors", "kernel.targets", "probe", "session", "spec")
+_HOMES = ("commit.queue", "errors", "functions.targets", "probe", "session", "funclist.spec")
 
 
 def __getattr__(name: str) -> object:

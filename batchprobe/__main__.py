@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from batchprobe.signals import Stop
+from batchprobe.cli.signals import Stop
 
 __all__ = ["main"]
 
@@ -13,11 +13,11 @@ def main() -> int:
     """Run the command; its exit status."""
     # Signals first: the rest takes a while to import.
     stop = Stop()
-    from batchprobe import collector  # noqa: PLC0415
+    from batchprobe._util import gc_pause  # noqa: PLC0415
 
-    with collector.held():
+    with gc_pause.held():
         from batchprobe.errors import BatchprobeError  # noqa: PLC0415
-        from batchprobe.report import tell  # noqa: PLC0415
+        from batchprobe.output.text import tell  # noqa: PLC0415
 
     try:
         return _run(stop)
@@ -33,15 +33,15 @@ def main() -> int:
 
 
 def _run(stop: Stop) -> int:
-    from batchprobe import collector  # noqa: PLC0415
+    from batchprobe._util import gc_pause  # noqa: PLC0415
 
-    with collector.held():
-        from batchprobe.options import read_usual  # noqa: PLC0415
-        from batchprobe.run import attach_lists  # noqa: PLC0415
+    with gc_pause.held():
+        from batchprobe.cli.args import read_usual  # noqa: PLC0415
+        from batchprobe.cli.attach import attach_lists  # noqa: PLC0415
     usual = read_usual(sys.argv[1:])
     if usual is not None:
         return attach_lists(*usual, stop)
-    from batchprobe.cli import run  # noqa: PLC0415
+    from batchprobe.cli.app import run  # noqa: PLC0415
 
     return run(stop)
 

@@ -8,9 +8,9 @@ from batchprobe.errors import NotAttachedError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from batchprobe.abi.base import Carrier
-    from batchprobe.bank import Bank, Counts
-    from batchprobe.kernel.targets import Target
+    from batchprobe.attach.base import Carrier
+    from batchprobe.functions.targets import Target
+    from batchprobe.programs.probe_maps import Bank, Counts
 
 __all__ = ["Departure", "Probe", "ProbeState"]
 

@@ -6,13 +6,15 @@ import atexit
 import os
 from _thread import RLock
 
-from batchprobe import abi as probe_abi
-from batchprobe import arch, collector
+from batchprobe import arch
 from batchprobe._lean import TYPE_CHECKING, contextmanager
-from batchprobe.abi import Attached, Context, Placement, hit_ips, sum_of_known
-from batchprobe.barrier import Barrier, BarrierMode
-from batchprobe.carry import carry
-from batchprobe.commit import CommitQueue, CommitReport
+from batchprobe._util import gc_pause
+from batchprobe._util.interrupts import deferred_interrupt
+from batchprobe.attach import abis
+from batchprobe.attach.abis import Attached, Context, Placement, hit_ips, sum_of_known
+from batchprobe.attach.select import carry
+from batchprobe.commit.barrier import Barrier, BarrierMode
+from batchprobe.commit.queue import CommitQueue, CommitReport
 from batchprobe.errors import (
     AttachCancelledError,
     NotAttachedError,
@@ -20,30 +22,29 @@ from batchprobe.errors import (
     SessionError,
     UnsupportedError,
 )
-from batchprobe.interrupts import deferred_interrupt
-from batchprobe.kernel.features import require_tracing
-from batchprobe.kernel.memory import BootMemory
-from batchprobe.kernel.resolve import resolve
-from batchprobe.kernel.symbols import FunctionTable
-from batchprobe.kernel.text import KernelText
+from batchprobe.funclist.spec import Source, parse_entry
+from batchprobe.functions.cache import BootMemory
+from batchprobe.functions.resolve import resolve
+from batchprobe.functions.table import FunctionTable
+from batchprobe.kernel.host import require_tracing
+from batchprobe.kernel.kcore import KernelText
 from batchprobe.kernel.tracefs import Tracefs
-from batchprobe.owner import Owner
 from batchprobe.probe import Departure, Probe, ProbeState
-from batchprobe.programs import shipped
-from batchprobe.spec import Source, parse_entry
+from batchprobe.programs.program import shipped
+from batchprobe.sys.process import Owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import Self
 
-    from batchprobe.abi import Carrier
-    from batchprobe.bank import Bank, Counts
-    from batchprobe.commit import Left
-    from batchprobe.compiler import Compiler
-    from batchprobe.guardian import Guardian
-    from batchprobe.kernel.targets import Reason, Resolution, Skipped
-    from batchprobe.programs import Program
-    from batchprobe.spec import ProbeSpec
+    from batchprobe.attach.abis import Carrier
+    from batchprobe.cleanup.guardian import Guardian
+    from batchprobe.commit.queue import Left
+    from batchprobe.funclist.spec import ProbeSpec
+    from batchprobe.functions.targets import Reason, Resolution, Skipped
+    from batchprobe.programs.compiler import Compiler
+    from batchprobe.programs.probe_maps import Bank, Counts
+    from batchprobe.programs.program import Program
 
     Progress = Callable[[str, int, int], None]
     """Called with a stage ("resolve", "compile", "attach", and, where it takes long, "reclaim"),
@@ -81,8 +82,8 @@ class Session:
         barrier: str = "auto",
         progress: Progress = lambda _stage, _done, _total: None,
     ) -> None:
-        if abi != "auto" and abi not in probe_abi.ABIS:
-            raise ValueError(f"no probe ABI {abi!r}: auto, {', '.join(probe_abi.ABIS)}")
+        if abi != "auto" and abi not in abis.ABIS:
+            raise ValueError(f"no probe ABI {abi!r}: auto, {', '.join(abis.ABIS)}")
         self._abi = abi
         self._placement = Placement(placement)
         self._progress = progress
@@ -199,7 +200,7 @@ class Session:
         self._require_usable()
         self._require_open()
         specs = _specs(entries)
-        with deferred_interrupt() as interrupt, self._one_attach(), collector.held():
+        with deferred_interrupt() as interrupt, self._one_attach(), gc_pause.held():
 
             def check() -> None:
                 if interrupt.pressed or cancelled():
@@ -326,7 +327,7 @@ class Session:
         return self._distrusted[abi]
 
     def _calibrate(self, abi: str, context: Context) -> dict[str, str]:
-        from batchprobe import calibration  # noqa: PLC0415  (once a boot)
+        from batchprobe.attach import calibration  # noqa: PLC0415  (once a boot)
 
         try:
             probed = calibration.target(context.table)
@@ -522,7 +523,7 @@ class Session:
         """
         if self._guardian is None:
             # A link is armed by now.
-            from batchprobe.guardian import Guardian  # noqa: PLC0415
+            from batchprobe.cleanup.guardian import Guardian  # noqa: PLC0415
 
             self._guardian = Guardian(self._mode)
             atexit.register(self.close)
@@ -531,7 +532,7 @@ class Session:
         """Remove what dead processes left, once: nothing of it is in an attach's way."""
         if not self._swept:
             self._swept = True
-            from batchprobe.leftovers import sweep  # noqa: PLC0415
+            from batchprobe.cleanup.sweep import sweep  # noqa: PLC0415
 
             sweep(Tracefs.find(), mode=self._mode)
 
@@ -591,7 +592,7 @@ class _Symbols:
 
 
 def _compiler() -> Compiler:
-    from batchprobe.compiler import Compiler  # noqa: PLC0415  (mostly nothing is compiled)
+    from batchprobe.programs.compiler import Compiler  # noqa: PLC0415  (mostly nothing is compiled)
 
     return Compiler()
 

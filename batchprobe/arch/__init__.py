@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from importlib import import_module
 
 from batchprobe._lean import cache
 from batchprobe.arch.base import Arch, PerfRequests, Registers, SyscallNumbers, Unsupported
@@ -35,7 +36,7 @@ ADAPTERS = {
 
 def adapter(file: str) -> Arch:
     """The adapter in a file of this package. Raises UnsupportedError with its reason to refuse."""
-    found = getattr(__import__(f"{__name__}.{file}").arch, file).ARCH
+    found = import_module(f"{__name__}.{file}").ARCH
     if isinstance(found, Unsupported):
         raise UnsupportedError(found.reason, remedy=found.remedy)
     if not isinstance(found, Arch):

@@ -7,7 +7,7 @@ from itertools import compress
 
 from batchprobe._lean import TYPE_CHECKING, NamedTuple, contextmanager
 from batchprobe.errors import KernelError, UnsupportedError
-from batchprobe.files import exists, read_text
+from batchprobe.sys.files import exists, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

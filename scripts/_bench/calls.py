@@ -14,9 +14,10 @@ from bcc import BPF
 
 from _bench.functions import FunctionSet
 from _bench.jobs import BATCHPROBE, BCC, EVENT_FLOOR, LINK
-from batchprobe import Session, descriptors, syscalls
-from batchprobe.kernel.symbols import Function
+from batchprobe import Session
+from batchprobe.functions.table import Function
 from batchprobe.kernel.tracefs import Tracefs
+from batchprobe.sys import bpf, fds
 
 Values = dict[str, float]
 
@@ -97,7 +98,7 @@ def grace_period() -> float:
     times = []
     for _ in range(5):
         began = time.perf_counter()
-        syscalls.membarrier_global()
+        bpf.membarrier_global()
         times.append(time.perf_counter() - began)
     return statistics.median(times)
 
@@ -137,21 +138,21 @@ def _bcc(functions: Sequence[Function]) -> Values:
 @contextlib.contextmanager
 def idle_program(attach_type: int = 0) -> Iterator[int]:
     """The fd of a program that does nothing."""
-    program = syscalls.prog_load("nothing", syscalls.RETURN_0, attach_type=attach_type)
+    program = bpf.prog_load("nothing", bpf.RETURN_0, attach_type=attach_type)
     try:
         yield program
     finally:
-        descriptors.close(program)
+        fds.close(program)
 
 
 def _link_floor(addresses: Sequence[int]) -> Values:
     """One kprobe_multi link with a program that does nothing: one system call, and one close."""
     values: Values = {"attached": len(addresses)}
-    with idle_program(syscalls.BPF_TRACE_KPROBE_MULTI) as program:
+    with idle_program(bpf.BPF_TRACE_KPROBE_MULTI) as program:
         with _timed(values, "attach"):
-            link = syscalls.kprobe_multi_link(program, list(addresses))
+            link = bpf.kprobe_multi_link(program, list(addresses))
         with _timed(values, "detach"):
-            descriptors.close(link)
+            fds.close(link)
     return values
 
 
@@ -167,10 +168,10 @@ def _event_floor(places: Sequence[int]) -> Values:
             _write_commands(tracefs, "".join(lines))
         try:
             with _timed(values, "arm"):
-                fd = syscalls.perf_tracepoint_open(tracefs.event_id(_GROUP, "all"))
-                syscalls.perf_run_bpf(fd, program)
+                fd = bpf.perf_tracepoint_open(tracefs.event_id(_GROUP, "all"))
+                bpf.perf_run_bpf(fd, program)
             with setting(_EXPEDITED, "1"), _timed(values, "close"):
-                descriptors.close(fd)
+                fds.close(fd)
         finally:
             with setting(_EXPEDITED, "1"), _timed(values, "delete"):
                 _write_commands(tracefs, f"-:{_GROUP}/all\n")

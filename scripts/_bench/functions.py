@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from batchprobe.kernel.symbols import Function, FunctionTable
+from batchprobe.functions.table import Function, FunctionTable
 from batchprobe.kernel.tracefs import Tracefs
 
 _ONE = "vfs_read"

@@ -16,7 +16,8 @@ from _bench.functions import Functions
 from _bench.jobs import BATCHPROBE, BCC, BPFTRACE, FUNCCOUNT, LINK, UNOPTIMIZED
 from _bench.witness import Witness
 from _bench.worker import Worker
-from batchprobe import Session, descriptors, syscalls
+from batchprobe import Session
+from batchprobe.sys import bpf, fds
 
 # getppid(2) calls it once; unlike the system call's own function, a jump fits behind its entry.
 _FUNCTION = "__task_pid_nr_ns"
@@ -112,9 +113,9 @@ class Hits:
 
 @contextlib.contextmanager
 def _link(address: int) -> Iterator[None]:
-    with idle_program(syscalls.BPF_TRACE_KPROBE_MULTI) as program:
-        link = syscalls.kprobe_multi_link(program, [address])
+    with idle_program(bpf.BPF_TRACE_KPROBE_MULTI) as program:
+        link = bpf.kprobe_multi_link(program, [address])
         try:
             yield
         finally:
-            descriptors.close(link)
+            fds.close(link)

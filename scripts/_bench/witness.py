@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from batchprobe.kernel.text import KernelText
+from batchprobe.kernel.kcore import KernelText
 
 _REACH = 16
 _NOP5 = bytes.fromhex("0f1f440000")

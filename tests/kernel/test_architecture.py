@@ -17,14 +17,15 @@ import pytest
 from helpers.figures import record, tell
 from helpers.machine import ABIS, BCC_COMPILES, MACHINE, PLACES, kinds
 
-from batchprobe import Probe, Session, arch, descriptors, syscalls
-from batchprobe.abi import Context, Placement
-from batchprobe.calibration import KINDS, Finding, Kind, calibrate, take_off, target
-from batchprobe.kernel import armed
-from batchprobe.kernel.symbols import FunctionTable
-from batchprobe.kernel.text import KernelText
+from batchprobe import Probe, Session, arch
+from batchprobe.attach.abis import Context, Placement
+from batchprobe.attach.calibration import KINDS, Finding, Kind, calibrate, take_off, target
+from batchprobe.functions.table import FunctionTable
+from batchprobe.kernel import kprobes_list
+from batchprobe.kernel.kcore import KernelText
 from batchprobe.kernel.tracefs import Tracefs
-from batchprobe.owner import Owner
+from batchprobe.sys import bpf, fds
+from batchprobe.sys.process import Owner
 
 # What the instruction pointer reads behind the symbol of the function that is tried: a function
 # that begins with neither endbr nor, on ppc64le, without a global entry. Seen by hand at first.
@@ -100,7 +101,7 @@ def test_a_breakpoint_that_stays_one_goes_to_the_entry_if_there_are_few() -> Non
         with Session(abi="event", placement=placement) as session:
             probes = session.attach(names)
             assert not session.skipped
-            traps = armed.breakpoints()
+            traps = kprobes_list.breakpoints()
             found = {
                 probe.label: "trap" if probe.address in traps else probe.placement
                 for probe in probes
@@ -158,18 +159,18 @@ def by_bcc(names: list[str]) -> tuple[int, float, float]:
 def by_system_calls(probes: list[Probe]) -> tuple[int, float, float]:
     """The same calls as bcc's, where there is no bcc to make them."""
     pmu = int(Path("/sys/bus/event_source/devices/kprobe/type").read_text())
-    program = syscalls.prog_load("nothing", syscalls.RETURN_0)
+    program = bpf.prog_load("nothing", bpf.RETURN_0)
     began = time.perf_counter()
-    fds = []
+    opened = []
     for probe in probes:
-        fds.append(syscalls.perf_kprobe_open(pmu, probe.address or 0, is_return=False))
-        syscalls.perf_run_bpf(fds[-1], program)
+        opened.append(bpf.perf_kprobe_open(pmu, probe.address or 0, is_return=False))
+        bpf.perf_run_bpf(opened[-1], program)
     middle = time.perf_counter()
-    for fd in fds:
-        descriptors.close(fd)
+    for fd in opened:
+        fds.close(fd)
     done = time.perf_counter()
-    descriptors.close(program)
-    return len(fds), middle - began, done - middle
+    fds.close(program)
+    return len(opened), middle - began, done - middle
 
 
 @pytest.mark.figures
@@ -188,7 +189,7 @@ def test_teardown_beside_one_by_one() -> None:
     graces = []
     for _ in range(5):
         began = time.perf_counter()
-        syscalls.membarrier_global()
+        bpf.membarrier_global()
         graces.append(time.perf_counter() - began)
     tool = "bcc" if BCC_COMPILES else "system calls"
     count, other_attach, other_detach = by_bcc(names) if tool == "bcc" else by_system_calls(probes)

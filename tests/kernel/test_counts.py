@@ -13,8 +13,8 @@ from helpers.machine import ABIS, MACHINE, PLACES, PREFIX, kinds
 from helpers.workers import CALLS, Worker
 
 from batchprobe import Probe, Session, arch
-from batchprobe.bank import Bank
-from batchprobe.kernel.text import KernelText
+from batchprobe.kernel.kcore import KernelText
+from batchprobe.programs.probe_maps import Bank
 
 PLACEMENTS = [
     *((abi, placement) for abi in ABIS for placement in PLACES if abi != "multi"),

@@ -22,15 +22,15 @@ from helpers.machine import (
     setting,
 )
 
-from batchprobe.doctor import Check, Status, can_trace, examine
-from batchprobe.kernel import features
+from batchprobe.cleanup.sweep import sweep
+from batchprobe.doctor.checks import Check, Status, can_trace, examine
+from batchprobe.kernel import host
 from batchprobe.kernel.tracefs import Tracefs
-from batchprobe.leftovers import sweep
-from batchprobe.owner import Owner
+from batchprobe.sys.process import Owner
 
 KPROBES = Path("/sys/kernel/debug/kprobes")
 PRINT = """
-from batchprobe.doctor import examine
+from batchprobe.doctor.checks import examine
 for check in examine():
     print(check.name, check.status.value, check.detail, check.remedy, sep="|")
 """
@@ -237,4 +237,4 @@ def test_locked_memory_is_a_matter_of_old_kernels() -> None:
     # Root may lift it, and this process, which is root's, has.
     checks = examined_as("prlimit", "--memlock=65536", user="nobody")
     assert (checks["locked memory"].status is Status.WARN) == (RELEASE < (5, 11))
-    assert features.version(os.uname().release) == RELEASE
+    assert host.version(os.uname().release) == RELEASE

@@ -33,8 +33,8 @@ from helpers.traced import traced
 from helpers.trials import Outcome, Trial, Trials
 
 from batchprobe import AttachCancelledError, Session
-from batchprobe.compiler import Compiler
-from batchprobe.programs import COMPILE
+from batchprobe.programs.compiler import Compiler
+from batchprobe.programs.program import COMPILE
 
 pytestmark = pytest.mark.stress
 

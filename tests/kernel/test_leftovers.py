@@ -14,8 +14,8 @@ from helpers.command import Running, run
 from helpers.machine import BY_HAND, GUARDIAN, HANG_SECONDS, KNOB, eventually, our_events
 from helpers.traced import define, traced
 
-from batchprobe.barrier import ExpeditedKnob
-from batchprobe.owner import Owner
+from batchprobe.commit.barrier import ExpeditedKnob
+from batchprobe.sys.process import Owner
 
 
 @pytest.fixture
@@ -126,8 +126,8 @@ def _foreign_events_are_not_ours(request: pytest.FixtureRequest, leaves_nothing:
 HOLDER = """
 import os, sys
 from pathlib import Path
-from batchprobe.barrier import ExpeditedKnob
-from batchprobe.owner import Owner
+from batchprobe.commit.barrier import ExpeditedKnob
+from batchprobe.sys.process import Owner
 knob, me = ExpeditedKnob(), Owner.this_process()
 for line in sys.stdin:
     getattr(knob, line.strip())(me)

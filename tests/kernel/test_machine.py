@@ -12,8 +12,10 @@ from helpers.command import Finished, run
 from helpers.machine import ABIS
 from helpers.traced import traced
 
-from batchprobe import Session, UnsupportedError, barrier, syscalls
-from batchprobe.programs import COMPILE
+from batchprobe import Session, UnsupportedError
+from batchprobe.commit import barrier
+from batchprobe.programs.program import COMPILE
+from batchprobe.sys import bpf
 
 LIST = "vfs_read\n"
 
@@ -103,5 +105,5 @@ def test_waiting_through_a_map_waits_for_rcu() -> None:
 def test_membarrier_waits_for_rcu() -> None:
     with traced("synchronize_rcu", "synchronize_rcu_expedited") as calls:
         before = calls().total()
-        syscalls.membarrier_global()
+        bpf.membarrier_global()
         assert calls().total() > before

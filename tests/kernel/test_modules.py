@@ -13,8 +13,8 @@ from helpers.command import Running
 from helpers.machine import ABIS, eventually, kinds, our_events
 
 from batchprobe import Reason, Session
-from batchprobe.kernel.memory import BootMemory, loaded
-from batchprobe.kernel.symbols import Function, FunctionTable
+from batchprobe.functions.cache import BootMemory, loaded
+from batchprobe.functions.table import Function, FunctionTable
 from batchprobe.kernel.tracefs import Tracefs
 
 MODULE = "zram"

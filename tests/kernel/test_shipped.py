@@ -10,7 +10,8 @@ import pytest
 from helpers.command import run
 from helpers.machine import BCC_COMPILES
 
-from batchprobe import arch, compiler, prebuilt, programs
+from batchprobe import arch
+from batchprobe.programs import bytecode, compiler, program
 
 pytestmark = pytest.mark.skipif(not BCC_COMPILES, reason="no bcc here, or none that compiles")
 
@@ -20,13 +21,13 @@ pytestmark = pytest.mark.skipif(not BCC_COMPILES, reason="no bcc here, or none t
     reason="another clang than Debian 12's has other ways to say the same",
 )
 def test_bcc_compiles_what_is_shipped() -> None:
-    shipped = Path(prebuilt.__file__).parent / f"{arch.current().name}.py"
+    shipped = Path(bytecode.__file__).parent / f"{arch.current().name}.py"
     assert compiler.build() == shipped.read_text()
 
 
 def test_compiled_here(tmp_path: Path) -> None:
     """The way of a machine that nothing is shipped for."""
-    env = {**os.environ, programs.COMPILE: "1", "XDG_CACHE_HOME": str(tmp_path)}
+    env = {**os.environ, program.COMPILE: "1", "XDG_CACHE_HOME": str(tmp_path)}
     kept = []
     for _ in range(2):
         done = run("attach", "-", "-d", "0", "--json", stdin="syscall:getsid\n", env=env)

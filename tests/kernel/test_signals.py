@@ -10,7 +10,7 @@ import pytest
 from helpers.command import Finished, Running
 from helpers.machine import GUARDIAN, KNOB, children, our_events
 
-from batchprobe.programs import COMPILE
+from batchprobe.programs.program import COMPILE
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 # Enough to be caught in the middle of.
@@ -61,7 +61,7 @@ def test_during_start_up(number: int, many: Path) -> None:
 def test_during_the_compile(number: int, many: Path, tmp_path: Path) -> None:
     empty_cache = {**os.environ, COMPILE: "1", "XDG_CACHE_HOME": str(tmp_path)}
     with Running("attach", many, "--json", env=empty_cache) as running:
-        compiler = running.until_child("batchprobe.compile")
+        compiler = running.until_child("batchprobe.programs.bcc_child")
         running.signal(number)
         check_stopped_before_probes_were_on(running.finish(), number)
         assert not Path(f"/proc/{compiler}").exists()

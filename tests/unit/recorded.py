@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from batchprobe.kernel.symbols import FunctionTable
+from batchprobe.functions.table import FunctionTable
 
 KERNELS = ("debian-11", "debian-12", "debian-13", "debian-sid")
 """Linux 5.10, 6.1, 6.12, 7.2."""

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_the_contract_names_tests_that_exist() -> None:
     named = re.findall(
-        r"`((?:kernel|unit)/\w+\.py)(?:::(\w+))?`", (ROOT / "docs/contract.md").read_text()
+        r"`((?:kernel|unit)/[\w/]+\.py)(?:::(\w+))?`", (ROOT / "docs/contract.md").read_text()
     )
     assert len(named) > 30
     for file, test in named:

@@ -9,7 +9,8 @@ import os
 import struct
 from collections.abc import Iterator
 
-from batchprobe import arch, syscalls
+from batchprobe import arch
+from batchprobe.sys import bpf
 
 __all__ = ["foreign_link", "link_ids", "program_ids"]
 
@@ -18,7 +19,7 @@ _PROG_LOAD, _PROG_NEXT_ID, _RAW_TRACEPOINT_OPEN, _LINK_NEXT_ID = 5, 11, 17, 31
 _PROG_TYPE_RAW_TRACEPOINT = 17
 _ATTR_SIZE = 128
 # Another tool may do as little: what matters is that it is not ours.
-_PROGRAM = ctypes.create_string_buffer(syscalls.RETURN_0)
+_PROGRAM = ctypes.create_string_buffer(bpf.RETURN_0)
 _LICENSE = ctypes.create_string_buffer(b"GPL")
 # Hit when a process is made, and by nothing else.
 _TRACEPOINT = ctypes.create_string_buffer(b"task_newtask")
@@ -62,7 +63,7 @@ def foreign_link() -> Iterator[None]:
     attr = struct.pack(
         "=IIQQ",
         _PROG_TYPE_RAW_TRACEPOINT,
-        len(syscalls.RETURN_0) // 8,
+        len(bpf.RETURN_0) // 8,
         ctypes.addressof(_PROGRAM),
         ctypes.addressof(_LICENSE),
     )

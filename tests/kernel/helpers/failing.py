@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from batchprobe import syscalls
-from batchprobe.barrier import ExpeditedKnob
+from batchprobe.commit.barrier import ExpeditedKnob
 from batchprobe.errors import KernelError
 from batchprobe.kernel.tracefs import Tracefs
+from batchprobe.sys import bpf
 
 __all__ = ["Calls", "failing_calls"]
 
@@ -54,8 +54,8 @@ def failing_calls() -> Iterator[Calls]:
     patch = pytest.MonkeyPatch()
     with patch.context():
         for place, name, kernel_error in (
-            (syscalls, "_syscall", True),
-            (syscalls, "_ioctl", True),
+            (bpf, "_syscall", True),
+            (bpf, "_ioctl", True),
             (Tracefs, "_write", True),
             (Tracefs, "event_id", True),
             (Tracefs, "hits", True),

@@ -39,9 +39,9 @@ KNOB = Path("/sys/kernel/rcu_expedited")
 # No test measures time; nothing may take this long, even under emulation on a busy machine.
 HANG_SECONDS = 120.0
 
-GUARDIAN = "batchprobe/watch.py"
+GUARDIAN = "batchprobe/cleanup/guardian_main.py"
 """What the command line of a guardian has in it."""
-_OUR_MODULES = frozenset({"batchprobe", "batchprobe.compile"})
+_OUR_MODULES = frozenset({"batchprobe", "batchprobe.programs.bcc_child"})
 
 RELEASE = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
 MACHINE = os.uname().machine

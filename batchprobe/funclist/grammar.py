@@ -1,0 +1,164 @@
+"""The grammar of an entry of a function list, and what is wrong with one that breaks it.
+
+What an entry may say: `batchprobe.spec`.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+
+from batchprobe._lean import TYPE_CHECKING
+from batchprobe.errors import SpecError
+from batchprobe.funclist.spec import MAX_LINE, Kind, ProbeSpec, Source
+
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+__all__ = ["parse"]
+
+_COMMENT = re.compile(r"(?:^|(?<=\s))#.*", re.DOTALL)
+# Matches any text whatever: the parts are checked one by one, so that each has its own message.
+_ENTRY = re.compile(
+    r"""(?P<exclude>!)?
+        (?:(?P<module>[^:/+%]*):)?
+        (?:/(?P<regex>.*)/|(?P<name>[^+%]*))
+        (?P<offset>\+[^%]*)?
+        (?P<suffix>%.*)?""",
+    re.VERBOSE | re.DOTALL,
+)
+_WILD = re.compile(r"[*?\[\]]")
+_NAME = re.compile(r"[A-Za-z_.$][A-Za-z0-9_.$]*")
+_GLOB = re.compile(r"(?:[A-Za-z0-9_.$*?]|\[[!^]?[A-Za-z0-9_.$-]+\])+")
+_MODULE = re.compile(r"(?:[A-Za-z0-9_*?-]|\[[!^]?[A-Za-z0-9_-]+\])+")
+_OFFSET = re.compile(r"\+(?:0[xX][0-9a-fA-F]+|[0-9]+)")
+_ADDRESS = re.compile(r"0[xX]0*[0-9a-fA-F]{1,16}")
+
+
+def parse(text: str, source: Source) -> ProbeSpec | None:
+    """See `batchprobe.spec.parse_entry`."""
+    entry = _Entry(text, source)
+    if len(text) > MAX_LINE:
+        entry.fail(f"a line of {len(text)} characters: {MAX_LINE} are the most accepted")
+    if not entry.text:
+        return None
+    if space := re.search(r"\s", entry.text):
+        entry.fail("white space inside an entry: one entry a line, comments after #", space.start())
+    kind, name = _kind_and_name(entry)
+    module = _module(entry, kind)
+    spec = ProbeSpec(
+        text=entry.text,
+        source=source,
+        kind=kind,
+        name="" if kind is Kind.ADDRESS else name,
+        module=None if module == "syscall" else module,
+        syscall=module == "syscall",
+        offset=_offset(entry, kind),
+        address=int(name, 16) if kind is Kind.ADDRESS else None,
+        is_return=_is_return(entry),
+        exclude=bool(entry.parts["exclude"]),
+    )
+    if spec.exclude and (kind is Kind.ADDRESS or entry.parts["offset"] or spec.is_return):
+        entry.fail("an exclude leaves out whole functions: !NAME, !GLOB or !/REGEX/, no more")
+    return spec
+
+
+class _Entry:
+    """An entry being parsed: its text, its parts, and the error that points into it."""
+
+    def __init__(self, line: str, source: Source) -> None:
+        code = _COMMENT.sub("", line)
+        self.text = code.strip()
+        # It matches anything.
+        self.parts: re.Match[str] = _ENTRY.fullmatch(self.text)  # type: ignore[assignment]
+        self._start = len(code) - len(code.lstrip())
+        self._source = source
+
+    def fail(self, message: str, at: int | str = 0) -> NoReturn:
+        """Raise SpecError for the character `at` of the entry, or where the part `at` begins."""
+        column = self._start + 1 + (self.parts.start(at) if isinstance(at, str) else at)
+        raise SpecError(message, file=self._source.file, line=self._source.line, column=column)
+
+
+def _kind_and_name(entry: _Entry) -> tuple[Kind, str]:
+    regex, name = entry.parts["regex"], entry.parts["name"]
+    if regex is not None:
+        _check_regex(entry, regex)
+        return Kind.REGEX, regex
+    if name.startswith("/"):
+        entry.fail("a regex ends with a slash, and only %return may follow: /REGEX/", "name")
+    if not name:
+        entry.fail("no name: write NAME, GLOB, /REGEX/, syscall:NAME or 0xADDRESS", "name")
+    if name[:2] in ("0x", "0X"):
+        if not _ADDRESS.fullmatch(name):
+            entry.fail(f"{name!r} is no address: 0x and 1 to 16 hexadecimal digits", "name")
+        return Kind.ADDRESS, name
+    if _WILD.search(name):
+        _check_characters(entry, _GLOB, "name", "a glob has letters, digits, _ . $ * ? and [...]")
+        return Kind.GLOB, name
+    if name[0].isdigit():
+        entry.fail(f"{name!r} begins with a digit: no function does (an address needs 0x)", "name")
+    _check_characters(entry, _NAME, "name", "a name has letters, digits and _ . $")
+    return Kind.NAME, name
+
+
+def _check_regex(entry: _Entry, regex: str) -> None:
+    if not regex:
+        entry.fail("an empty regex: it would match every function", "regex")
+    try:
+        with warnings.catch_warnings():
+            # [[:alpha:]] and the like mean something else to Python than to grep, says this one.
+            warnings.simplefilter("error", FutureWarning)
+            re.compile(regex)
+    except (re.error, OverflowError, RecursionError, FutureWarning) as error:
+        at = entry.parts.start("regex") + (getattr(error, "pos", None) or 0)
+        entry.fail(f"not a regex as Python's re takes it: {getattr(error, 'msg', error)}", at)
+
+
+def _module(entry: _Entry, kind: Kind) -> str | None:
+    module = entry.parts["module"]
+    if module is None:
+        return None
+    if not module:
+        entry.fail("no module before the colon: write MODULE:NAME or vmlinux:NAME", "module")
+    if kind is Kind.ADDRESS:
+        entry.fail("an address stands alone: 0xADDRESS, without a module", "module")
+    _check_characters(entry, _MODULE, "module", "a module has letters, digits and _ - * ? [...]")
+    # modprobe's habit: the two are one. Not inside brackets, where - is a range.
+    return re.sub(r"\[.*?\]|-", lambda part: "_" if part[0] == "-" else part[0], module)
+
+
+def _check_characters(entry: _Entry, grammar: re.Pattern[str], part: str, accepted: str) -> None:
+    """Fail at the first character of a part that its grammar does not take."""
+    text: str = entry.parts[part]
+    good = grammar.match(text)
+    end = good.end() if good else 0
+    if end == len(text):
+        return
+    hint = {"#": "; a comment needs white space before it", "[": " (closed, not empty)"}
+    entry.fail(
+        f"{text[end]!r} cannot stand here: {accepted}{hint.get(text[end], '')}",
+        entry.parts.start(part) + end,
+    )
+
+
+def _offset(entry: _Entry, kind: Kind) -> int:
+    offset = entry.parts["offset"]
+    if offset is None:
+        return 0
+    if kind is Kind.ADDRESS:
+        entry.fail("an address takes no offset: write the sum", "offset")
+    if kind is not Kind.NAME:
+        entry.fail("an offset needs one function by its exact name: NAME+0x1c", "offset")
+    if not _OFFSET.fullmatch(offset):
+        entry.fail(f"{offset!r} is no offset: write NAME+0x1c or NAME+28", "offset")
+    if entry.parts["suffix"]:
+        entry.fail("a return probe takes no offset: write NAME%return", "offset")
+    return int(offset, 16 if offset[2:3] in ("x", "X") else 10)
+
+
+def _is_return(entry: _Entry) -> bool:
+    suffix = entry.parts["suffix"]
+    if suffix not in (None, "%return"):
+        entry.fail(f"{suffix!r}: only %return may follow a name", "suffix")
+    return suffix is not None

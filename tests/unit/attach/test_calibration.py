@@ -1,0 +1,77 @@
+"""What a probe tells against what it should: the verdict, and the program that is told."""
+
+from __future__ import annotations
+
+import re
+import struct
+import sys
+
+import pytest
+
+from batchprobe import arch
+from batchprobe.attach.calibration import KINDS, Kind, _programs, _wrong, _wrong_cpu
+from batchprobe.programs.program import PROGRAMS
+
+ENTRY, RETURN, LINK = Kind("event", "entry"), Kind("perf", "return"), Kind("multi", "entry")
+AT = 0x1000
+
+
+@pytest.mark.parametrize(
+    ("hits", "right", "name", "names", "kind", "words"),
+    [
+        (1, 1, AT + 1, (AT + 1, AT + 5), ENTRY, ""),
+        # Another process was in the function as well.
+        (3, 1, AT + 5, (AT + 1, AT + 5), ENTRY, ""),
+        (0, 0, 0, (AT + 1,), ENTRY, "not counted"),
+        (1, 0, AT + 1, (AT + 1,), ENTRY, "the first argument"),
+        (1, 0, AT, (AT,), RETURN, "the result"),
+        (1, 2, AT, (AT,), RETURN, "the result"),
+        (1, 1, AT + 2, (AT + 1, AT + 5), ENTRY, r"at \+2 from its function, not at \+1, \+5"),
+        (1, 1, AT, (AT,), LINK, ""),
+        # Before 5.15 nobody tells.
+        (1, 1, 1, (AT,), RETURN, ""),
+        (1, 1, 0, (AT,), RETURN, "to be at -4096 from"),
+        # As ppc64le says where a link was given the address of the symbol.
+        (1, 1, AT + 12, (AT,), LINK, r"at \+12 from its function, not at \+0"),
+    ],
+)
+def test_verdicts(
+    hits: int, right: int, name: int, names: tuple[int, ...], kind: Kind, words: str
+) -> None:
+    said = _wrong(hits, right, name, names, kind, AT)
+    assert bool(said) == bool(words)
+    assert re.search(words, said)
+
+
+def test_verdict_on_the_cpu() -> None:
+    assert not _wrong_cpu(1, 1)
+    assert "on CPU 1 is told that it runs on CPU 0" in _wrong_cpu(0, 1)
+
+
+def test_every_kind_is_tried_once() -> None:
+    assert len(set(KINDS)) == len(KINDS) == 8
+    assert Kind("multi", "after") not in KINDS
+
+
+@pytest.mark.parametrize("file", [file for file in arch.ADAPTERS if file != "ia64"])
+@pytest.mark.parametrize("is_return", [False, True])
+def test_programs_read_where_the_adapter_says(file: str, is_return: bool) -> None:
+    adapter = arch.adapter(file)
+    programs = _programs(adapter, is_return=is_return)
+    assert set(programs) == set(PROGRAMS)
+    registers = adapter.registers
+    wanted = registers.result if is_return else registers.arguments[0]
+    load = {32: 0x61, 64: 0x79}[adapter.bits]
+    context = 1 if sys.byteorder == "little" else 0
+    for name, program in programs.items():
+        instructions = list(struct.iter_unpack("=BBhi", program.code))
+        offsets = [
+            offset
+            for code, registers_, offset, _ in instructions
+            if code == load and (registers_ >> 4 if context else registers_ & 0xF) == 6
+        ]
+        ip = [registers.instruction_pointer] if name == "by_ip" else []
+        assert offsets == [wanted, *ip]
+        # Each map is where it is said to be.
+        assert all(instructions[at][0] == 0x18 for at, _ in program.maps)
+        assert {name for _, name in program.maps} == {"counts"}

@@ -1,0 +1,99 @@
+"""Command lines that are read without typer are read as typer reads them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from batchprobe.cli import app
+from batchprobe.cli.args import AttachOptions, read_usual
+from batchprobe.cli.signals import Stop
+
+NUMBERS = ["5", "0", "1.5", "0.01", "0.009", "-1", "1e3", "inf", "nan", "1_0", " 5", "05", "5.", ""]
+WORDS = ["auto", "multi", "event", "perf", "entry", "after", "normal", "expedited", "AUTO", "x", ""]
+FREE = ["true", "sleep 1", "out.json", "-", "--", "--json", "-x", "a=b", "=", "ü", "attach", ""]
+VALUES = {
+    **dict.fromkeys(("-d", "--duration", "-i", "--interval", "--top"), NUMBERS),
+    **dict.fromkeys(("--abi", "--placement", "--barrier"), WORDS),
+    **dict.fromkeys(("-c", "--command", "-o", "--output"), FREE),
+}
+
+
+@st.composite
+def options(draw: st.DrawFn) -> list[str]:
+    name = draw(st.sampled_from(sorted(VALUES)))
+    value = draw(st.sampled_from(VALUES[name]))
+    form = draw(st.sampled_from(["two", "two", "two", "equals", "together", "alone"]))
+    return {
+        "two": [name, value],
+        "equals": [f"{name}={value}"],
+        "together": [name + value],
+        "alone": [name],
+    }[form]
+
+
+FLAGS = st.sampled_from([["--json"], ["--strict"], ["--help"], ["--jso"], ["--json=1"]])
+FILES = st.sampled_from([["funcs.txt"], ["-"], ["--"], ["a b"], [""], ["-funcs"], ["--=x"]])
+LINES = st.lists(
+    st.one_of(options(), options(), FLAGS, FILES, st.just(["funcs.txt"])), max_size=6
+).map(lambda words: ["attach", *(word for group in words for word in group)])
+
+
+@pytest.fixture
+def by_typer(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], AttachOptions]]:
+    """What typer has read: of a line that it refuses, nothing."""
+    read: list[tuple[list[str], AttachOptions]] = []
+
+    def attach(lists: Sequence[str], asked: AttachOptions, _stop: object) -> int:
+        read.append((list(lists), asked))
+        return 0
+
+    monkeypatch.setattr(app, "attach_lists", attach)
+    return read
+
+
+@settings(
+    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(line=LINES)
+def test_what_is_read_is_what_typer_reads(
+    line: list[str], by_typer: list[tuple[list[str], AttachOptions]]
+) -> None:
+    usual = read_usual(line)
+    if usual is None:
+        return
+    by_typer.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["batchprobe", *line])
+        assert app.run(object.__new__(Stop)) == 0
+    assert by_typer == [usual]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("funcs.txt", AttachOptions()),
+        ("funcs.txt -d 5", AttachOptions(duration=5.0)),
+        ("-d 0 funcs.txt --json", AttachOptions(duration=0.0, as_json=True)),
+        ("funcs.txt --interval=0.5 --strict", AttachOptions(interval=0.5, strict=True)),
+        ("--abi event --placement entry funcs.txt", AttachOptions(abi="event", placement="entry")),
+        ("--barrier=normal --top 7 funcs.txt", AttachOptions(barrier="normal", top=7)),
+        ("funcs.txt -o out -c true", AttachOptions(output="out", command="true")),
+    ],
+)
+def test_usual_lines(line: str, expected: AttachOptions) -> None:
+    assert read_usual(["attach", *line.split()]) == (["funcs.txt"], expected)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "attach", "attach --help", "doctor", "--version", "attach -d 5", "attach f -d",
+     "attach -x f", "attach f -d5", "attach f -d 1 -d 2", "attach f -d x", "attach f --abi all",
+     "attach -- f"],
+)  # fmt: skip
+def test_the_rest_is_left_to_typer(line: str) -> None:
+    assert read_usual(line.split()) is None

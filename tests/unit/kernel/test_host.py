@@ -1,0 +1,330 @@
+"""What the kernel's files are read to mean; the texts are those of real machines."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from batchprobe.doctor.checks import Check, Status, can_trace, examine, install_commands
+from batchprobe.kernel import host
+
+FULL = (
+    "Name:\tsh\nCapPrm:\t000001ffffffffff\nCapEff:\t000001ffffffffff\nCapBnd:\t000001ffffffffff\n"
+)
+# As docker starts a container.
+CONTAINER = "Name:\tsh\nCapPrm:\t00000000a80425fb\nCapEff:\t00000000a80425fb\n"
+NONE = "CapInh:\t0000000000000000\nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000\n"
+BPF_AND_PERFMON = "CapEff:\t000000c000000000\n"
+ALL_USERS = "         0          0 4294967295\n"
+USER_NAMESPACE = "         0       1000          1\n"
+
+DEBIAN_12 = """\
+#
+# Automatically generated file; DO NOT EDIT.
+# Linux/x86 6.1.0 Kernel Configuration
+#
+CONFIG_CC_VERSION_TEXT="gcc-12 (Debian 12.2.0-14+deb12u1) 12.2.0"
+CONFIG_BPF=y
+CONFIG_BPF_SYSCALL=y
+CONFIG_BPF_JIT=y
+# CONFIG_BPF_PRELOAD is not set
+CONFIG_KALLSYMS=y
+CONFIG_KALLSYMS_ALL=y
+CONFIG_KPROBES=y
+CONFIG_KPROBES_ON_FTRACE=y
+CONFIG_PROC_KCORE=y
+# CONFIG_FPROBE is not set
+CONFIG_KPROBE_EVENTS=y
+CONFIG_BPF_EVENTS=y
+"""
+GZIPPED = gzip.compress(DEBIAN_12.encode())
+RELEASE = "6.1.0-50-amd64"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """The files of a machine that lacks nothing."""
+    texts = {
+        "proc/self/status": FULL,
+        "proc/self/uid_map": ALL_USERS,
+        "sys/kernel/security/lockdown": "[none] integrity confidentiality\n",
+        f"boot/config-{RELEASE}": DEBIAN_12.replace(
+            "# CONFIG_FPROBE is not set", "CONFIG_FPROBE=y"
+        ),
+        "sys/kernel/debug/kprobes/enabled": "1\n",
+        "proc/sys/debug/kprobes-optimization": "1\n",
+        "proc/sys/kernel/ftrace_enabled": "1\n",
+        "proc/sys/net/core/bpf_jit_enable": "1\n",
+        "sys/kernel/btf/vmlinux": "\x9f\xeb\x01",
+    }
+    for name, text in texts.items():
+        write(tmp_path / name, text)
+    return tmp_path
+
+
+def write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+def test_nothing_is_lacking_where_all_is_well(root: Path) -> None:
+    findings = [
+        host.rights(root, euid=0),
+        host.lockdown(root),
+        host.configuration(root, release=RELEASE),
+        host.kprobes(root),
+        host.ftrace(root),
+        host.type_information(root),
+        host.jit(root),
+    ]
+    assert {(status, remedy) for status, _, remedy in findings} == {(Status.OK, "")}
+
+
+@pytest.mark.parametrize(
+    ("release", "version"),
+    [
+        ("5.10.0-32-amd64", (5, 10)),
+        ("6.12.107+deb13-amd64", (6, 12)),
+        ("7.0-rc1", (7, 0)),
+        ("unknown", (0, 0)),
+    ],
+)
+def test_version(release: str, version: tuple[int, int]) -> None:
+    assert host.version(release) == version
+
+
+def test_capabilities() -> None:
+    assert host.capabilities(FULL) == set(range(41))
+    assert host.capabilities(NONE) == set()
+    assert host.capabilities(BPF_AND_PERFMON) == {host.CAP_BPF, host.CAP_PERFMON}
+    assert host.CAP_SYS_ADMIN not in host.capabilities(CONTAINER)
+    assert host.capabilities("Name:\tsh\n") == set()
+
+
+@pytest.mark.parametrize(
+    ("status", "uid_map", "euid", "detail"),
+    [
+        (NONE, ALL_USERS, 1000, "attaching kprobes needs root"),
+        (BPF_AND_PERFMON, ALL_USERS, 1000, "capabilities alone"),
+        (CONTAINER, ALL_USERS, 0, "without CAP_SYS_ADMIN"),
+        (FULL, USER_NAMESPACE, 0, "user namespace"),
+    ],
+)
+def test_rights_that_do_not_do(
+    root: Path, status: str, uid_map: str, euid: int, detail: str
+) -> None:
+    write(root / "proc/self/status", status)
+    write(root / "proc/self/uid_map", uid_map)
+    found = host.rights(root, euid=euid)
+    assert found[0] is Status.LACKING
+    assert detail in found[1]
+    assert found[2]
+
+
+def test_parts_of_sys_admin_do_as_well(root: Path) -> None:
+    write(root / "proc/self/status", BPF_AND_PERFMON)
+    assert host.rights(root, euid=0)[0] is Status.OK
+
+
+@pytest.mark.parametrize(
+    ("text", "level", "status"),
+    [
+        ("[none] integrity confidentiality\n", "none", Status.OK),
+        ("none [integrity] confidentiality\n", "integrity", Status.OK),
+        ("none integrity [confidentiality]\n", "confidentiality", Status.LACKING),
+        ("", "", Status.OK),
+    ],
+)
+def test_lockdown(root: Path, text: str, level: str, status: Status) -> None:
+    assert host.lockdown_level(text) == level
+    write(root / "sys/kernel/security/lockdown", text)
+    assert host.lockdown(root)[0] is status
+
+
+def test_configuration() -> None:
+    options = host.kernel_config(DEBIAN_12 + "CONFIG_OFF=n\nCONFIG_NONE_AT_ALL=none\n")
+    assert {"KPROBES", "KPROBE_EVENTS", "NONE_AT_ALL", "CC_VERSION_TEXT"} <= options
+    assert not {"FPROBE", "BPF_PRELOAD", "OFF"} & options
+
+
+def test_an_option_of_use_is_missed_by_name(root: Path) -> None:
+    write(root / f"boot/config-{RELEASE}", DEBIAN_12)
+    status, detail, _ = host.configuration(root, release=RELEASE)
+    assert status is Status.OK
+    assert "CONFIG_FPROBE" in detail
+    assert "CONFIG_KALLSYMS_ALL" not in detail
+
+
+def test_the_running_configuration_is_asked_first(root: Path) -> None:
+    text = DEBIAN_12.replace("CONFIG_KPROBE_EVENTS=y\n", "")
+    (root / "proc/config.gz").write_bytes(gzip.compress(text.encode()))
+    status, detail, remedy = host.configuration(root, release=RELEASE)
+    assert status is Status.LACKING
+    assert detail == "/proc/config.gz does not set CONFIG_KPROBE_EVENTS"
+    assert remedy
+
+
+@pytest.mark.parametrize("content", [b"", b"not gzip", GZIPPED[:-9], GZIPPED[:10] + b"\xff" * 9])
+def test_a_damaged_configuration_is_passed_over(root: Path, content: bytes) -> None:
+    (root / "proc/config.gz").write_bytes(content)
+    assert host.configuration(root, release=RELEASE)[0] is Status.OK
+
+
+def test_no_configuration_is_no_lack(root: Path) -> None:
+    assert host.configuration(root, release="4.19.0")[0] is Status.WARN
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "look", "status", "remedy"),
+    [
+        (
+            "sys/kernel/debug/kprobes/enabled",
+            "0\n",
+            host.kprobes,
+            Status.LACKING,
+            "echo 1 > /sys/kernel/debug/kprobes/enabled",
+        ),
+        (
+            "proc/sys/debug/kprobes-optimization",
+            "0\n",
+            host.kprobes,
+            Status.WARN,
+            "sysctl -w debug.kprobes-optimization=1",
+        ),
+        (
+            "proc/sys/kernel/ftrace_enabled",
+            "0\n",
+            host.ftrace,
+            Status.LACKING,
+            "sysctl -w kernel.ftrace_enabled=1",
+        ),
+        (
+            "proc/sys/net/core/bpf_jit_enable",
+            "0\n",
+            host.jit,
+            Status.WARN,
+            "sysctl -w net.core.bpf_jit_enable=1",
+        ),
+        (
+            "proc/sys/net/core/bpf_jit_enable",
+            "2\n",
+            host.jit,
+            Status.WARN,
+            "sysctl -w net.core.bpf_jit_enable=1",
+        ),
+    ],
+)
+def test_a_switch_that_is_off(
+    root: Path, file: str, text: str, look: object, status: Status, remedy: str
+) -> None:
+    assert callable(look)
+    write(root / file, text)
+    assert look(root)[::2] == (status, remedy)
+
+
+def test_kprobes_are_known_by_a_symbol_where_root_alone_may_look(root: Path) -> None:
+    (root / "sys/kernel/debug/kprobes/enabled").unlink()
+    (root / "proc/sys/debug/kprobes-optimization").unlink()
+    kallsyms = root / "proc/kallsyms"
+    write(kallsyms, "0000000000000000 T unregister_kprobe\n0000000000000000 T register_kprobes\n")
+    assert host.kprobes(root)[0] is Status.LACKING
+    write(kallsyms, kallsyms.read_text() + "0000000000000000 T register_kprobe\n")
+    assert host.kprobes(root)[0] is Status.OK
+
+
+def test_a_machine_without_any_of_the_files(tmp_path: Path) -> None:
+    assert host.kprobes(tmp_path)[0] is Status.LACKING
+    assert host.rights(tmp_path, euid=0)[0] is Status.LACKING
+    for look in (host.lockdown, host.ftrace, host.type_information, host.jit):
+        assert look(tmp_path)[0] is not Status.LACKING
+
+
+DEBIAN = {"ID": "debian"}
+UBUNTU = {"ID": "ubuntu", "ID_LIKE": "debian"}
+ROCKY = {"ID": "rocky", "ID_LIKE": "rhel centos fedora"}
+LEAP = {"ID": "opensuse-leap", "ID_LIKE": "suse opensuse"}
+ARCH = {"ID": "arch"}
+ALPINE = {"ID": "alpine"}
+
+
+@pytest.mark.parametrize(
+    ("system", "release", "package", "bcc", "headers"),
+    [
+        (
+            DEBIAN,
+            "6.12.107+deb13-amd64",
+            "linux",
+            "apt install python3-bpfcc",
+            "apt install linux-headers-6.12.107+deb13-amd64",
+        ),
+        (
+            UBUNTU,
+            "6.8.0-31-generic",
+            "linux",
+            "apt install python3-bpfcc",
+            "apt install linux-headers-6.8.0-31-generic",
+        ),
+        (
+            ROCKY,
+            "5.14.0-427.13.1.el9_4.x86_64",
+            "linux",
+            "dnf install python3-bcc",
+            "dnf install kernel-devel-5.14.0-427.13.1.el9_4.x86_64",
+        ),
+        (
+            LEAP,
+            "6.4.0-150600.23.7-default",
+            "linux",
+            "zypper install bcc-tools",
+            "zypper install kernel-default-devel=6.4.0-150600.23.7",
+        ),
+        (
+            ARCH,
+            "6.6.31-2-lts",
+            "linux-lts",
+            "pacman -S python-bcc",
+            "pacman -S linux-lts-headers",
+        ),
+        (ALPINE, "6.6.30-0-virt", "linux", "apk add py3-bcc", "apk add linux-virt-dev"),
+    ],
+)
+def test_install_commands(
+    system: dict[str, str], release: str, package: str, bcc: str, headers: str
+) -> None:
+    assert install_commands(system, release, package) == (bcc, headers)
+
+
+def test_an_unknown_distribution_is_told_what_to_install() -> None:
+    bcc, headers = install_commands({}, "6.1.0")
+    assert "bcc" in bcc
+    assert "6.1.0" in headers
+
+
+def check(name: str, status: Status) -> Check:
+    return Check(name, status, "", "")
+
+
+def test_one_abi_is_enough_to_trace() -> None:
+    well = [check("rights", Status.OK), check("jit", Status.WARN)]
+    multi, event = check("abi multi", Status.LACKING), check("abi event", Status.OK)
+    assert can_trace([*well, multi, event])
+    assert not can_trace([*well, multi])
+    assert not can_trace([multi, event, check("bcc", Status.LACKING)])
+    assert not can_trace([])
+
+
+def test_any_machine_can_be_examined() -> None:
+    checks = examine()
+    names = [check.name for check in checks]
+    assert len(set(names)) == len(names)
+    assert [name for name in names if name.startswith("abi ")] == [
+        "abi multi",
+        "abi event",
+        "abi perf",
+    ]
+    for found in checks:
+        assert found.detail
+        assert "\n" not in found.detail + found.remedy
+        assert found.remedy == "" or found.status is not Status.OK

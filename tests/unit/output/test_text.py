@@ -1,0 +1,163 @@
+"""What is written: JSON lines, tables, the story on stderr."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+
+from batchprobe.commit.queue import CommitReport, Left
+from batchprobe.funclist.spec import Source
+from batchprobe.functions.targets import Reason, Skipped
+from batchprobe.output.json_lines import JsonReport
+from batchprobe.output.text import Summary, TextReport, tell_left, tell_skips
+
+HITS = {"vfs_read": 7, "vfs_write": 1_000_000, "never": 0, "[odd] name": 7}
+SKIPPED = [Skipped("nosuch", Source("a list", 3), Reason.UNKNOWN, "there is such")]
+
+
+def summary() -> Summary:
+    return Summary(
+        kernel="6.1.0",
+        arch="x86_64",
+        abi="event+perf",
+        placement="after",
+        skipped=SKIPPED,
+        left_out={Reason.NOTRACE: 2},
+        hits=HITS,
+        missed=None,
+        attach_seconds=1.25,
+        commit=CommitReport(
+            probes=4, clean=1, dirty=3, barriers=1, top_seconds=0.5, left=(Left("an event", 16),)
+        ),
+        barrier_note="rcu_normal is set",
+    )
+
+
+def lines(out: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+def test_json_lines() -> None:
+    out = io.StringIO()
+    report = JsonReport(out)
+    report.counts(0.12345, {"vfs_read": 2})
+    report.final(HITS)
+    report.end(summary())
+    counts, final, end = lines(out)
+    assert counts == {"type": "counts", "schema": 1, "seconds": 0.123, "hits": {"vfs_read": 2}}
+    assert final == {"type": "final", "schema": 1, "hits": HITS}
+    assert end == {
+        "type": "summary",
+        "schema": 1,
+        "kernel": "6.1.0",
+        "arch": "x86_64",
+        "abi": "event+perf",
+        "placement": "after",
+        "requested": 5,
+        "attached": 4,
+        "skipped": [
+            {
+                "entry": "nosuch",
+                "file": "a list",
+                "line": 3,
+                "reason": "unknown function: there is such",
+            }
+        ],
+        "left_out": {"not traceable": 2},
+        "pending": [],
+        "hits": HITS,
+        "missed": None,
+        "attach_seconds": 1.25,
+        "commit": {
+            "probes": 4,
+            "clean": 1,
+            "dirty": 3,
+            "barriers": 1,
+            "top_seconds": 0.5,
+            "barrier_seconds": 0.0,
+            "reclaim_seconds": 0.0,
+            "left": 1,
+            "left_behind": ["an event"],
+        },
+    }
+
+
+def test_summary_of_nothing() -> None:
+    out = io.StringIO()
+    JsonReport(out).end(Summary())
+    (end,) = lines(out)
+    assert (end["requested"], end["attached"], end["skipped"]) == (0, 0, [])
+    assert (end["commit"]["barriers"], end["commit"]["left"]) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("top", "expected"),
+    [
+        (None, ["1000000 vfs_write", "7 [odd] name", "7 vfs_read"]),
+        (2, ["1000000 vfs_write", "7 [odd] name", "… 1 more"]),
+        (3, ["1000000 vfs_write", "7 [odd] name", "7 vfs_read"]),
+    ],
+)
+def test_tables_show_the_most_hit_first(top: int | None, expected: list[str]) -> None:
+    out = io.StringIO()
+    TextReport(out, top=top).final(HITS)
+    title, *rows = [" ".join(line.split()) for line in out.getvalue().splitlines() if line]
+    assert title == "HITS FUNCTION"
+    assert rows == expected
+    assert "\x1b" not in out.getvalue()
+
+
+def test_columns_line_up() -> None:
+    out = io.StringIO()
+    TextReport(out, top=None).table(HITS)
+    title, *rows = out.getvalue().rstrip("\n").split("\n")
+    at = title.index("FUNCTION")
+    assert [row[at:] for row in rows] == ["vfs_write", "[odd] name", "vfs_read"]
+
+
+def test_an_empty_table_has_its_title() -> None:
+    out = io.StringIO()
+    TextReport(out, top=5).table({"never": 0})
+    assert out.getvalue() == "HITS  FUNCTION\n\n"
+
+
+def test_the_story_is_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    out = io.StringIO()
+    TextReport(out, top=None).end(summary())
+    assert out.getvalue() == ""
+    told = capfd.readouterr().err
+    assert all(line.startswith("batchprobe: ") for line in told.splitlines())
+    for words in (
+        "4 probes (event+perf, after)",
+        "1 skipped; patterns left out 2 not traceable",
+        "1000014 hits, 1 functions never called, missed: unknown",
+        "4 probes off in one commit (1 clean, 3 dirty), barriers: 1",
+        "grace periods were not expedited: rcu_normal is set",
+    ):
+        assert words in told
+
+
+def test_what_is_left_is_named_with_what_becomes_of_it(capfd: pytest.CaptureFixture[str]) -> None:
+    tell_left([])
+    assert capfd.readouterr().err == ""
+    tell_left(summary().commit.left)
+    told = capfd.readouterr().err
+    assert "error: left behind: an event" in told
+    assert "batchprobe cleanup" in told
+
+
+def test_many_skips_are_summed_up(capfd: pytest.CaptureFixture[str]) -> None:
+    many = [
+        Skipped(f"f{n}", Source("list", n), Reason.UNKNOWN if n % 2 else Reason.EXCLUDED, "")
+        for n in range(30)
+    ]
+    tell_skips(many)
+    *first, last = capfd.readouterr().err.splitlines()
+    assert first == [f"batchprobe: skipped {skip}" for skip in many[:20]]
+    assert "10 more" in last
+    assert "5 excluded, 5 unknown function" in last
+    tell_skips(many, most=None)
+    assert len(capfd.readouterr().err.splitlines()) == 30
