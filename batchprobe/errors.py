@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import errno as errno_module
 import os
-
-from batchprobe._lean import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from typing import ClassVar
+from typing import ClassVar
 
 __all__ = [
     "AttachCancelledError",

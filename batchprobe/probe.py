@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from batchprobe._lean import TYPE_CHECKING, Enum
+from collections.abc import Sequence
+from enum import Enum
+from typing import TYPE_CHECKING
+
 from batchprobe.errors import NotAttachedError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from batchprobe.attach.base import Carrier
     from batchprobe.functions.targets import Target
     from batchprobe.programs.probe_maps import Bank, Counts

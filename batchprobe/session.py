@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import atexit
 import os
-from _thread import RLock
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from threading import RLock
+from typing import TYPE_CHECKING, Self
 
 from batchprobe import arch
-from batchprobe._lean import TYPE_CHECKING, contextmanager
 from batchprobe._util import gc_pause
 from batchprobe._util.interrupts import deferred_interrupt
 from batchprobe.attach import abis
@@ -34,9 +36,6 @@ from batchprobe.programs.program import shipped
 from batchprobe.sys.process import Owner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from typing import Self
-
     from batchprobe.attach.abis import Carrier
     from batchprobe.cleanup.guardian import Guardian
     from batchprobe.commit.queue import Left

@@ -7,11 +7,8 @@ quarter of the time.
 from __future__ import annotations
 
 import gc
-
-from batchprobe._lean import TYPE_CHECKING, contextmanager
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 __all__ = ["held"]
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from batchprobe._lean import TYPE_CHECKING, contextmanager, signal
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 __all__ = ["Interrupt", "deferred_interrupt"]
 

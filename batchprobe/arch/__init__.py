@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import struct
+from functools import cache
 from importlib import import_module
 
-from batchprobe._lean import cache
 from batchprobe.arch.base import Arch, PerfRequests, Registers, SyscallNumbers, Unsupported
 from batchprobe.errors import UnsupportedError
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from batchprobe._lean import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 __all__ = ["Arch", "PerfRequests", "Registers", "SyscallNumbers", "Unsupported"]
 

@@ -8,11 +8,7 @@ its entry, which is right as well.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-
-from batchprobe._lean import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from typing import Literal
+from typing import Literal
 
 __all__ = ["may_jump_to", "signed"]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-from batchprobe._lean import TYPE_CHECKING
 from batchprobe.attach.base import (
     Attached,
     Carrier,
@@ -17,8 +18,6 @@ from batchprobe.attach.base import (
 from batchprobe.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from batchprobe.probe import Probe
 
 __all__ = [

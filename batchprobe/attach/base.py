@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
 
-from batchprobe._lean import TYPE_CHECKING, Enum, NamedTuple
 from batchprobe.errors import KernelError, UnsupportedError
 from batchprobe.programs.probe_maps import NO_SLOT, Bank
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
-    from contextlib import AbstractContextManager
-
     from batchprobe.arch import Arch
     from batchprobe.commit.queue import Reclaimed
     from batchprobe.functions.table import Function, FunctionTable

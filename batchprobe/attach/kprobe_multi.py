@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from batchprobe._lean import TYPE_CHECKING, suppress
 from batchprobe.attach.base import Attached, Carrier, Context, Placement, Refusal, sum_of_known
 from batchprobe.commit.queue import Left, Reclaimed
 from batchprobe.errors import KernelError, UnsupportedError
 from batchprobe.sys import bpf, fds
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from batchprobe.probe import Probe
 
 __all__ = ["NAME", "attach"]

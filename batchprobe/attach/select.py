@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from batchprobe._lean import TYPE_CHECKING
 from batchprobe.attach import abis
 from batchprobe.errors import UnsupportedError
 from batchprobe.functions.targets import Reason, Skipped
 from batchprobe.probe import Probe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
     from batchprobe.attach.abis import Attached, Context, Refusal
     from batchprobe.functions.table import FunctionTable
     from batchprobe.functions.targets import Target

@@ -11,16 +11,15 @@ import errno
 import itertools
 import os
 import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-from batchprobe._lean import TYPE_CHECKING, NamedTuple
 from batchprobe.attach.base import Attached, Carrier, Context, Placement, hit_ips
 from batchprobe.commit.queue import Left, Reclaimed
 from batchprobe.errors import KernelError, UnsupportedError
 from batchprobe.sys import bpf, fds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
     from batchprobe.functions.table import FunctionTable
     from batchprobe.kernel.tracefs import Tracefs
     from batchprobe.probe import Probe

@@ -6,14 +6,13 @@ What hangs on a file descriptor goes with the process; trace events and the RCU 
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 
-from batchprobe._lean import TYPE_CHECKING, signal, suppress
 from batchprobe.commit.barrier import BarrierMode
 from batchprobe.sys import fds
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = ["Guardian"]
 

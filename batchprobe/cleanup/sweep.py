@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import time
+from collections import Counter
+from typing import TYPE_CHECKING
 
-from batchprobe._lean import TYPE_CHECKING, tally
 from batchprobe.commit.barrier import Barrier, BarrierMode, ExpeditedKnob
 from batchprobe.errors import KernelError
 from batchprobe.sys.process import Owner
@@ -56,7 +57,7 @@ def _dead(tracefs: Tracefs) -> dict[str, int]:
             dead[group] = owner is not None and owner.is_dead
         if dead[group]:
             events.append(f"{group}/{definition.event}")
-    return tally(events)
+    return Counter(events)
 
 
 def _sweep_once(tracefs: Tracefs, swept: Swept) -> bool:

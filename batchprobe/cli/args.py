@@ -6,12 +6,11 @@ to be helped with are read here, and all others by it.
 
 from __future__ import annotations
 
-from batchprobe._lean import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
 from batchprobe.attach.abis import ABIS, Placement
 from batchprobe.commit.barrier import BarrierMode
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 __all__ = ["LEAST_INTERVAL", "AttachOptions", "read_usual"]
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, TextIO
 
-from batchprobe._lean import TYPE_CHECKING, contextmanager, signal, suppress
 from batchprobe.errors import AttachCancelledError, BatchprobeError, NothingAttachedError
 from batchprobe.funclist.read import read_lists
 from batchprobe.output.progress import Stages
@@ -21,8 +24,6 @@ from batchprobe.session import Session
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from typing import TextIO
 
     from batchprobe.cli.args import AttachOptions
     from batchprobe.cli.signals import Stop

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import select
-
-from batchprobe._lean import TYPE_CHECKING, signal, suppress
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import FrameType
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
 
 __all__ = ["Stop"]
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from _thread import RLock
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from enum import Enum
+from os import PathLike
+from threading import RLock
 
-from batchprobe._lean import TYPE_CHECKING, Enum, contextmanager, suppress
 from batchprobe.errors import BatchprobeError, KernelError
 from batchprobe.sys import bpf
 from batchprobe.sys.files import read_bytes, read_text
 from batchprobe.sys.process import Owner
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from os import PathLike
 
 __all__ = ["Barrier", "BarrierMode", "ExpeditedKnob", "why_not_expedited"]
 

@@ -7,16 +7,15 @@ closes, done by `detach`), one barrier for all of them, a bottom half for each k
 from __future__ import annotations
 
 import time
-from _thread import RLock, get_ident
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from itertools import groupby
+from threading import RLock, get_ident
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from batchprobe._lean import TYPE_CHECKING, NamedTuple
 from batchprobe.errors import KernelError, SessionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from contextlib import AbstractContextManager
-    from typing import Any, Protocol
 
     class Carrier(Protocol):
         """A kernel object (link, trace event, perf events) that carries probes."""

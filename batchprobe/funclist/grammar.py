@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import re
 import warnings
+from typing import NoReturn
 
-from batchprobe._lean import TYPE_CHECKING
 from batchprobe.errors import SpecError
 from batchprobe.funclist.spec import MAX_LINE, Kind, ProbeSpec, Source
-
-if TYPE_CHECKING:
-    from typing import NoReturn
 
 __all__ = ["parse"]
 

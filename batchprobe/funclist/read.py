@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from batchprobe._lean import TYPE_CHECKING
 from batchprobe.errors import BatchprobeError
 from batchprobe.funclist.spec import parse_list
 from batchprobe.sys.files import read_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from batchprobe.funclist.spec import ProbeSpec
 
 __all__ = ["ListError", "read_lists"]

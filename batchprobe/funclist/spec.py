@@ -17,12 +17,13 @@ One entry a line; `#` at the start of a line or after white space begins a comme
 
 from __future__ import annotations
 
-from batchprobe._lean import TYPE_CHECKING, Enum, NamedTuple
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
+
 from batchprobe.errors import SpecError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     Matcher = Callable[[str], object]
     """Says by its truth whether a name matches."""
 

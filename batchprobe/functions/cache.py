@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Sequence
+from os import PathLike
 
-from batchprobe._lean import TYPE_CHECKING
 from batchprobe.functions.name_index import NameIndex
 from batchprobe.functions.symbols import CodeSymbols
 from batchprobe.sys import cache_file
 from batchprobe.sys.files import exists, read_text
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from os import PathLike
 
 __all__ = ["BootMemory", "loaded"]
 

@@ -5,16 +5,12 @@ Cutting 120,000 names apart and looking at each takes longer than attaching 1,00
 
 from __future__ import annotations
 
-from _bisect import bisect_left
+from array import array
+from bisect import bisect_left
+from collections.abc import Sequence
 from itertools import accumulate, compress
+from typing import Self
 from zlib import crc32
-
-from batchprobe._lean import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from array import array
-    from collections.abc import Sequence
-    from typing import Self
 
 __all__ = ["NameIndex"]
 

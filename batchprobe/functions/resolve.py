@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from batchprobe._lean import TYPE_CHECKING, tally
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
 from batchprobe.funclist.spec import CORE, Kind
 from batchprobe.functions.targets import Reason, Resolution, Skipped, Target
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from batchprobe.funclist.spec import ProbeSpec
     from batchprobe.functions.table import Function, FunctionTable
 
@@ -36,7 +37,7 @@ def resolve(
     return Resolution(
         targets=_with_unique_labels(resolver.targets.values()),
         skipped=resolver.skipped,
-        left_out=tally(resolver.left_out.values()),
+        left_out=Counter(resolver.left_out.values()),
     )
 
 
@@ -222,7 +223,7 @@ class _Resolver:
 
     def _skip_pattern(self, spec: ProbeSpec, refused: list[tuple[Reason, str]]) -> None:
         """Skip a pattern all of whose functions are refused."""
-        counts = tally(reason for reason, _ in refused)
+        counts = Counter(reason for reason, _ in refused)
         if list(counts) == [Reason.EXCLUDED]:
             details = ", ".join(dict.fromkeys(detail for _, detail in refused))
             self._skip(spec, Reason.EXCLUDED, f"all {len(refused)} matches: {details}")
@@ -259,7 +260,7 @@ def _covers(exclude: ProbeSpec, module: str, name: str) -> bool:
 def _with_unique_labels(targets: Iterable[Target]) -> list[Target]:
     """The targets; labels that several share get the address."""
     targets = list(targets)
-    counts = tally(target.label for target in targets)
+    counts = Counter(target.label for target in targets)
     if len(counts) == len(targets):
         return targets
     return [

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from _bisect import bisect_right
-
-from batchprobe._lean import TYPE_CHECKING, cached_property
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from array import array
-    from collections.abc import Iterator
-
     from batchprobe.functions.name_index import NameIndex
 
 __all__ = ["LANDMARKS", "CodeSymbols"]

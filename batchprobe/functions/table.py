@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from _bisect import bisect_left, bisect_right
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Collection, Iterable
+from functools import cached_property
 from itertools import compress
+from os import PathLike
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
-from batchprobe._lean import TYPE_CHECKING, NamedTuple, cached_property
 from batchprobe.errors import UnsupportedError
 from batchprobe.functions.symbols import LANDMARKS
 from batchprobe.sys.files import read_bytes
 
 if TYPE_CHECKING:
-    from array import array
-    from collections.abc import Callable, Collection, Iterable
-    from os import PathLike
-    from typing import Protocol, Self
-
     from batchprobe.functions.symbols import CodeSymbols
 
     class Memory(Protocol):

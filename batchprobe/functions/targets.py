@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from batchprobe._lean import TYPE_CHECKING, Enum, NamedTuple
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from batchprobe.funclist.spec import ProbeSpec, Source

@@ -6,14 +6,13 @@ What has to be tried to be known is in `batchprobe.doctor`.
 from __future__ import annotations
 
 import os
+from enum import Enum
 from itertools import takewhile
+from os import PathLike
+from typing import NamedTuple
 
-from batchprobe._lean import TYPE_CHECKING, Enum, NamedTuple
 from batchprobe.errors import UnsupportedError
 from batchprobe.sys.files import exists, read_bytes
-
-if TYPE_CHECKING:
-    from os import PathLike
 
 __all__ = [
     "AS_ROOT",

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
-
-from batchprobe._lean import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from os import PathLike
+from os import PathLike
 
 __all__ = ["KernelText"]
 

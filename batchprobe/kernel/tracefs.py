@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import compress
+from typing import NamedTuple
 
-from batchprobe._lean import TYPE_CHECKING, NamedTuple, contextmanager
 from batchprobe.errors import KernelError, UnsupportedError
 from batchprobe.sys.files import exists, read_text
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 __all__ = ["Definition", "Tracefs", "parse_events", "profiled"]
 

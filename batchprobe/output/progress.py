@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Self
 
-from batchprobe._lean import TYPE_CHECKING, suppress
 from batchprobe.output.text import forget_unwritten, tell
 
 if TYPE_CHECKING:
-    from typing import Self
-
     from rich.progress import Progress
 
 __all__ = ["Stages"]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TextIO
 
-from batchprobe._lean import TYPE_CHECKING, NamedTuple, tally
 from batchprobe.commit.queue import CommitReport
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from typing import Protocol, TextIO
-
     from batchprobe.commit.queue import Left
     from batchprobe.functions.targets import Reason, Resolution, Skipped
 
@@ -129,7 +128,7 @@ def tell_skips(skipped: Sequence[Skipped], most: int | None = _MOST_SKIPS_TOLD) 
     for skip in skipped[:most]:
         tell(f"skipped {skip}")
     if most is not None and len(skipped) > most:
-        kinds = tally(skip.reason for skip in skipped[most:])
+        kinds = Counter(skip.reason for skip in skipped[most:])
         what = ", ".join(f"{count} {reason.value}" for reason, count in kinds.items())
         tell(f"… and {len(skipped) - most} more skipped ({what}): `batchprobe functions` names all")
 

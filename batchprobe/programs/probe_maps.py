@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import struct
-from _operator import add  # what `operator` has, without loading that
-from _thread import allocate_lock
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from operator import add
+from threading import Lock
+from typing import TYPE_CHECKING
 
-from batchprobe._lean import TYPE_CHECKING, suppress
 from batchprobe.errors import KernelError, SessionError, UnsupportedError
 from batchprobe.kernel.host import version
 from batchprobe.programs.program import HASH_BITS, MOST_PLACE_BITS
@@ -15,8 +17,6 @@ from batchprobe.sys import bpf, fds
 from batchprobe.sys.files import read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
     from batchprobe.programs.program import Program
 
 __all__ = ["NO_SLOT", "Bank", "Cells", "Counts", "possible_cpus"]
@@ -127,7 +127,7 @@ class Bank:
         self._arrays: list[Cells] = []
         self._adopted: dict[int, int] = {}
         # Held by close, and by who reads a bank that may be closed meanwhile.
-        self.lock = allocate_lock()
+        self.lock = Lock()
         _lift_memlock()
         self.has_strays = strays
         bits = (addresses * _PLACES_EACH - 1).bit_length()

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchprobe import arch
-from batchprobe._lean import TYPE_CHECKING, NamedTuple
 from batchprobe.sys import bpf
 from batchprobe.sys.files import read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
-
     from batchprobe.arch import Arch
 
 __all__ = [

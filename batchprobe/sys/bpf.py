@@ -18,15 +18,16 @@ from _ctypes import (
     dlsym,
     get_errno,
 )
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING
 
 from batchprobe import arch
-from batchprobe._lean import TYPE_CHECKING, cache
 from batchprobe.errors import KernelError
 from batchprobe.sys.fds import open_noted
 
 if TYPE_CHECKING:
     from _ctypes import Array
-    from collections.abc import Callable
 
 __all__ = [
     "BPF_F_MMAPABLE",

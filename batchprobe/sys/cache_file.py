@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from os import PathLike
 
-from batchprobe._lean import TYPE_CHECKING, suppress
 from batchprobe.errors import KernelError
 from batchprobe.sys import bpf
-
-if TYPE_CHECKING:
-    from os import PathLike
 
 __all__ = ["read", "write"]
 

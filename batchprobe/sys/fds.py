@@ -7,25 +7,22 @@ it does so for a moment all the same, for close-on-exec comes only then.
 from __future__ import annotations
 
 import os
-from _thread import LockType, RLock, allocate_lock, get_ident
-
-from batchprobe._lean import TYPE_CHECKING, contextmanager, suppress
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from threading import Lock, RLock, get_ident
 
 __all__ = ["close", "open_noted"]
 
 _open: set[int] = set()
 # Who is opening or closing one holds such a lock, here with its thread: os.fork() waits for it, or
 # the child would inherit what is not noted yet, or not any more.
-_busy: dict[LockType, int] = {}
+_busy: dict[Lock, int] = {}
 _entrance = RLock()
 
 
 @contextmanager
 def _no_fork() -> Iterator[None]:
-    mine = allocate_lock()
+    mine = Lock()
     mine.acquire()
     with _entrance:
         _busy[mine] = get_ident()

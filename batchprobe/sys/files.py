@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import os
-
-from batchprobe._lean import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from os import PathLike
+from os import PathLike
 
 __all__ = ["exists", "read_bytes", "read_text"]
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
-from batchprobe._lean import NamedTuple
 from batchprobe.sys.files import read_text
 
 __all__ = ["Owner"]
