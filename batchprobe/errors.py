@@ -1,33 +1,66 @@
-"""Every error batchprobe raises, in one tree, each with the exit status the CLI gives it."""
+"""Every error that batchprobe raises, and every exit status of the command."""
 
 from __future__ import annotations
 
 import errno as errno_module
 import os
+from enum import IntEnum
 from typing import ClassVar
 
 __all__ = [
     "AttachCancelledError",
     "BatchprobeError",
+    "ExitStatus",
     "KernelError",
+    "ListError",
     "NotAttachedError",
     "NothingAttachedError",
     "SessionError",
     "SpecError",
     "UnsupportedError",
+    "UsageError",
+    "VerifierError",
 ]
 
 
-class BatchprobeError(Exception):
-    """The base of all errors of this package; `exit_status` is what the CLI ends with."""
+class ExitStatus(IntEnum):
+    """What the command ends with. A signal before the probes are on gives 128 + its number."""
 
-    exit_status: ClassVar[int] = 1
+    OK = 0
+    ERROR = 1
+    USAGE = 2
+    NOTHING_ATTACHED = 3
+    SKIPPED = 4
+    NOT_REMOVED = 5
+    UNSUPPORTED = 77
+    SIGNALLED = 128
+
+
+class BatchprobeError(Exception):
+    """The base of all errors of this package; the command ends with `exit_status`."""
+
+    exit_status: ClassVar[ExitStatus] = ExitStatus.ERROR
+
+
+class UsageError(BatchprobeError):
+    """An option has a value that cannot be used."""
+
+    exit_status = ExitStatus.USAGE
+
+
+class ListError(BatchprobeError):
+    """A function list cannot be read, or names no function."""
+
+    exit_status = ExitStatus.USAGE
 
 
 class SpecError(BatchprobeError):
-    """A line of a function list is malformed: nothing was attached."""
+    """A line of a function list is malformed: nothing was attached.
 
-    exit_status = 2
+    `line` and `column` count from 1.
+    """
+
+    exit_status = ExitStatus.USAGE
 
     def __init__(self, message: str, *, file: str, line: int, column: int) -> None:
         super().__init__(f"{file}:{line}:{column}: {message}")
@@ -38,9 +71,9 @@ class SpecError(BatchprobeError):
 
 
 class UnsupportedError(BatchprobeError):
-    """This machine, kernel or user cannot trace; `remedy` is what would mend it, if anything."""
+    """This machine, kernel or user cannot trace; `remedy` says what would change that, if known."""
 
-    exit_status = 77
+    exit_status = ExitStatus.UNSUPPORTED
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
         super().__init__(f"{message} ({remedy})" if remedy else message)
@@ -49,28 +82,36 @@ class UnsupportedError(BatchprobeError):
 
 
 class NothingAttachedError(BatchprobeError):
-    """No entry of the list ended as a probe."""
+    """No entry of the list became a probe."""
 
-    exit_status = 3
+    exit_status = ExitStatus.NOTHING_ATTACHED
 
 
 class NotAttachedError(BatchprobeError):
-    """The probe is not attached (never was, or was detached before): nothing was changed."""
+    """The probe is not attached (it never was, or it was detached before): nothing changed."""
 
 
 class SessionError(BatchprobeError):
-    """The session cannot do this now: it is closed, another process's, or inside a commit."""
+    """The session is closed, belongs to another process, or is inside a commit."""
 
 
 class AttachCancelledError(BatchprobeError):
-    """The caller gave up while probes were being attached: none of them stayed."""
+    """The caller cancelled the attach: no probe stayed."""
 
 
 class KernelError(BatchprobeError):
-    """A system call failed; `errno` is its error number and `call` what was asked."""
+    """A system call failed; `call` names it and `errno` is its error number."""
 
     def __init__(self, call: str, errno: int) -> None:
         name = errno_module.errorcode.get(errno, str(errno))
         super().__init__(f"{call}: {os.strerror(errno)} ({name})")
         self.call = call
         self.errno = errno
+
+
+class VerifierError(KernelError):
+    """The kernel refused to load a program; `log` is the verifier's text, or empty."""
+
+    def __init__(self, call: str, errno: int, log: str) -> None:
+        super().__init__(call, errno)
+        self.log = log
