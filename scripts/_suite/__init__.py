@@ -1,0 +1,1 @@
+"""scripts/test: which tests run where, several kernels at once, and the verdict."""

@@ -1,0 +1,10 @@
+"""Entered as `python scripts/_suite`."""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from _suite.main import main  # noqa: E402
+
+sys.exit(main(sys.argv[1:]))
