@@ -1,4 +1,9 @@
-"""The architecture adapters; one more architecture is one more file and one more line here."""
+"""One adapter per CPU architecture: register offsets, syscall numbers, where probes may go.
+
+To add an architecture, write one file here and add one line to ADAPTERS. Adapters rely only on
+constants and on the code bytes they are given, so all of them can be tested on any machine. This
+package may import `batchprobe.errors` only.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +26,7 @@ __all__ = [
     "for_machine",
 ]
 
-# The file of each adapter, and what uname(2) calls its machines. Only the one needed is imported.
+# Adapter file -> the machine names uname(2) reports for it. Only the file in use is imported.
 ADAPTERS = {
     "x86_64": ("x86_64",),
     "i386": ("i386", "i486", "i586", "i686"),
@@ -35,42 +40,45 @@ ADAPTERS = {
 
 
 def adapter(file: str) -> Arch:
-    """The adapter in a file of this package. Raises UnsupportedError with its reason to refuse."""
+    """Return the adapter defined in the module `file` of this package.
+
+    Raises UnsupportedError if the module declares its architecture unsupported.
+    """
     found = import_module(f"{__name__}.{file}").ARCH
     if isinstance(found, Unsupported):
         raise UnsupportedError(found.reason, remedy=found.remedy)
     if not isinstance(found, Arch):
-        raise TypeError(f"{file}.ARCH is no adapter")
+        raise TypeError(f"{file}.ARCH is not an Arch")
     return found
 
 
 def for_machine(machine: str) -> Arch:
-    """The adapter for a machine as uname(2) names it.
+    """Return the adapter for `machine`, a machine name as reported by uname(2).
 
-    Raises UnsupportedError for a machine that has none.
+    Raises UnsupportedError if no adapter exists or the architecture is unsupported.
     """
     for file, machines in ADAPTERS.items():
         if machine in machines:
             return adapter(file)
     known = ", ".join(name for file in ADAPTERS for name in ADAPTERS[file] if file != "ia64")
     raise UnsupportedError(
-        f"no probe adapter for the architecture {machine!r}", remedy=f"there are: {known}"
+        f"the architecture {machine!r} is not supported", remedy=f"supported machines: {known}"
     )
 
 
 @cache
 def current() -> Arch:
-    """The adapter for the machine that this runs on.
+    """Return the adapter for the running machine.
 
-    Raises UnsupportedError if there is none, or if this Python was built for another one than the
-    kernel says it is: numbers and sizes would be the wrong ones.
+    Raises UnsupportedError if none exists, or if this Python's word size differs from the
+    kernel's: syscall numbers and structure layouts would not match.
     """
     machine = os.uname().machine
     found = for_machine(machine)
     bits = struct.calcsize("P") * 8
     if bits != found.bits:
         raise UnsupportedError(
-            f"a Python of {bits} bits, and a kernel that says it is {machine}",
-            remedy="run it with a Python of the kernel's own kind, and not under setarch(8)",
+            f"this is a {bits}-bit Python, but the kernel reports the machine {machine}",
+            remedy="use a Python of the kernel's own word size, and do not run it under setarch(8)",
         )
     return found

@@ -1,4 +1,4 @@
-"""arm (32 bits): breakpoints, which the kernel optimizes at the entry, so that is the place."""
+"""arm (32 bits): breakpoints only; the kernel jump-optimizes those at a function's entry."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class _Arm(Arch):
     syscalls = SyscallNumbers(bpf=386, membarrier=389, perf_event_open=364)
     registers = Registers(instruction_pointer=60, arguments=(0, 4, 8, 12), result=0)
     syscall_prefixes = ("sys_",)
-    # There are no fprobes.
+    # No fprobes, hence no kprobe_multi.
     abi_order = ("event", "perf")
 
 

@@ -1,4 +1,4 @@
-"""arm64: breakpoints everywhere, so the entry is as good a place as any."""
+"""arm64: kprobes are breakpoints everywhere, so the entry is as good a site as any."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from batchprobe.arch.jumps import may_jump_to, signed
 __all__ = ["ARCH"]
 
 _WORD = 4
-# What the compiler may put before the patch site: paciasp, pacibsp, bti c.
+# Instructions a compiler may emit before the patch site: paciasp, pacibsp, bti c.
 _LANDING_PADS = frozenset({0xD503233F, 0xD503237F, 0xD503245F})
 _NOP = 0xD503201F
 _MOV_X9_LR = 0xAA1E03E9
@@ -21,13 +21,13 @@ class _Arm64(Arch):
     syscalls = SyscallNumbers(bpf=280, membarrier=283, perf_event_open=241)
     registers = Registers(instruction_pointer=256, arguments=tuple(range(0, 64, 8)), result=0)
     syscall_prefixes = ("__arm64_sys_",)
-    # With net.core.bpf_jit_enable=0, which is not the default.
-    may_tell_wrong_cpu = True
+    # Only with net.core.bpf_jit_enable=0, which is not the default.
+    cpu_id_unreliable = True
 
     def after_patch_site(self, code: bytes) -> int | None:
         words = [int.from_bytes(code[at : at + _WORD], "little") for at in range(0, 12, _WORD)]
         start = 1 if words[0] in _LANDING_PADS else 0
-        # Two nops, or what ftrace makes of them (arch/arm64/kernel/ftrace.c).
+        # Two nops, or what ftrace replaces them with (arch/arm64/kernel/ftrace.c).
         first, second = words[start : start + 2]
         is_call = second >> 26 == 0b100101
         if first not in (_NOP, _MOV_X9_LR) or not (second == _NOP or is_call):

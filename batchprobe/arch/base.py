@@ -1,14 +1,14 @@
-"""What every architecture adapter must answer."""
+"""The interface of an architecture adapter."""
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 __all__ = ["Arch", "PerfRequests", "Registers", "SyscallNumbers", "Unsupported"]
 
 
 class SyscallNumbers(NamedTuple):
-    """Numbers of the system calls that have no libc wrapper (arch/*/entry/syscalls tables)."""
+    """Numbers of system calls without a libc wrapper (the syscall tables in arch/)."""
 
     bpf: int
     membarrier: int
@@ -23,97 +23,106 @@ class PerfRequests(NamedTuple):
 
 
 class Registers(NamedTuple):
-    """Where they are in the pt_regs that a handler gets, in bytes from its start."""
+    """Byte offsets into struct pt_regs, as seen by a probe handler."""
 
     instruction_pointer: int
-    # Those that a C function gets its arguments in, as many as there are.
+    # All registers that carry arguments of C functions, in order.
     arguments: tuple[int, ...]
     result: int
 
 
 class Unsupported(NamedTuple):
-    """An architecture that cannot be served, and why."""
+    """An architecture that cannot be supported, with the reason shown to the user."""
 
     reason: str
     remedy: str
 
 
 class Arch:
-    """The description of an architecture, and the few decisions that are code."""
+    """Constants of an architecture, and the decisions about probe sites that depend on it."""
 
     __slots__ = ()
 
     name: ClassVar[str]
-    # Of an address, and of a register in pt_regs.
+    # Size of a pointer and of a register in pt_regs.
     bits: ClassVar[int] = 64
+    byteorder: ClassVar[Literal["little", "big"]] = "little"
     syscalls: ClassVar[SyscallNumbers]
     perf_requests: ClassVar[PerfRequests] = PerfRequests()
     registers: ClassVar[Registers]
-    # How the kernel names the function behind a system call, most likely first.
+    # Prefixes the kernel puts before a system call's name, most likely first.
     syscall_prefixes: ClassVar[tuple[str, ...]]
-    # Whether a kernel may tell a program another CPU than the one it runs on; then counting takes
-    # atomic additions. Where the JIT replaces the call of bpf_get_smp_processor_id() by
-    # instructions, the verifier leaves it unfinished, and the interpreter calls something else,
-    # which returns 0 (do_misc_fixups(), kernel/bpf/verifier.c, seen on Linux 6.12).
-    may_tell_wrong_cpu: ClassVar[bool] = False
-    # Probe ABIs, most wanted first; what the kernel lacks is passed over.
+    # Whether bpf_get_smp_processor_id() may return the wrong CPU, so that counters need atomic
+    # additions. Where the JIT inlines this helper, the verifier does not patch the call; run by the
+    # interpreter, it then calls another function, which returns 0 (do_misc_fixups(),
+    # kernel/bpf/verifier.c, seen on Linux 6.12).
+    cpu_id_unreliable: ClassVar[bool] = False
+    # Probe ABIs in order of preference; those the kernel lacks are skipped.
     abi_order: ClassVar[tuple[str, ...]] = ("multi", "event", "perf")
-    # Whether a probe is better behind the entry patch site than at the entry: where that goes
-    # through ftrace, each arm or disarm walks all ftrace records; elsewhere it may be refused.
+    # Whether to probe just after the entry patch site instead of at the entry. Arming or disarming
+    # an ftrace-based probe at the entry walks all ftrace records; without KPROBES_ON_FTRACE the
+    # kernel may refuse a probe there.
     prefers_after: ClassVar[bool] = False
-    # Whether the kernel makes jumps of breakpoints where it can (CONFIG_OPTPROBES), so that those
-    # where it cannot are the dear ones.
-    optimizes: ClassVar[bool] = False
-    # Whether `entry` looks at the function's code.
-    entry_varies: ClassVar[bool] = False
-    # Where a probe is asked for in a function of a module that is not loaded: nobody can look.
-    unseen_entry: ClassVar[int] = 0
-    # How far behind a function's symbol the instruction pointer may read in the handler of a probe
-    # that was asked for at offset 0.
+    # Whether kprobes are jump-optimized (CONFIG_OPTPROBES). Those that cannot be trap on every hit.
+    jump_optimizes: ClassVar[bool] = False
+    # Whether `entry` inspects the function's code.
+    entry_depends_on_code: ClassVar[bool] = False
+    # Offset used in functions of modules not loaded yet, whose code cannot be inspected.
+    offset_in_unloaded_module: ClassVar[int] = 0
+    # Possible values of the instruction pointer, relative to the function's address, in the handler
+    # of a probe requested at offset 0.
     entry_ips: ClassVar[tuple[int, ...]] = (0,)
-    # How far behind its instruction it reads for a probe at another offset.
-    inner_ip: ClassVar[int] = 0
-    # How far behind the symbol the kernel may put the kprobe of a return probe at offset 0, which
-    # is what bpf_get_func_ip() and current_kprobe tell.
+    # How far past its instruction the instruction pointer reads for a probe at any other offset.
+    ip_after_breakpoint: ClassVar[int] = 0
+    # Where the kernel may place the kprobe of a return probe requested at offset 0, relative to the
+    # function's address. bpf_get_func_ip() and current_kprobe report this address.
     return_ips: ClassVar[tuple[int, ...]] = (0,)
 
     def entry(self, code: bytes | None) -> int:
-        """Offset in bytes at which a probe of the function's entry, or return, is asked for.
+        """Return the offset, in bytes, at which to request an entry or return probe.
 
-        Every call comes by there once. `code` is the function's, None if it cannot be read.
+        Every call of the function passes this offset exactly once. `code` is the function's code,
+        None if it cannot be read.
         """
         return 0
 
     def after_patch_site(self, code: bytes) -> int | None:
-        """Offset in bytes just behind the entry patch site of the function with this `code`.
+        """Return the offset, in bytes, just after the entry patch site of a function's `code`.
 
-        None where a probe there would not mean the same as one at the entry.
+        None if there is no patch site, or if a probe after it would be refused, unsafe, or hit more
+        than once per call.
         """
         return None
 
     def may_patch(self, code: bytes, offset: int) -> bool:
-        """Whether the kernel may patch the instruction there, and so take no probe on it: a guess.
+        """Guess whether the kernel patches the instruction at `offset`, and refuses probes on it.
 
-        Say, the function begins with a jump label, or calls through a static call.
+        Such an instruction may belong to a jump label or a static call.
         """
         return False
 
     def hit_ips(self, address: int, offset: int) -> tuple[int, ...]:
-        """Values the instruction pointer may have in the handler of a probe at address + offset.
+        """Possible instruction pointers in the handler of a probe at `address + offset`.
 
-        `address` is the function's; no two probes share a value.
+        `address` is the function's. No two probe sites share a value.
         """
         if offset:
-            return (address + offset + self.inner_ip,)
+            return (address + offset + self.ip_after_breakpoint,)
         return tuple(address + distance for distance in self.entry_ips)
 
     def return_probe_ips(self, address: int, offset: int) -> tuple[int, ...]:
-        """Addresses the kernel may give the kprobe of a return probe asked for at this offset."""
+        """Possible addresses of the kprobe of a return probe requested at `address + offset`."""
         if offset:
             return (address + offset,)
         return tuple(address + distance for distance in self.return_ips)
 
     @property
-    def most_ips(self) -> int:
-        """How many values one probe may have at most."""
+    def max_ips(self) -> int:
+        """The largest number of instruction pointers one probe may report."""
         return max(len(self.entry_ips), len(self.return_ips))
+
+    @property
+    def bytecode(self) -> str:
+        """Name of the shipped bytecode variant: byte order, word size, atomic or plain counters."""
+        order = "le" if self.byteorder == "little" else "be"
+        return f"{order}{self.bits}{'-atomic' if self.cpu_id_unreliable else ''}"

@@ -1,9 +1,9 @@
-"""i386: like x86_64, in 32 bits and without endbr."""
+"""i386: like x86_64, but 32 bits and without endbr."""
 
 from __future__ import annotations
 
 from batchprobe.arch.base import Arch, Registers, SyscallNumbers
-from batchprobe.arch.x86 import BREAKPOINT_SIZE, behind_patch_site, may_patch
+from batchprobe.arch.x86 import BREAKPOINT_SIZE, end_of_patch_site, may_patch
 
 __all__ = ["ARCH"]
 
@@ -17,15 +17,15 @@ class _I386(Arch):
     # The kernel is built with -mregparm=3: ax, dx, cx.
     registers = Registers(instruction_pointer=48, arguments=(24, 8, 4), result=24)
     syscall_prefixes = ("__ia32_sys_", "sys_")
-    # There are no fprobes.
+    # No fprobes, hence no kprobe_multi.
     abi_order = ("event", "perf")
     prefers_after = True
-    optimizes = True
+    jump_optimizes = True
     entry_ips = (BREAKPOINT_SIZE,)
-    inner_ip = BREAKPOINT_SIZE
+    ip_after_breakpoint = BREAKPOINT_SIZE
 
     def after_patch_site(self, code: bytes) -> int | None:
-        return behind_patch_site(code, 0)
+        return end_of_patch_site(code, 0)
 
     def may_patch(self, code: bytes, offset: int) -> bool:
         return may_patch(code, offset)

@@ -1,8 +1,8 @@
-"""Whether a function jumps back to the place behind its patch site.
+"""Detects whether a function may jump back to the instruction after its patch site.
 
-A loop that begins right there would hit a probe once a turn, and a function that calls itself last
-may jump there too. Bytes that only look like a jump are taken for one: such a function is probed at
-its entry, which is right as well.
+A probe there would count each iteration of a loop that starts at this instruction, or each
+self-recursive tail call. Data that happens to look like a jump counts as one; such a function is
+probed at its entry instead, which is always correct.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ def may_jump_to(
     unit: int,
     byteorder: Literal["little", "big"],
 ) -> bool:
-    """Whether an instruction from offset `target` on may jump to it.
+    """Report whether any instruction at or after offset `target` may jump to it.
 
-    `displacements` tells, of the first `unit` bytes of an instruction and the four that follow,
-    how many bytes it may lead away from its own begin.
+    `displacements(head, tail)` decodes one instruction: `head` is its first `unit` bytes, `tail`
+    the four bytes that follow. It returns the possible jump distances in bytes, measured from the
+    start of the instruction.
     """
     end = len(code) - unit + 1
     code += bytes(4)
@@ -38,6 +39,6 @@ def may_jump_to(
 
 
 def signed(value: int, bits: int) -> int:
-    """The low bits of `value` as a signed number."""
+    """Sign-extend the low `bits` bits of `value`."""
     value &= (1 << bits) - 1
     return value - (1 << bits) if value >> (bits - 1) else value

@@ -1,7 +1,7 @@
-"""riscv64: breakpoints everywhere, but none at the entry before Linux 6.13 or so.
+"""riscv64: breakpoints only, and on older kernels none at a function's entry.
 
-With ftrace a function begins with the patch site, and the kernel of Debian 13 (6.12) refuses a
-probe in it; later ones take it.
+With ftrace, functions start with the patch site. Debian 13's kernel (6.12) refuses probes in it;
+later kernels accept them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["ARCH"]
 _PATCH_SITE_SIZE = 8
 _NOP, _SHORT_NOP = b"\x13\0\0\0", b"\x01\0"
 _NOPS = (2 * _NOP, 4 * _SHORT_NOP, _NOP + 2 * _SHORT_NOP, 2 * _SHORT_NOP + _NOP)
-# auipc t0,X: what ftrace makes of the first nop (arch/riscv/include/asm/ftrace.h).
+# ftrace replaces the first nop with "auipc t0,X" (arch/riscv/include/asm/ftrace.h).
 _AUIPC_T0 = 0x297
 _HALFWORD = 2
 
@@ -27,10 +27,10 @@ class _Riscv64(Arch):
     registers = Registers(instruction_pointer=0, arguments=tuple(range(80, 144, 8)), result=80)
     syscall_prefixes = ("__riscv_sys_", "sys_")
     # Debian's default is net.core.bpf_jit_enable=0.
-    may_tell_wrong_cpu = True
+    cpu_id_unreliable = True
     prefers_after = True
-    # Every function that ftrace knows begins with the patch site.
-    unseen_entry = _PATCH_SITE_SIZE
+    # Every function known to ftrace starts with the patch site.
+    offset_in_unloaded_module = _PATCH_SITE_SIZE
 
     def after_patch_site(self, code: bytes) -> int | None:
         first = int.from_bytes(code[:4], "little")
@@ -48,7 +48,7 @@ def _displacements(head: int, tail: int) -> tuple[int, ...]:
     if word & 0x7F == 0x6F:  # jal: 20 | 10:1 | 11 | 19:12
         parts = ((31, 1, 20), (21, 10, 1), (20, 1, 11), (12, 8, 12))
         return (_immediate(word, parts, 21),)
-    if word & 0x7F == 0x63:  # beq and its like: 12 | 10:5 ... 4:1 | 11
+    if word & 0x7F == 0x63:  # beq, bne, blt, ...: 12 | 10:5 ... 4:1 | 11
         return (_immediate(word, ((31, 1, 12), (25, 6, 5), (8, 4, 1), (7, 1, 11)), 13),)
     if head & 0xE003 == 0xA001:  # c.j: 11 | 4 | 9:8 | 10 | 6 | 7 | 3:1 | 5
         parts = ((12, 1, 11), (11, 1, 4), (9, 2, 8), (8, 1, 10), (7, 1, 6), (6, 1, 7), (3, 3, 1))
@@ -60,7 +60,10 @@ def _displacements(head: int, tail: int) -> tuple[int, ...]:
 
 
 def _immediate(word: int, parts: tuple[tuple[int, int, int], ...], bits: int) -> int:
-    """Put together from parts: (lowest bit in the word, how many, lowest bit in the number)."""
+    """Assemble a `bits`-wide signed number from its fields in `word`.
+
+    Each part is (lowest bit in the word, width, lowest bit in the number).
+    """
     value = 0
     for at, count, to in parts:
         value |= (word >> at & ((1 << count) - 1)) << to

@@ -1,14 +1,14 @@
-"""x86_64: ftrace-based entry probes, breakpoints (soon jump-optimized) behind the patch site."""
+"""x86_64: ftrace-based probes at the entry, jump-optimized breakpoints after the patch site."""
 
 from __future__ import annotations
 
 from batchprobe.arch.base import Arch, Registers, SyscallNumbers
-from batchprobe.arch.x86 import BREAKPOINT_SIZE, behind_patch_site, may_patch
+from batchprobe.arch.x86 import BREAKPOINT_SIZE, end_of_patch_site, may_patch
 
 __all__ = ["ARCH", "ENDBRS"]
 
-# endbr64, and what the kernel seals it with where no pointer to the function is taken
-# (gen_endbr_poison(), arch/x86/include/asm/ibt.h: 5.18, and since 6.15).
+# endbr64, and the instructions that replace it in functions whose address is never taken
+# (gen_endbr_poison(), arch/x86/include/asm/ibt.h: since 5.18, and another one since 6.15).
 ENDBRS = (b"\xf3\x0f\x1e\xfa", b"\x66\x0f\x1f\x00", b"\x0f\x1f\x40\xd6")
 _ENDBR_SIZE = 4
 
@@ -22,14 +22,14 @@ class _X8664(Arch):
     registers = Registers(instruction_pointer=128, arguments=(112, 104, 96, 88, 72, 64), result=80)
     syscall_prefixes = ("__x64_sys_", "sys_")
     prefers_after = True
-    optimizes = True
-    # The kernel moves an entry probe behind endbr64 (since 5.18).
+    jump_optimizes = True
+    # Since 5.18 the kernel moves a probe at the entry past endbr64.
     entry_ips = (BREAKPOINT_SIZE, _ENDBR_SIZE + BREAKPOINT_SIZE)
-    inner_ip = BREAKPOINT_SIZE
+    ip_after_breakpoint = BREAKPOINT_SIZE
     return_ips = (0, _ENDBR_SIZE)
 
     def after_patch_site(self, code: bytes) -> int | None:
-        return behind_patch_site(code, _ENDBR_SIZE if code.startswith(ENDBRS) else 0)
+        return end_of_patch_site(code, _ENDBR_SIZE if code.startswith(ENDBRS) else 0)
 
     def may_patch(self, code: bytes, offset: int) -> bool:
         return may_patch(code, offset)

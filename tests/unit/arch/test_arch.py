@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchprobe import UnsupportedError, arch
+from batchprobe import arch
 from batchprobe.arch import Arch
 from batchprobe.arch.x86 import NOPS
 from batchprobe.arch.x86_64 import ENDBRS
-from batchprobe.doctor import checks
+from batchprobe.errors import UnsupportedError
 
 ALL = [arch.adapter(file) for file in arch.ADAPTERS if file != "ia64"]
 X86_64, I386, ARM64, PPC64LE, S390X, RISCV64 = (
@@ -27,11 +28,11 @@ RET = b"\xc3"
 
 
 def words(*numbers: int) -> bytes:
-    """Instructions of four bytes, little endian."""
+    """Encode four-byte little-endian instructions."""
     return b"".join(number.to_bytes(4, "little") for number in numbers)
 
 
-# Nothing that leads anywhere: what the code of a function may be filled with.
+# Instructions that do not branch backwards, to fill function bodies with.
 FILLERS = {
     "x86_64": st.sampled_from([0x90, 0x55, 0x5D, 0xC3, 0xCC]).map(lambda byte: bytes([byte])),
     "i386": st.sampled_from([0x90, 0x55, 0x5D, 0xC3, 0xCC]).map(lambda byte: bytes([byte])),
@@ -41,8 +42,8 @@ FILLERS = {
     "riscv64": st.sampled_from([b"\x01\0", b"\x82\x80", b"\x13\x05\0\0"]),
 }
 
-# What a function begins with, and where it may be probed behind that.
-BEGINS = [
+# Adapter, the start of a function, and the offset after its patch site.
+FUNCTION_STARTS = [
     *((X86_64, site, 5) for site in (*NOPS, CALL)),
     *((X86_64, endbr + site, 9) for endbr in ENDBRS for site in (*NOPS, CALL)),
     *((I386, site, 5) for site in (*NOPS, CALL)),
@@ -61,7 +62,7 @@ BEGINS = [
     (RISCV64, words(0x00ABC297, 0x123282E7), 8),  # auipc t0; jalr t0: traced
 ]
 
-# For each adapter its jumps: how long, and how they say where to.
+# Jumps by adapter: the size, and a function that encodes the distance to jump.
 JUMPS = {
     "x86_64": [
         (2, lambda to: b"\xeb" + struct.pack("<b", to - 2)),
@@ -94,7 +95,7 @@ JUMPS = {
     ],
 }
 JUMPS["i386"] = JUMPS["x86_64"]
-# How far back a jump of this length leads at most.
+# The farthest a jump of this size reaches back, in bytes.
 REACH = {("x86_64", 2): 128, ("i386", 2): 128, ("riscv64", 2): 256}
 
 
@@ -102,7 +103,7 @@ def bits(value: int, high: int, low: int) -> int:
     return value >> low & ((1 << (high - low + 1)) - 1)
 
 
-# The RISC-V instruction set manual, its immediates' figures.
+# See the figures of immediates in the RISC-V instruction set manual.
 def jal(to: int) -> int:
     parts = (bits(to, 20, 20) << 31, bits(to, 10, 1) << 21, bits(to, 11, 11) << 20)
     return sum(parts) | bits(to, 19, 12) << 12
@@ -131,64 +132,55 @@ def test_machines_find_their_adapter() -> None:
         arch.for_machine("vax")
 
 
-def test_ia64_says_what_it_never_had() -> None:
+def test_ia64_is_refused_with_its_reason() -> None:
     with pytest.raises(UnsupportedError, match=r"CONFIG_KPROBE_EVENTS.*6\.7") as refusal:
         arch.for_machine("ia64")
     assert "kernel module" in refusal.value.remedy
 
 
 @pytest.fixture
-def on(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Makes uname(2) name another machine."""
+def report_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Return a function that makes uname(2) report another machine."""
     own = os.uname()
 
-    def be(machine: str) -> None:
+    def report(machine: str) -> None:
         other = type(own)((own.sysname, own.nodename, own.release, own.version, machine))
         monkeypatch.setattr("os.uname", lambda: other)
         arch.current.cache_clear()
 
-    yield be
+    yield report
     monkeypatch.undo()
     arch.current.cache_clear()
 
 
 @pytest.mark.parametrize("machine", ["i686", "armv7l"])
-def test_a_python_of_another_kind_is_refused(machine: str, on: Callable[[str], None]) -> None:
-    """setarch(8) makes a 64-bit kernel say that it is one of 32 bits."""
-    on(machine)
+def test_a_python_of_another_word_size_is_refused(
+    machine: str, report_machine: Callable[[str], None]
+) -> None:
+    """Under setarch(8) a 64-bit kernel reports a 32-bit machine."""
+    report_machine(machine)
     with pytest.raises(UnsupportedError, match=rf"{machine}.*setarch"):
         arch.current()
 
 
-@pytest.mark.parametrize(("machine", "why"), [("ia64", "CONFIG_PERF_EVENTS"), ("vax", "no probe")])
-def test_doctor_says_why_a_machine_is_refused(
-    machine: str, why: str, on: Callable[[str], None]
-) -> None:
-    on(machine)
-    kernel = next(check for check in checks.examine() if check.name == "kernel")
-    assert kernel.status is checks.Status.LACKING
-    assert why in kernel.detail
-    assert kernel.remedy
-
-
 @pytest.mark.parametrize("adapter", ALL, ids=lambda a: a.name)
-def test_a_description_is_whole(adapter: Arch) -> None:
+def test_each_adapter_is_complete(adapter: Arch) -> None:
     size = adapter.bits // 8
     registers = adapter.registers
-    places = {registers.instruction_pointer, *registers.arguments}
-    assert len(places) == len(registers.arguments) + 1
-    assert all(at % size == 0 for at in (*places, registers.result))
+    offsets = {registers.instruction_pointer, *registers.arguments}
+    assert len(offsets) == len(registers.arguments) + 1
+    assert all(offset % size == 0 for offset in (*offsets, registers.result))
     assert len(set(adapter.syscalls)) == 3
     assert set(adapter.abi_order) <= {"multi", "event", "perf"}
     assert adapter.syscall_prefixes
 
 
-@pytest.mark.parametrize(("adapter", "begin", "after"), BEGINS)
-def test_behind_the_patch_site(adapter: Arch, begin: bytes, after: int) -> None:
-    # BCR 0: zeros are no instruction on s390x, and make no difference elsewhere.
-    assert adapter.after_patch_site(begin + 4 * b"\x07\x07") == after
-    # Only s390x asks what the breakpoint would replace.
-    assert adapter.after_patch_site(begin) == (None if adapter is S390X else after)
+@pytest.mark.parametrize(("adapter", "start", "after"), FUNCTION_STARTS)
+def test_after_patch_site(adapter: Arch, start: bytes, after: int) -> None:
+    # BCR 0, because zeros are not an instruction on s390x; other adapters ignore it.
+    assert adapter.after_patch_site(start + 4 * b"\x07\x07") == after
+    # Only s390x inspects the instruction a breakpoint would replace.
+    assert adapter.after_patch_site(start) == (None if adapter is S390X else after)
 
 
 @pytest.mark.parametrize("adapter", ALL, ids=lambda a: a.name)
@@ -198,15 +190,15 @@ def test_without_a_patch_site(adapter: Arch, code: bytes) -> None:
 
 
 @pytest.mark.parametrize("code", [NOP[:4], ENDBR, ENDBR + NOP[:4], RET * 16])
-def test_without_a_whole_patch_site(code: bytes) -> None:
+def test_with_a_truncated_patch_site(code: bytes) -> None:
     assert X86_64.after_patch_site(code) is None
 
 
 @pytest.mark.parametrize("adapter", [X86_64, I386], ids=lambda a: a.name)
-# As functions of Debian's 6.1 begin, on which it takes no probe behind the patch site:
+# From functions of Debian's 6.1, which refuses probes after their patch sites:
 # hugetlb_vm_op_fault() (BUG), hugetlb_cgroup_uncharge_counter() (jump label).
 @pytest.mark.parametrize("code", ["0f0b660f1f84", "66905348", "0f1f440000c3"])
-def test_what_the_kernel_patches_is_no_place(adapter: Arch, code: str) -> None:
+def test_no_probe_on_reserved_instructions(adapter: Arch, code: str) -> None:
     assert adapter.after_patch_site(NOP + bytes.fromhex(code)) is None
 
 
@@ -215,34 +207,34 @@ def test_what_the_kernel_patches_is_no_place(adapter: Arch, code: str) -> None:
     ("code", "may"),
     [("e816e61f00", True), ("e9c8e81f00", True), ("eb08", True), ("4155", False), ("", False)],
 )
-def test_what_the_kernel_may_patch_is_a_doubtful_place(adapter: Arch, code: str, may: bool) -> None:
+def test_may_patch_reports_jumps_and_calls(adapter: Arch, code: str, may: bool) -> None:
     function = NOP + bytes.fromhex(code)
     assert adapter.after_patch_site(function) == len(NOP)
     assert adapter.may_patch(function, len(NOP)) is may
 
 
-@pytest.mark.parametrize(("adapter", "begin", "after"), BEGINS)
+@pytest.mark.parametrize(("adapter", "start", "after"), FUNCTION_STARTS)
 @settings(max_examples=25)
 @given(data=st.data())
-def test_a_loop_to_the_spot_forbids_it(
-    adapter: Arch, begin: bytes, after: int, data: st.DataObject
+def test_no_probe_where_a_loop_starts(
+    adapter: Arch, start: bytes, after: int, data: st.DataObject
 ) -> None:
-    """A turn of the loop would be counted as a call."""
+    """Each iteration would count as a call."""
     filler = st.lists(FILLERS[adapter.name], max_size=60).map(b"".join)
-    # What a breakpoint would replace is no jump.
+    # The instruction a breakpoint would replace is not a jump.
     body = data.draw(FILLERS[adapter.name]) + data.draw(filler)
     tail = data.draw(filler)
-    assert adapter.after_patch_site(begin + body + tail) == after
+    assert adapter.after_patch_site(start + body + tail) == after
     size, jump = data.draw(st.sampled_from(JUMPS[adapter.name]))
     reach = REACH.get((adapter.name, size), 1 << 14)
     back = len(body)
     if back + size > reach:
         return
-    assert adapter.after_patch_site(begin + body + jump(-back) + tail) is None
-    # One instruction further it is another one's affair.
+    assert adapter.after_patch_site(start + body + jump(-back) + tail) is None
+    # A jump to the next instruction does no harm.
     if back:
         step = 1 if adapter in (X86_64, I386) else 4
-        further = begin + body + jump(step - back) + tail
+        further = start + body + jump(step - back) + tail
         assert adapter.after_patch_site(further) == after
 
 
@@ -259,11 +251,11 @@ def test_a_loop_to_the_spot_forbids_it(
         ("c00400476070 eb6ff0480024 b90400ef e3f0ff88ff71", 6),  # stmg
         ("c00400000000 c01000001234", 6),  # larl
         ("c00400000000 e54c20000000", 6),  # mvhi
-        ("c0040053a5d0 0002f0700024 b90400ef", 6),  # somebody else's breakpoint
+        ("c0040053a5d0 0002f0700024 b90400ef", 6),  # another tool's breakpoint
         ("c00400000000", None),
     ],
 )
-def test_s390x_steps_over_what_only_moves_data(code: str, after: int | None) -> None:
+def test_s390x_probes_only_instructions_safe_to_single_step(code: str, after: int | None) -> None:
     assert S390X.after_patch_site(bytes.fromhex(code)) == after
 
 
@@ -271,7 +263,7 @@ def test_s390x_steps_over_what_only_moves_data(code: str, after: int | None) -> 
 def test_no_two_probes_share_an_instruction_pointer(adapter: Arch) -> None:
     address = 0xC1000000
     entry = adapter.hit_ips(address, 0)
-    assert len(set(entry)) == len(entry) <= adapter.most_ips
+    assert len(set(entry)) == len(entry) <= adapter.max_ips
     inside = [adapter.hit_ips(address, offset) for offset in (16, 20, 28)]
     assert len({ip for ips in inside for ip in ips}) == 3
     assert not set(entry) & {ip for ips in inside for ip in ips}
@@ -279,8 +271,8 @@ def test_no_two_probes_share_an_instruction_pointer(adapter: Arch) -> None:
     assert adapter.return_probe_ips(address, 8) == (address + 8,)
 
 
-def test_what_the_instruction_pointer_reads() -> None:
-    """As seen on real kernels: docs/architectures.md."""
+def test_hit_ips() -> None:
+    """Observed on real kernels: docs/architectures.md."""
     assert X86_64.hit_ips(0x1000, 0) == (0x1001, 0x1005)
     assert X86_64.hit_ips(0x1000, 9) == (0x100A,)
     assert S390X.hit_ips(0x1000, 6) == (0x1008,)
@@ -299,5 +291,26 @@ def test_what_the_instruction_pointer_reads() -> None:
         (None, 8),
     ],
 )
-def test_ppc64le_probes_where_every_call_comes_by(code: bytes | None, entry: int) -> None:
+def test_ppc64le_entry_is_passed_by_every_call(code: bytes | None, entry: int) -> None:
     assert PPC64LE.entry(code) == entry
+
+
+@pytest.mark.parametrize(
+    ("file", "variant"),
+    [
+        ("x86_64", "le64"),
+        ("ppc64le", "le64"),
+        ("arm64", "le64-atomic"),
+        ("riscv64", "le64-atomic"),
+        ("i386", "le32"),
+        ("arm", "le32"),
+        ("s390x", "be64"),
+    ],
+)
+def test_bytecode_variant(file: str, variant: str) -> None:
+    assert arch.adapter(file).bytecode == variant
+
+
+def test_byteorder() -> None:
+    assert {adapter.name for adapter in ALL if adapter.byteorder == "big"} == {"s390x"}
+    assert arch.current().byteorder == sys.byteorder
