@@ -1,26 +1,28 @@
-"""Globs as a function list has them: what matches one, and what every match has in it."""
+"""Globs in function lists: matching names, and the text all matching names have in common."""
 
 from __future__ import annotations
 
 import fnmatch
-import functools
 import re
 from collections.abc import Callable
+from functools import lru_cache
 
 __all__ = ["fixed_part", "matcher"]
 
-# One character or more that a glob does not tell.
-_UNKNOWN = re.compile(r"\*|\?|\[[!^]?[^]]+\]")
+_WILDCARD = re.compile(r"\*|\?|\[[!^]?[^]]+\]")
 
 
-@functools.lru_cache
+@lru_cache
 def matcher(glob: str) -> Callable[[str], object]:
-    """Says by its truth whether the glob covers a name."""
-    # fnmatch knows [!...] only, a shell [^...] as well
+    """Return a function whose result is true for names that the whole `glob` matches."""
+    # fnmatch knows [!...] only; shells also accept [^...].
     return re.compile(fnmatch.translate(glob.replace("[^", "[!"))).match
 
 
 def fixed_part(glob: str) -> str:
-    """What every name that it matches has in it; a newline before what it begins with."""
-    first, *others = _UNKNOWN.split(glob)
+    """Return the longest fixed text of `glob`, which every matching name contains.
+
+    A leading newline means that the name starts with this text.
+    """
+    first, *others = _WILDCARD.split(glob)
     return max(f"\n{first}" if first else "", *others, key=len)

@@ -1,6 +1,6 @@
-"""The grammar of an entry of a function list, and what is wrong with one that breaks it.
+"""The grammar of one entry of a function list, and an error for each way to break it.
 
-What an entry may say: `batchprobe.spec`.
+`batchprobe.funclist.spec` describes the syntax.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from batchprobe.funclist.spec import MAX_LINE, Kind, ProbeSpec, Source
 __all__ = ["parse"]
 
 _COMMENT = re.compile(r"(?:^|(?<=\s))#.*", re.DOTALL)
-# Matches any text whatever: the parts are checked one by one, so that each has its own message.
+# Matches any text. The parts are checked one by one, so that each mistake gets its own message.
 _ENTRY = re.compile(
     r"""(?P<exclude>!)?
         (?:(?P<module>[^:/+%]*):)?
@@ -33,14 +33,15 @@ _ADDRESS = re.compile(r"0[xX]0*[0-9a-fA-F]{1,16}")
 
 
 def parse(text: str, source: Source) -> ProbeSpec | None:
-    """See `batchprobe.spec.parse_entry`."""
+    """Parse any entry: see `batchprobe.funclist.parse.parse_entry`."""
     entry = _Entry(text, source)
     if len(text) > MAX_LINE:
-        entry.fail(f"a line of {len(text)} characters: {MAX_LINE} are the most accepted")
+        entry.fail(f"line of {len(text)} characters: the limit is {MAX_LINE}")
     if not entry.text:
         return None
     if space := re.search(r"\s", entry.text):
-        entry.fail("white space inside an entry: one entry a line, comments after #", space.start())
+        message = "white space inside an entry: write one entry per line, comments start with #"
+        entry.fail(message, space.start())
     kind, name = _kind_and_name(entry)
     module = _module(entry, kind)
     spec = ProbeSpec(
@@ -56,23 +57,23 @@ def parse(text: str, source: Source) -> ProbeSpec | None:
         exclude=bool(entry.parts["exclude"]),
     )
     if spec.exclude and (kind is Kind.ADDRESS or entry.parts["offset"] or spec.is_return):
-        entry.fail("an exclude leaves out whole functions: !NAME, !GLOB or !/REGEX/, no more")
+        entry.fail("an exclusion covers whole functions: write only !NAME, !GLOB or !/REGEX/")
     return spec
 
 
 class _Entry:
-    """An entry being parsed: its text, its parts, and the error that points into it."""
+    """An entry being parsed: its text, its parts, and errors that point into it."""
 
     def __init__(self, line: str, source: Source) -> None:
         code = _COMMENT.sub("", line)
         self.text = code.strip()
-        # It matches anything.
+        # Never None: the regex matches any text.
         self.parts: re.Match[str] = _ENTRY.fullmatch(self.text)  # type: ignore[assignment]
         self._start = len(code) - len(code.lstrip())
         self._source = source
 
     def fail(self, message: str, at: int | str = 0) -> NoReturn:
-        """Raise SpecError for the character `at` of the entry, or where the part `at` begins."""
+        """Raise SpecError at the character `at` of the entry, or at the start of the part `at`."""
         column = self._start + 1 + (self.parts.start(at) if isinstance(at, str) else at)
         raise SpecError(message, file=self._source.file, line=self._source.line, column=column)
 
@@ -83,33 +84,36 @@ def _kind_and_name(entry: _Entry) -> tuple[Kind, str]:
         _check_regex(entry, regex)
         return Kind.REGEX, regex
     if name.startswith("/"):
-        entry.fail("a regex ends with a slash, and only %return may follow: /REGEX/", "name")
+        entry.fail("a regex must end with a slash; only %return may follow: /REGEX/", "name")
     if not name:
-        entry.fail("no name: write NAME, GLOB, /REGEX/, syscall:NAME or 0xADDRESS", "name")
+        entry.fail("missing name: write NAME, GLOB, /REGEX/, syscall:NAME or 0xADDRESS", "name")
     if name[:2] in ("0x", "0X"):
         if not _ADDRESS.fullmatch(name):
-            entry.fail(f"{name!r} is no address: 0x and 1 to 16 hexadecimal digits", "name")
+            entry.fail(
+                f"{name!r} is not an address: write 0x and 1 to 16 hexadecimal digits", "name"
+            )
         return Kind.ADDRESS, name
     if _WILD.search(name):
-        _check_characters(entry, _GLOB, "name", "a glob has letters, digits, _ . $ * ? and [...]")
+        accepted = "a glob may contain letters, digits, _ . $ * ? and [...]"
+        _check_characters(entry, _GLOB, "name", accepted)
         return Kind.GLOB, name
     if name[0].isdigit():
-        entry.fail(f"{name!r} begins with a digit: no function does (an address needs 0x)", "name")
-    _check_characters(entry, _NAME, "name", "a name has letters, digits and _ . $")
+        entry.fail(f"{name!r} starts with a digit: no function does; addresses need 0x", "name")
+    _check_characters(entry, _NAME, "name", "a name may contain letters, digits and _ . $")
     return Kind.NAME, name
 
 
 def _check_regex(entry: _Entry, regex: str) -> None:
     if not regex:
-        entry.fail("an empty regex: it would match every function", "regex")
+        entry.fail("empty regex: it would match every function", "regex")
     try:
         with warnings.catch_warnings():
-            # [[:alpha:]] and the like mean something else to Python than to grep, says this one.
+            # Python warns about [[:alpha:]] and the like, whose meaning differs from grep's.
             warnings.simplefilter("error", FutureWarning)
             re.compile(regex)
     except (re.error, OverflowError, RecursionError, FutureWarning) as error:
         at = entry.parts.start("regex") + (getattr(error, "pos", None) or 0)
-        entry.fail(f"not a regex as Python's re takes it: {getattr(error, 'msg', error)}", at)
+        entry.fail(f"not a valid Python regex: {getattr(error, 'msg', error)}", at)
 
 
 def _module(entry: _Entry, kind: Kind) -> str | None:
@@ -117,24 +121,25 @@ def _module(entry: _Entry, kind: Kind) -> str | None:
     if module is None:
         return None
     if not module:
-        entry.fail("no module before the colon: write MODULE:NAME or vmlinux:NAME", "module")
+        entry.fail("missing module before the colon: write MODULE:NAME or vmlinux:NAME", "module")
     if kind is Kind.ADDRESS:
-        entry.fail("an address stands alone: 0xADDRESS, without a module", "module")
-    _check_characters(entry, _MODULE, "module", "a module has letters, digits and _ - * ? [...]")
-    # modprobe's habit: the two are one. Not inside brackets, where - is a range.
+        entry.fail("an address takes no module: write 0xADDRESS", "module")
+    accepted = "a module may contain letters, digits, _ - * ? and [...]"
+    _check_characters(entry, _MODULE, "module", accepted)
+    # Like modprobe, treat - as _, except inside brackets, where it denotes a range.
     return re.sub(r"\[.*?\]|-", lambda part: "_" if part[0] == "-" else part[0], module)
 
 
 def _check_characters(entry: _Entry, grammar: re.Pattern[str], part: str, accepted: str) -> None:
-    """Fail at the first character of a part that its grammar does not take."""
+    """Fail at the first character of a part that its grammar does not accept."""
     text: str = entry.parts[part]
     good = grammar.match(text)
     end = good.end() if good else 0
     if end == len(text):
         return
-    hint = {"#": "; a comment needs white space before it", "[": " (closed, not empty)"}
+    hint = {"#": "; a comment needs white space before it", "[": ", closed and not empty"}
     entry.fail(
-        f"{text[end]!r} cannot stand here: {accepted}{hint.get(text[end], '')}",
+        f"unexpected {text[end]!r}: {accepted}{hint.get(text[end], '')}",
         entry.parts.start(part) + end,
     )
 
@@ -144,11 +149,11 @@ def _offset(entry: _Entry, kind: Kind) -> int:
     if offset is None:
         return 0
     if kind is Kind.ADDRESS:
-        entry.fail("an address takes no offset: write the sum", "offset")
+        entry.fail("an address takes no offset: add it to the address", "offset")
     if kind is not Kind.NAME:
-        entry.fail("an offset needs one function by its exact name: NAME+0x1c", "offset")
+        entry.fail("an offset needs an exact function name: NAME+0x1c", "offset")
     if not _OFFSET.fullmatch(offset):
-        entry.fail(f"{offset!r} is no offset: write NAME+0x1c or NAME+28", "offset")
+        entry.fail(f"{offset!r} is not an offset: write NAME+0x1c or NAME+28", "offset")
     if entry.parts["suffix"]:
         entry.fail("a return probe takes no offset: write NAME%return", "offset")
     return int(offset, 16 if offset[2:3] in ("x", "X") else 10)
@@ -157,5 +162,5 @@ def _offset(entry: _Entry, kind: Kind) -> int:
 def _is_return(entry: _Entry) -> bool:
     suffix = entry.parts["suffix"]
     if suffix not in (None, "%return"):
-        entry.fail(f"{suffix!r}: only %return may follow a name", "suffix")
+        entry.fail(f"unexpected {suffix!r}: only %return may follow a name", "suffix")
     return suffix is not None

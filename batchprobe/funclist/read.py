@@ -1,41 +1,32 @@
-"""Function lists, from files and standard input."""
+"""Reads function lists from files and standard input."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from batchprobe.errors import BatchprobeError
-from batchprobe.funclist.spec import parse_list
+from batchprobe.errors import ListError
+from batchprobe.funclist.parse import parse_list
+from batchprobe.funclist.spec import ProbeSpec
 from batchprobe.sys.files import read_bytes
 
-if TYPE_CHECKING:
-    from batchprobe.funclist.spec import ProbeSpec
-
-__all__ = ["ListError", "read_lists"]
-
-
-class ListError(BatchprobeError):
-    """A list cannot be read, or has nothing in it."""
-
-    exit_status = 2
+__all__ = ["read_lists"]
 
 
 def read_lists(files: Sequence[str]) -> list[ProbeSpec]:
-    """The entries of these files, `-` for standard input.
+    """Parse all `files`, where `-` is standard input.
 
-    Raises ListError for a file that cannot be read, or if there is nothing to attach in any,
-    SpecError for a malformed entry.
+    Raises ListError if a file cannot be read or no file lists a function to probe, SpecError if an
+    entry is malformed.
     """
     specs: list[ProbeSpec] = []
     for file in files:
         try:
             data = sys.stdin.buffer.read() if file == "-" else read_bytes(file)
         except OSError as error:
-            raise ListError(f"cannot read {file}: {error.strerror or error}") from None
+            raise ListError(f"cannot read {file}: {error.strerror or error}") from error
         specs += parse_list(data, "<stdin>" if file == "-" else file)
-    if not any(not spec.exclude for spec in specs):
+    if all(spec.exclude for spec in specs):
         names = ", ".join(files)
-        raise ListError(f"{names}: no function in it; one entry a line, see the README")
+        raise ListError(f"{names}: no function in it; write one entry per line, see the README")
     return specs

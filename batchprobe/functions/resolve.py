@@ -90,8 +90,8 @@ class _Resolver:
                     return matched
             return []
         if spec.module is None:
-            return self._table.matching(match, part=spec.part)
-        return self._table.matching(match, modules=self._modules(spec), part=spec.part)
+            return self._table.matching(match, part=spec.fixed_part)
+        return self._table.matching(match, modules=self._modules(spec), part=spec.fixed_part)
 
     def _functions_named(self, spec: ProbeSpec) -> list[Function]:
         # Most are names alone, and reach everywhere.
