@@ -1,1 +1,4 @@
-"""TODO."""
+"""Python helpers that know nothing of probes or kernels.
+
+Every room may import them; they import nothing of the package.
+"""

@@ -1,4 +1,4 @@
-"""Ctrl-C at a moment that suits: noted at once, raised when nothing is half-done."""
+"""Defers Ctrl-C to a moment at which nothing is half-done."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ __all__ = ["Interrupt", "deferred_interrupt"]
 
 
 class Interrupt:
-    """Whether Ctrl-C was pressed meanwhile."""
+    """Whether Ctrl-C was pressed within the block."""
 
     pressed = False
 
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Interrupt]:
-    """Within this block Ctrl-C is only noted; KeyboardInterrupt is raised at its end.
+    """Record Ctrl-C within the block, and raise KeyboardInterrupt when the block has ended.
 
-    Where the program has a SIGINT handler of its own, or outside the main thread, nothing changes.
+    Changes nothing if the program handles SIGINT itself, or outside the main thread.
     """
     interrupt = Interrupt()
 
-    def note(_number: int, _frame: object) -> None:
+    def record(_number: int, _frame: object) -> None:
         interrupt.pressed = True
 
-    if not _handle(note):
+    if not _install(record):
         yield interrupt
         return
     try:
@@ -37,13 +37,13 @@ def deferred_interrupt() -> Iterator[Interrupt]:
         raise KeyboardInterrupt
 
 
-def _handle(note: Callable[[int, object], None]) -> bool:
-    """Let `note` handle SIGINT; whether it does."""
+def _install(handler: Callable[[int, object], None]) -> bool:
+    """Install a SIGINT handler in place of Python's default one; False if that is not in place."""
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         return False
     try:
-        signal.signal(signal.SIGINT, note)
+        signal.signal(signal.SIGINT, handler)
     except ValueError:
-        # Not the main thread, which is the only one that is interrupted.
+        # Only the main thread may set handlers, and only it is interrupted.
         return False
     return True

@@ -1,4 +1,4 @@
-"""Files that spare the next start some work: only this user's own are trusted, none is needed."""
+"""Cache files: optional, replaced atomically, and trusted only if no other user can write them."""
 
 from __future__ import annotations
 
@@ -7,29 +7,27 @@ from contextlib import suppress
 from os import PathLike
 
 from batchprobe.errors import KernelError
-from batchprobe.sys import bpf
+from batchprobe.sys import libc
 
 __all__ = ["read", "write"]
 
 
 def read(file: str | PathLike[str]) -> memoryview | None:
-    """What was kept there; None if nothing was, or anybody else could have written it.
-
-    It is mapped, for who looks a few things up in 5 MB: nobody shortens a file of ours.
-    """
+    """Map a cache file; None if it is absent, empty, or writable by another user."""
+    # Mapped because a start touches a few pages of 5 MB, which is safe because `write` replaces
+    # the file and nothing truncates it.
     try:
         with open(file, "rb", buffering=0) as stream:
             status = os.fstat(stream.fileno())
             if status.st_uid != os.geteuid() or status.st_mode & 0o022 or not status.st_size:
                 return None
-            return bpf.mapped(os.fspath(file), stream.fileno(), status.st_size)
+            return libc.mapped(os.fspath(file), stream.fileno(), status.st_size)
     except (OSError, KernelError):
-        # Absent, or not for us: it is made anew.
         return None
 
 
 def write(file: str | PathLike[str], data: bytes) -> None:
-    """Keep it, if that can be done: nobody sees half of it."""
+    """Replace a cache file atomically. Does nothing if it cannot be written."""
     temporary = f"{file}.{os.getpid()}"
     try:
         os.makedirs(os.path.dirname(file), exist_ok=True, mode=0o700)
@@ -38,6 +36,6 @@ def write(file: str | PathLike[str], data: bytes) -> None:
             stream.write(data)
         os.replace(temporary, file)
     except OSError:
-        # A read-only or full disk costs the next start its time, nothing else.
+        # A full or read-only disk: the next start computes the data again.
         with suppress(OSError):
             os.unlink(temporary)

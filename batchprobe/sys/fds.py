@@ -1,7 +1,9 @@
-"""The file descriptors that hold kernel objects, and what a fork does about them.
+"""Descriptors that keep kernel objects alive, and what becomes of them in a forked child.
 
-A forked child would keep its parent's probes alive: there they are closed. Between fork and exec
-it does so for a moment all the same, for close-on-exec comes only then.
+A link, perf event, program or map lives as long as any process has a descriptor of it, so a forked
+child would keep the parent's probes armed. Each descriptor is noted here, and an at-fork hook
+closes all of them in the child. `subprocess` and posix_spawn(3) run no such hook: there
+close-on-exec does it, and a copy exists until the exec.
 """
 
 from __future__ import annotations
@@ -13,59 +15,61 @@ from threading import Lock, RLock, get_ident
 
 __all__ = ["close", "open_noted"]
 
-_open: set[int] = set()
-# Who is opening or closing one holds such a lock, here with its thread: os.fork() waits for it, or
-# the child would inherit what is not noted yet, or not any more.
-_busy: dict[Lock, int] = {}
-_entrance = RLock()
+_noted: set[int] = set()
+# One held lock for each open or close in progress, with its thread. os.fork() waits for them:
+# otherwise the child could inherit a descriptor that is not noted yet, or not any more.
+_in_progress: dict[Lock, int] = {}
+# Held to begin an open or close, and by os.fork() from before to after the fork. Reentrant because
+# a signal handler may fork while its thread holds it.
+_gate = RLock()
 
 
 @contextmanager
 def _no_fork() -> Iterator[None]:
     mine = Lock()
     mine.acquire()
-    with _entrance:
-        _busy[mine] = get_ident()
+    with _gate:
+        _in_progress[mine] = get_ident()
     try:
         yield
     finally:
-        # Not by the entrance, where a fork may be waiting for us.
-        del _busy[mine]
+        # Not under the gate: a fork that waits for this lock holds it.
+        del _in_progress[mine]
         mine.release()
 
 
 def open_noted(make: Callable[[], int]) -> int:
-    """Call `make`, which opens a descriptor; returns it, noted."""
+    """Call `make`, which opens a descriptor, note that descriptor and return it."""
     with _no_fork():
         fd = make()
-        _open.add(fd)
+        _noted.add(fd)
     return fd
 
 
 def close(fd: int) -> None:
-    """Close a noted descriptor."""
+    """Close a descriptor that `open_noted` returned."""
     with _no_fork():
-        _open.discard(fd)
+        _noted.discard(fd)
         os.close(fd)
 
 
 def _before_fork() -> None:
     me = get_ident()
-    _entrance.acquire()
-    for lock, thread in list(_busy.items()):
-        # Not for this thread: it forks in a signal handler, in the middle of one.
+    _gate.acquire()
+    for lock, thread in list(_in_progress.items()):
+        # Skip our own: a signal handler forks in the middle of an open or close of its thread.
         if thread != me:
             lock.acquire()
 
 
 def _after_in_child() -> None:
-    while _open:
-        with suppress(OSError):  # what a signal handler's fork came in the middle of
-            os.close(_open.pop())
-    _busy.clear()
-    _entrance.release()
+    while _noted:
+        with suppress(OSError):  # the fork may have interrupted the close of this one
+            os.close(_noted.pop())
+    _in_progress.clear()
+    _gate.release()
 
 
 os.register_at_fork(
-    before=_before_fork, after_in_parent=_entrance.release, after_in_child=_after_in_child
+    before=_before_fork, after_in_parent=_gate.release, after_in_child=_after_in_child
 )

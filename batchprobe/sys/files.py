@@ -1,4 +1,4 @@
-"""Small files by their path, without pathlib: its import takes half as long as an attach."""
+"""Small files by path. Not with pathlib, whose import costs 3 to 5 ms of every start."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ __all__ = ["exists", "read_bytes", "read_text"]
 
 
 def read_bytes(path: str | PathLike[str]) -> bytes:
-    """All of a file. Raises OSError."""
-    # Unbuffered: a file of the kernel's has no size to go by.
+    """The contents of a file. Raises OSError."""
+    # Unbuffered: files of procfs and sysfs report no useful size.
     with open(path, "rb", buffering=0) as file:
         return file.readall()
 
 
 def read_text(path: str | PathLike[str]) -> str:
-    """The same as text. Raises OSError."""
-    # A process may have any name.
+    """The contents of a file as UTF-8, invalid bytes replaced. Raises OSError."""
+    # Files of /proc contain process names, which may be any bytes.
     return read_bytes(path).decode(errors="replace")
 
 
 def exists(path: str | PathLike[str]) -> bool:
-    """Whether there is such a file, for this user."""
+    """Whether a file exists where this user can see it."""
     return os.access(path, os.F_OK)

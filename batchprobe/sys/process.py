@@ -1,4 +1,4 @@
-"""Who owns a trace event or a share of the RCU knob: a process, named so that reuse is seen."""
+"""Identifies processes so that a reused PID is recognized."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ _NAME = "batchprobe"
 
 
 class Owner(NamedTuple):
-    """A process: its number, its start time (clock ticks since boot), its PID namespace."""
+    """The process that owns a trace event or holds rcu_expedited.
+
+    `pid` is valid in the PID namespace with inode number `namespace`; `start` is the process's
+    start time in clock ticks since boot (proc_pid_stat(5)).
+    """
 
     pid: int
     start: int
@@ -23,41 +27,44 @@ class Owner(NamedTuple):
 
     @classmethod
     def this_process(cls) -> Owner:
+        """The calling process."""
         pid = os.getpid()
         return cls(pid, _start_time(pid) or 0, _namespace())
 
     @classmethod
     def from_group(cls, group: str) -> Owner | None:
-        """The owner of an event group of batchprobe's, None for anybody else's group."""
+        """The owner named by a trace event group; None if batchprobe did not name the group."""
         name, *numbers = group.split("_")
         if name != _NAME or len(numbers) != len(cls._fields):
             return None
-        # int() takes more than the names that we give.
+        # int() alone would accept signs and spaces too.
         return cls(*map(int, numbers)) if all(map(_is_number, numbers)) else None
 
     @property
     def group(self) -> str:
-        """The name of this owner's event group."""
+        """The name of this owner's trace event group."""
         return f"{_NAME}_{self.pid}_{self.start}_{self.namespace}"
 
     @property
     def is_dead(self) -> bool:
-        """Whether the process is gone for certain.
+        """Whether the process is known to be gone; a zombie counts as gone.
 
-        Of another PID namespace only the initial one can know: it sees every process.
+        A process of another PID namespace is known to be gone only to the initial namespace, which
+        sees every process.
         """
         here = _namespace()
         if self.namespace == here:
             return _start_time(self.pid) != self.start
-        return here == _INITIAL_NAMESPACE and not _lives(self.pid, self.namespace)
+        return here == _INITIAL_NAMESPACE and not _may_live(self.pid, self.namespace)
 
 
 def _start_time(pid: int) -> int | None:
+    """The start time of a process in clock ticks since boot; None if it is gone or a zombie."""
     try:
         stat = read_text(f"/proc/{pid}/stat")
     except (FileNotFoundError, ProcessLookupError):
         return None
-    # The second field is the command in parentheses, with any character in it; starttime is 22nd.
+    # Field 2 is the command in parentheses, which may contain any character; starttime is field 22.
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] in ("Z", "X") else int(fields[19])
 
@@ -66,28 +73,28 @@ def _namespace() -> int:
     return os.stat("/proc/self/ns/pid").st_ino
 
 
-def _lives(pid: int, namespace: int) -> bool:
-    """Whether a process has this number in that namespace, or may have it."""
+def _may_live(pid: int, namespace: int) -> bool:
+    """Whether some process has, or may have, this PID in that namespace."""
     for process in filter(_is_number, os.listdir("/proc")):
         try:
-            # Its number in each namespace it is in, from ours to its own (Linux 4.1).
+            # NSpid lists the PID in each namespace, from ours to the process's own (Linux 4.1).
             numbers = read_text(f"/proc/{process}/status").partition("\nNSpid:")[2].split("\n")[0]
             inner = numbers.split()[1:]
-            if inner and int(inner[-1]) == pid and _is_in(process, namespace):
+            if inner and int(inner[-1]) == pid and _may_be_in(process, namespace):
                 return True
         except (FileNotFoundError, ProcessLookupError):
-            continue  # gone meanwhile
+            continue  # it ended meanwhile
     return False
+
+
+def _may_be_in(process: str, namespace: int) -> bool:
+    try:
+        inside = os.stat(f"/proc/{process}/ns/pid").st_ino == namespace
+    except PermissionError:
+        # A process with more privileges than ours: assume that it is.
+        inside = True
+    return inside and _start_time(int(process)) is not None
 
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit()
-
-
-def _is_in(process: str, namespace: int) -> bool:
-    try:
-        inside = os.stat(f"/proc/{process}/ns/pid").st_ino == namespace
-    except PermissionError:
-        # It has more rights than we: it may be.
-        inside = True
-    return inside and _start_time(int(process)) is not None

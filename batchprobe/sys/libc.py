@@ -1,0 +1,75 @@
+"""System calls that the standard library does not offer, made through libc."""
+
+from __future__ import annotations
+
+import fcntl
+from ctypes import CDLL, addressof, c_long, c_ubyte, c_void_p, get_errno
+
+from batchprobe import arch
+from batchprobe.errors import KernelError
+
+__all__ = ["ioctl", "mapped", "membarrier_global", "syscall"]
+
+# include/uapi/linux/membarrier.h
+_MEMBARRIER_CMD_GLOBAL = 1
+
+# include/uapi/asm-generic/mman-common.h, include/uapi/linux/mman.h
+_PROT_READ, _PROT_WRITE = 1, 2
+_MAP_SHARED = 1
+_MAP_FAILED = c_void_p(-1).value
+
+_LIBC = CDLL(None, use_errno=True)
+_LIBC.syscall.restype = c_long
+_LIBC.mmap.restype = c_void_p
+
+
+def syscall(call: str, number: int, *arguments: int) -> int:
+    """Make a system call by number and return its result.
+
+    Raises KernelError, which names `call`, if the result is negative.
+    """
+    result: int = _LIBC.syscall(*map(c_long, (number, *arguments)))
+    if result < 0:
+        raise KernelError(call, get_errno())
+    return result
+
+
+def ioctl(call: str, fd: int, request: int, argument: int) -> None:
+    """Make an ioctl(2) with an integer argument. Raises KernelError, which names `call`."""
+    try:
+        fcntl.ioctl(fd, request, argument)
+    except OSError as error:
+        raise KernelError(call, error.errno or 0) from error
+
+
+def mapped(name: str, fd: int, size: int, *, writable: bool = False) -> memoryview:
+    """Map the first `size` bytes of a file, shared, and return a view of them.
+
+    The mapping lives until the last view of it is released. Raises KernelError, which names `name`.
+    """
+    # Python 3.11's mmap.mmap duplicates the descriptor and keeps the copy open as long as the
+    # mapping: two or three extra descriptors for each set of probe maps.
+    protection = _PROT_READ | _PROT_WRITE if writable else _PROT_READ
+    address = _LIBC.mmap(*map(c_long, (0, size, protection, _MAP_SHARED, fd, 0)))
+    if address == _MAP_FAILED:
+        raise KernelError(f"mmap({name})", get_errno())
+
+    class Mapping(c_ubyte * size):  # type: ignore[misc]
+        """The mapped bytes. Every view holds a reference, so this unmaps after the last one."""
+
+        def __del__(self) -> None:
+            _LIBC.munmap(c_long(addressof(self)), c_long(size))
+
+    view = memoryview(Mapping.from_address(address)).cast("B")
+    return view if writable else view.toreadonly()
+
+
+def membarrier_global() -> None:
+    """Wait for an RCU grace period: synchronize_rcu() for user space (Linux 4.3).
+
+    MEMBARRIER_CMD_GLOBAL (kernel/sched/membarrier.c) returns at once while only one CPU is online:
+    the caller runs on it, so no handler, which runs with preemption off, can be in progress.
+    Raises KernelError: EINVAL on a kernel booted with nohz_full, ENOSYS without CONFIG_MEMBARRIER.
+    """
+    number = arch.current().syscalls.membarrier
+    syscall("membarrier(MEMBARRIER_CMD_GLOBAL)", number, _MEMBARRIER_CMD_GLOBAL, 0, 0)
