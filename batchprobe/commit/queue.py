@@ -1,7 +1,19 @@
-"""The queue and the commit: take probes out of service at once, wait once, then reclaim.
+"""The commit queue: detached probes wait here until one barrier covers them all.
 
-This is the kernel's unregister_kprobes() for user space: a top half for each probe (its gate
-closes, done by `detach`), one barrier for all of them, a bottom half for each kernel object.
+This is unregister_kprobes() (kernel/kprobes.c) for user space: a top half for each probe (`add`
+closes its gate), one barrier for all of them, then a bottom half for each kernel object.
+
+Group commit: queued probes form a batch. A commit picks the open batch and waits for its turn.
+Whoever gets the turn first *seals* that batch, by opening a new one, before the barrier begins. So
+the barrier covers all that was queued before it began, and later probes are in the next batch. The
+other commits that picked the batch find it done at their turn, and return its report. If the
+barrier fails, the batch *joins* the open one: its probes are queued again in front, and commits
+that wait for it follow it there.
+
+Lock order: the turn, held for a whole commit, then the lock of the open batch, held for moments.
+Callbacks of a commit run with the turn held and may take the session's lock in between; the top
+half runs with the batch locked and must take no lock. Both locks are reentrant because a signal
+handler may detach while its thread holds them.
 """
 
 from __future__ import annotations
@@ -11,57 +23,35 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from itertools import groupby
 from threading import RLock, get_ident
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from batchprobe.errors import KernelError, SessionError
 
-if TYPE_CHECKING:
-
-    class Carrier(Protocol):
-        """A kernel object (link, trace event, perf events) that carries probes."""
-
-        def reclaim(self, gone: Sequence[Any]) -> Reclaimed:
-            """The bottom half: these probes are quiet; remove what only they needed.
-
-            A refusal of the kernel's is `left`, not an error. Called again after a reclaim that
-            left something, with no probes, and after one that raised, with the same.
-            """
-            ...
-
-    class Item(Protocol):
-        """What the queue knows of a probe."""
-
-        @property
-        def carrier(self) -> Carrier | None:
-            """The kernel object that carries it."""
-            ...
+__all__ = ["Attachment", "CommitQueue", "CommitReport", "Item", "Reclaimed", "RemovalFailure"]
 
 
-__all__ = ["CommitQueue", "CommitReport", "Left", "Reclaimed"]
-
-
-class Left(NamedTuple):
-    """A kernel object that could not be removed; a later commit tries again."""
+class RemovalFailure(NamedTuple):
+    """A kernel object that could not be removed; the next commit tries again."""
 
     what: str
     errno: int
 
 
 class Reclaimed(NamedTuple):
-    """What became of the probes of one carrier."""
+    """The outcome of one `Attachment.reclaim`, in probes."""
 
-    # The kernel object still carries live probes.
+    # Probes whose kernel object still carries live ones.
     clean: int = 0
-    # The last live probe of its kernel object went, and the object with it.
+    # Probes whose kernel object was removed, because they were its last ones.
     dirty: int = 0
-    left: tuple[Left, ...] = ()
+    failed: tuple[RemovalFailure, ...] = ()
 
 
 class CommitReport(NamedTuple):
-    """What one commit did. Times are in seconds.
+    """The outcome of one commit: numbers of probes and barriers, times in seconds.
 
-    `barriers` is what was waited for before the counts were final; the waits of the reclaim are in
-    its time. Commits that shared one batch get the same report.
+    `barriers` counts the waits before the counts were final; waits of the reclaim are part of its
+    time. Commits that share a batch return the same report.
     """
 
     probes: int = 0
@@ -71,35 +61,57 @@ class CommitReport(NamedTuple):
     top_seconds: float = 0.0
     barrier_seconds: float = 0.0
     reclaim_seconds: float = 0.0
-    left: tuple[Left, ...] = ()
+    failed: tuple[RemovalFailure, ...] = ()
+
+
+class Attachment(Protocol):
+    """A kernel object, or several (link, trace event, perf events), that carries probes."""
+
+    def reclaim(self, gone: Sequence[Any]) -> Reclaimed:
+        """The bottom half: remove what only these probes needed; none of their handlers runs.
+
+        If the kernel refuses, returns that in `failed`; the next call then gets no probes. If this
+        raises, the next call gets the same probes again.
+        """
+        ...
+
+
+class Item(Protocol):
+    """The part of a probe that the queue uses."""
+
+    @property
+    def attachment(self) -> Attachment | None:
+        """The attachment that carries the probe."""
+        ...
 
 
 class _Batch:
+    """Items that one barrier covers."""
+
     def __init__(self) -> None:
         self.items: list[Item] = []
         self.top_seconds = 0.0
+        # Set when the batch is done.
         self.report: CommitReport | None = None
-        # The batch its items went to when its barrier failed.
+        # The batch that took over the items, if the barrier failed.
         self.joined: _Batch | None = None
 
 
-class _Debt:
-    """What a carrier has still to reclaim."""
+class _Unreclaimed:
+    """Items that an attachment has yet to reclaim; none if only a refused removal is left."""
 
-    def __init__(self, carrier: Carrier, gone: Sequence[Item] = ()) -> None:
-        self.carrier = carrier
+    def __init__(self, attachment: Attachment, gone: Sequence[Item] = ()) -> None:
+        self.attachment = attachment
         self.gone = list(gone)
 
 
 class CommitQueue:
-    """Detaches wait here for a commit. Any thread may queue, any thread may commit.
+    """Detached items wait here for a commit. Any thread may queue, and any thread may commit.
 
-    Who queued before a barrier began is covered by it, whoever runs it; who queued meanwhile is
-    covered by the next one.
-
-    `barrier` waits, and says how many waits it took. `settle` is told which items are final; it may
-    be told twice. `short_waits` is entered around both and the reclaim; what it could not put back
-    is `restore`d after it, and by later commits until nothing is left.
+    `barrier` waits and returns how many waits that took. `finalize` gets the items whose counts are
+    final; if it raises, the batch counts as not covered, and it gets them again. `short_waits` is
+    entered around barrier and reclaim. `restore` undoes what leaving it could not undo, and returns
+    the error if it cannot either; each commit calls it until it succeeds.
     """
 
     def __init__(
@@ -107,22 +119,26 @@ class CommitQueue:
         *,
         barrier: Callable[[], int],
         short_waits: Callable[[], AbstractContextManager[None]],
-        settle: Callable[[Sequence[Any]], None],
+        finalize: Callable[[Sequence[Any]], None],
         restore: Callable[[], KernelError | None] = lambda: None,
     ) -> None:
         self._barrier = barrier
         self._short_waits = short_waits
-        self._settle = settle
+        self._finalize = finalize
         self._restore = restore
-        # Reentrant: a signal handler may come between a thread's taking a lock and its next step.
-        self._lock = RLock()
         self._turn = RLock()
-        self._committing = 0
+        self._committing_thread = 0
+        # Protects the open batch.
+        self._lock = RLock()
         self._open: _Batch = _Batch()
-        self._debts: dict[int, _Debt] = {}
+        # By id() of the attachment. Changed with the turn only.
+        self._unreclaimed: dict[int, _Unreclaimed] = {}
 
     def add(self, items: Iterable[Item], top: Callable[[], None]) -> None:
-        """Run the top half of `items` and queue them, as one step: no commit can come between."""
+        """Run the top half of `items` and queue them, in one step for every commit.
+
+        If `top` raises, nothing is queued.
+        """
         with self._lock:
             start = time.perf_counter()
             top()
@@ -131,45 +147,47 @@ class CommitQueue:
 
     @property
     def commits_here(self) -> bool:
-        """Whether this thread is inside a commit: a callback of it, or a signal handler."""
-        return self._committing == get_ident()
+        """Whether this thread is inside a commit: in a callback of it, or in a signal handler."""
+        return self._committing_thread == get_ident()
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is queued and nothing was left."""
-        return not self._open.items and not self._debts
+        """Whether nothing is queued and nothing is left to reclaim."""
+        return not self._open.items and not self._unreclaimed
 
     def commit(self, on_final: Callable[[], None] | None = None) -> CommitReport:
-        """Apply all that is queued: one barrier, then reclaim.
+        """Wait until all queued items are final, then reclaim them.
 
-        `on_final` is called in between, when no counter changes any more. With an empty queue
-        nothing happens, once the batches that others are committing are done.
+        `on_final` is called in between, when their counters no longer change. An empty queue costs
+        no barrier, but commits of other threads that have begun are waited for.
 
-        Raises KernelError if the barrier fails: nothing is reclaimed then, and all stays queued.
-        Raises SessionError inside another commit of this thread. An error in `on_final`, or one
-        that a carrier raised, is raised after the reclaim; what such a carrier had to do is left.
+        Raises KernelError if the barrier fails: nothing is reclaimed then, and all items stay
+        queued. Raises SessionError inside another commit of this thread. An error of `on_final` or
+        of an attachment is raised after the reclaim; the attachment is tried again by the next
+        commit.
         """
         if self.commits_here:
-            raise SessionError("commit inside a commit: wait until it has returned")
+            raise SessionError("a commit cannot run inside another commit of the same thread")
         with self._lock:
             batch = self._open
         with self._turn:
-            self._committing = get_ident()
+            self._committing_thread = get_ident()
             try:
                 return self._take_turn(batch, on_final)
             finally:
-                self._committing = 0
+                self._committing_thread = 0
 
-    def discard(self, carriers: Iterable[tuple[Carrier, Sequence[Item]]]) -> None:
-        """Reclaim carriers whose probes never counted, so that no barrier is needed.
+    def discard(self, attachments: Iterable[tuple[Attachment, Sequence[Item]]]) -> None:
+        """Reclaim attachments whose items never counted, which needs no barrier.
 
-        What cannot be removed is left to the commits. Raises what a carrier raised.
+        The next commit tries again what cannot be removed. Raises the first error that an
+        attachment raised.
         """
         errors: list[BaseException] = []
         with self._turn:
-            for carrier, gone in carriers:
-                self._debts[id(carrier)] = _Debt(carrier, gone)
-            if self._debts:
+            for attachment, gone in attachments:
+                self._unreclaimed[id(attachment)] = _Unreclaimed(attachment, gone)
+            if self._unreclaimed:
                 with self._short_waits():
                     self._reclaim((), errors)
         if errors:
@@ -179,17 +197,17 @@ class CommitQueue:
         while batch.joined is not None:
             batch = batch.joined
         if batch.report is not None:
-            # Another thread's barrier covered it.
+            # The barrier of another thread covered it.
             if on_final is not None:
                 on_final()
             return batch.report
         if self.is_idle:
-            return CommitReport(left=tuple(self._left_of_short_waits()))
+            return CommitReport(failed=tuple(self._restore_failures()))
         began = time.perf_counter()
         errors: list[BaseException] = []
         with self._short_waits():
             with self._lock:
-                # Sealed: only who has the turn does this, so `batch` is the open one.
+                # Seal it. Only the turn seals, so `batch`, which is not done, is the open one.
                 self._open = _Batch()
             barriers = self._wait(batch)
             final = time.perf_counter()
@@ -199,8 +217,8 @@ class CommitQueue:
                 except BaseException as error:
                     errors.append(error)
             reclaim_began = time.perf_counter()
-            clean, dirty, left = self._reclaim(batch.items, errors)
-        left += self._left_of_short_waits()
+            clean, dirty, failed = self._reclaim(batch.items, errors)
+        failed += self._restore_failures()
         batch.report = CommitReport(
             probes=len(batch.items),
             clean=clean,
@@ -209,21 +227,21 @@ class CommitQueue:
             top_seconds=batch.top_seconds,
             barrier_seconds=final - began,
             reclaim_seconds=time.perf_counter() - reclaim_began,
-            left=tuple(left),
+            failed=tuple(failed),
         )
         if errors:
             raise errors[0]
         return batch.report
 
-    def _left_of_short_waits(self) -> list[Left]:
+    def _restore_failures(self) -> list[RemovalFailure]:
         error = self._restore()
-        return [Left(str(error), error.errno)] if error else []
+        return [RemovalFailure(str(error), error.errno)] if error else []
 
     def _wait(self, batch: _Batch) -> int:
-        """The barrier, after which the batch is settled; or, failing that, queued again."""
+        """Wait for the barrier and finalize a sealed batch, or join it to the open one."""
         try:
             barriers = self._barrier() if batch.items else 0
-            self._settle(batch.items)
+            self._finalize(batch.items)
         except BaseException:
             with self._lock:
                 batch.joined = self._open
@@ -234,26 +252,30 @@ class CommitQueue:
 
     def _reclaim(
         self, items: Sequence[Item], errors: list[BaseException]
-    ) -> tuple[int, int, list[Left]]:
-        """Give each carrier its own; one that fails keeps its debt and stops no other."""
-        # Those of a carrier mostly stand together: there may be 40,000.
-        for carrier, gone in groupby(items, lambda item: item.carrier):
-            if carrier is not None:
-                self._debts.setdefault(id(carrier), _Debt(carrier)).gone.extend(gone)
+    ) -> tuple[int, int, list[RemovalFailure]]:
+        """Run all bottom halves that are due; returns clean and dirty items, and failures.
+
+        An attachment that fails stays due and does not keep the others from their turn.
+        """
+        # groupby, because up to 40,000 items mostly come in runs of one attachment.
+        for attachment, gone in groupby(items, lambda item: item.attachment):
+            if attachment is not None:
+                due = self._unreclaimed.setdefault(id(attachment), _Unreclaimed(attachment))
+                due.gone.extend(gone)
         clean = dirty = 0
-        left: list[Left] = []
-        for key, debt in list(self._debts.items()):
+        failed: list[RemovalFailure] = []
+        for key, due in list(self._unreclaimed.items()):
             try:
-                outcome = debt.carrier.reclaim(debt.gone)
+                outcome = due.attachment.reclaim(due.gone)
             except BaseException as error:
                 errors.append(error)
-                left.append(Left(f"{len(debt.gone)} probes: {error!r}", 0))
+                failed.append(RemovalFailure(f"reclaiming {len(due.gone)} probes: {error!r}", 0))
                 continue
             clean += outcome.clean
             dirty += outcome.dirty
-            if outcome.left:
-                left.extend(outcome.left)
-                debt.gone = []
+            if outcome.failed:
+                failed.extend(outcome.failed)
+                due.gone = []
             else:
-                del self._debts[key]
-        return clean, dirty, left
+                del self._unreclaimed[key]
+        return clean, dirty, failed

@@ -1,6 +1,6 @@
-"""What detach and commit mean, as a model, and a state machine that holds the real thing to it."""
+"""A model of attach, detach and commit, and a state machine that compares a session with it."""
 
 import pytest
 
-# So that a failed assert tells what was there.
+# A failed assert then shows its operands.
 pytest.register_assert_rewrite("model.machine")

@@ -1,4 +1,4 @@
-"""The state machine: a session's verbs in any order, each answer held against the model."""
+"""The state machine: calls a session's methods in any order and compares with the model."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from batchprobe import CommitReport, NotAttachedError, ProbeState, SessionError
-from model.semantics import Model, ModelProbe, ModelSession, Outcome, Place
+from batchprobe.commit.queue import CommitReport
+from batchprobe.errors import NotAttachedError, SessionError
+from batchprobe.probe import ProbeState
+from model.semantics import Model, ModelProbe, ModelSession, Outcome, Site
 
 __all__ = ["AnyProbe", "AnySession", "Semantics", "World", "one_of"]
 
@@ -39,17 +41,17 @@ def has_attached(session: ModelSession) -> bool:
 
 
 def has_work(session: ModelSession) -> bool:
-    """Whether a commit would do anything."""
-    return bool(session.queue or session.debts)
+    """Whether a commit has something to do."""
+    return bool(session.queue or session.unreclaimed)
 
 
 def was_used(session: ModelSession) -> bool:
-    """Whether anything happened that ending it would come after."""
+    """Whether any of its probes was detached."""
     return len(session.attached) < len(session.probes)
 
 
 class AnyProbe(Protocol):
-    """What the machine asks of a probe."""
+    """The part of a probe that the machine reads."""
 
     @property
     def label(self) -> str: ...
@@ -60,7 +62,7 @@ class AnyProbe(Protocol):
 
 
 class AnySession(AbstractContextManager["AnySession"], Protocol):
-    """The verbs: those of `batchprobe.Session`."""
+    """The methods of `batchprobe.Session` that the machine calls."""
 
     @property
     def probes(self) -> Sequence[Any]: ...
@@ -76,59 +78,59 @@ class AnySession(AbstractContextManager["AnySession"], Protocol):
 
 
 class World(Protocol):
-    """Where sessions live: plain Python, or a kernel."""
+    """An environment for sessions: plain Python, or a kernel."""
 
     @property
     def calls(self) -> Sequence[str]:
-        """Those that may be probed."""
+        """The system calls that may be probed."""
         ...
 
     @property
     def options(self) -> Sequence[tuple[str, str]]:
-        """What a session may be made with: ABI and placement."""
+        """The combinations of ABI and placement that a session may be created with."""
         ...
 
     @property
     def returns(self) -> bool:
-        """Whether there are return probes."""
+        """Whether return probes work."""
         ...
 
     @property
     def most_sessions(self) -> int:
-        """How many one example may make."""
+        """How many sessions one example may create."""
         ...
 
     def open(self, abi: str, placement: str, /) -> AnySession:
-        """A session of one of `options`."""
+        """Create a session with one of `options`."""
         ...
 
     def abi(self, option: str) -> str:
-        """Which ABI carries the probes of a session that asks for this one."""
+        """The ABI that a session with this ABI option uses."""
         ...
 
     def stranger(self, probe: Any) -> AnyProbe:
-        """A probe like that one, which was never attached."""
+        """A probe of the same target that was never attached."""
         ...
 
     def call(self, rounds: int) -> None:
-        """Make each of the calls so often."""
+        """Make each system call `rounds` times."""
         ...
 
     def barriers(self) -> int:
-        """How many were waited for so far."""
+        """The number of barriers so far."""
         ...
 
     def compare(self, model: Model) -> None:
-        """Assert that it holds what the model says."""
+        """Assert that this world contains what the model contains."""
         ...
 
     def end(self) -> None:
-        """All sessions are closed: nothing may be left of them."""
+        """Called when all sessions are closed: assert that nothing is left of them."""
         ...
 
 
 class Semantics(RuleBasedStateMachine):
-    """Draws what to do, does it in the world and in the model, and compares."""
+    """Draws a step, takes it in the world and in the model, and compares both."""
 
     def __init__(self, world: World) -> None:
         super().__init__()
@@ -140,20 +142,20 @@ class Semantics(RuleBasedStateMachine):
         self.rounds = 0
         self.was_refused = False
 
-    # -- what there is -----------------------------------------------------------------------
+    # -- state -----------------------------------------------------------------------
 
     @property
     def every(self) -> dict[ModelSession, AnySession]:
         return {**self.open, **self.closed}
 
     def those(self, which: Callable[[ModelSession], object]) -> list[ModelSession]:
-        """The open sessions of which this is true."""
+        """The open sessions for which `which` is true."""
         return [session for session in self.open if which(session)]
 
     def reals(self, probes: Iterable[ModelProbe]) -> list[AnyProbe]:
         return [self.real[probe] for probe in probes]
 
-    # -- what is checked ---------------------------------------------------------------------
+    # -- checks ---------------------------------------------------------------------
 
     def commits(
         self,
@@ -164,9 +166,10 @@ class Semantics(RuleBasedStateMachine):
         first: type[Exception] | None = None,
         last: type[Exception] | None = None,
     ) -> None:
-        """`session` commits in the model, and in the world by this `act`.
+        """Commit `session` in the model, and in the world by calling `act`.
 
-        An error of the reclaim comes after one of the caller's (`first`), or hides it (`last`).
+        `first` is an error that `act` raises even if the reclaim raises one, `last` an error that
+        the reclaim's hides.
         """
         before = self.world.barriers()
         worked = has_work(session)
@@ -178,14 +181,14 @@ class Semantics(RuleBasedStateMachine):
             assert raised.type is error
         elif (report := act()) is not None:
             numbers = (report.probes, report.clean, report.dirty, report.barriers)
-            assert Outcome(*numbers, left=len(report.left)) == expected
+            assert Outcome(*numbers, failed=len(report.failed)) == expected
             assert worked or report == CommitReport()
         else:
             assert not reports
         assert self.world.barriers() - before == expected.barriers
 
     @invariant()
-    def all_is_as_the_model_says(self) -> None:
+    def states_are_those_of_the_model(self) -> None:
         probes = self.model.probes
         assert {p: self.real[p].state for p in probes} == {p: p.state for p in probes}
         for session, real in self.every.items():
@@ -194,7 +197,7 @@ class Semantics(RuleBasedStateMachine):
         self.world.compare(self.model)
 
     @invariant()
-    def each_call_is_counted_by_what_is_attached(self) -> None:
+    def attached_probes_count_every_call(self) -> None:
         if not self.real:
             return
         self.rounds += 1
@@ -207,10 +210,10 @@ class Semantics(RuleBasedStateMachine):
         for session, real in self.every.items():
             assert real.counts() == {self.real[p]: p.count for p in session.known}
 
-    # -- the verbs ---------------------------------------------------------------------------
+    # -- steps ---------------------------------------------------------------------------
 
-    def verbs(self) -> dict[str, int]:
-        """What may be done, each with its weight: 0 if it can't be done now."""
+    def steps(self) -> dict[str, int]:
+        """The steps by name, each with its weight; 0 if it is impossible now."""
         with_attached, with_work = self.those(has_attached), self.those(has_work)
         may_open = len(self.open) < MOST_OPEN and len(self.every) < self.world.most_sessions
         may_attach = self.open and sum(len(s.attached) for s in self.open) < MOST_ATTACHED
@@ -228,10 +231,10 @@ class Semantics(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def step(self, data: st.DataObject) -> None:
-        # One rule: of several, hypothesis turns off about half in each example, and examples on a
-        # kernel are too dear for most to do little.
-        verbs = [verb for verb, weight in self.verbs().items() for _ in range(weight)]
-        getattr(self, data.draw(one_of(verbs), label="verb"))(data)
+        # A single rule, because hypothesis disables about half of several rules in each example,
+        # and an example on a kernel is too expensive to do little.
+        steps = [name for name, weight in self.steps().items() for _ in range(weight)]
+        getattr(self, data.draw(one_of(steps), label="step"))(data)
 
     @initialize(data=st.data())
     def begin(self, data: st.DataObject) -> None:
@@ -249,23 +252,23 @@ class Semantics(RuleBasedStateMachine):
     def attach_to(self, session: ModelSession, data: st.DataObject) -> None:
         choice = [(False,), (False, True), (True,)] if self.world.returns else [(False,)]
         kinds = data.draw(one_of(choice), label="kinds")
-        every = [Place(call, kind) for call in self.world.calls for kind in kinds]
-        # Carriers of one probe would be the rule, and they are never clean.
+        every = [Site(call, kind) for call in self.world.calls for kind in kinds]
+        # Otherwise most attachments would have one probe, and could never be clean.
         least = data.draw(one_of([1, 4]), label="least")
-        places = data.draw(some(every, MOST_PROBES, least))
-        real = self.open[session].attach([str(place) for place in places])
-        assert [probe.label for probe in real] == [str(place) for place in places]
-        probes = self.model.attach(session, places)
+        sites = data.draw(some(every, MOST_PROBES, least))
+        real = self.open[session].attach([str(site) for site in sites])
+        assert [probe.label for probe in real] == [str(site) for site in sites]
+        probes = self.model.attach(session, sites)
         self.real.update(zip(probes, real, strict=True))
 
     def detach(self, data: st.DataObject) -> None:
         commit = data.draw(one_of([False, False, True]), label="commit")
         session = data.draw(one_of(self.those(has_attached)))
         probes = data.draw(some(session.attached))
-        parts = [part for c in session.carriers if len(part := c.attached) > 1]
+        parts = [part for a in session.attachments if len(part := a.attached) > 1]
         if parts:
-            # Most of one carrier: a link is replaced when half of it is gone, and not all.
-            part = data.draw(one_of([[], *parts]), label="of one carrier")
+            # Most, but not all, of one attachment: a link is replaced when half of it is gone.
+            part = data.draw(one_of([[], *parts]), label="of one attachment")
             if part:
                 probes = data.draw(some(part, len(part) - 1, len(part) // 2))
         wanted: Any = self.reals(probes)
@@ -278,7 +281,7 @@ class Semantics(RuleBasedStateMachine):
         self.commits(session, lambda: self.open[session].detach(wanted, commit=True))
 
     def detach_what_is_not_attached(self, data: st.DataObject) -> None:
-        """Queued, detached, of another session, of none, or twice in one call: nothing changes."""
+        """Queued, detached, of another session or none, or twice in one call: nothing changes."""
         session = data.draw(one_of(self.every))
         own = session.attached
         good = data.draw(some(own, 2)) if own else []
@@ -299,7 +302,7 @@ class Semantics(RuleBasedStateMachine):
         assert self.world.barriers() == before
 
     def commit(self, data: st.DataObject) -> None:
-        """What the caller does when the counts are final hinders no reclaim."""
+        """Nothing that `on_final` does prevents the reclaim."""
         session = data.draw(one_of(self.those(has_work)))
         real = self.open[session]
         does: dict[str, tuple[Callable[[], object], type[Exception] | None]] = {
@@ -327,20 +330,20 @@ class Semantics(RuleBasedStateMachine):
             session.detach(late)
 
     def commit_nothing(self, data: st.DataObject) -> None:
-        """Of an open session or a closed one."""
+        """In an open session or a closed one."""
         session = data.draw(one_of(s for s in self.every if not has_work(s)))
         self.commits(session, self.every[session].commit)
 
     def batch(self, data: st.DataObject) -> None:
-        """However the block is left, what was detached in it is committed."""
+        """Probes detached in the block are committed however it ends."""
         session = data.draw(one_of(self.those(has_attached)))
         real = self.open[session]
-        left = session.attached
+        rest = session.attached
         parts = []
         for _ in range(data.draw(st.integers(0, 2), label="detaches")):
-            if left:
-                parts.append(data.draw(some(left)))
-                left = [probe for probe in left if probe not in parts[-1]]
+            if rest:
+                parts.append(data.draw(some(rest)))
+                rest = [probe for probe in rest if probe not in parts[-1]]
         ends: dict[str, type[Exception] | None] = {
             "end": None,
             "error": ZeroDivisionError,
@@ -364,7 +367,7 @@ class Semantics(RuleBasedStateMachine):
         self.commits(session, act, reports=False, last=ends[end])
 
     def leave(self, data: st.DataObject) -> None:
-        """Detaches and commits the rest; closing once more does nothing."""
+        """Detach and commit the rest; closing once more does nothing."""
         how = data.draw(one_of(["detach_all", "close", "error"]), label="how")
         session = data.draw(one_of(self.those(was_used)))
         real = self.open[session]
@@ -381,7 +384,7 @@ class Semantics(RuleBasedStateMachine):
             self.commits(session, real.close)
         else:
             self.commits(session, leave_by_error, reports=False, last=ZeroDivisionError)
-        # What was left is tried again, until nothing is.
+        # Failed removals are tried again until none is left.
         self.commits(session, real.close)
         while has_work(session):
             self.commits(session, real.close)
@@ -390,8 +393,8 @@ class Semantics(RuleBasedStateMachine):
     def attach_to_a_closed_one(self, data: st.DataObject) -> None:
         session = data.draw(one_of(self.closed))
         with pytest.raises(SessionError):
-            self.closed[session].attach([str(Place(self.world.calls[0], is_return=False))])
-        # Once will do: it may take as long as an attach to a new session.
+            self.closed[session].attach([str(Site(self.world.calls[0], is_return=False))])
+        # Once is enough: on a kernel this may take as long as a successful attach.
         self.was_refused = True
 
     def teardown(self) -> None:

@@ -1,4 +1,4 @@
-"""The model: clean and dirty lists, and what stays in the kernel meanwhile. It does nothing."""
+"""The model: states of probes and what the kernel still holds of them. It attaches nothing."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from batchprobe import ProbeState
 
-__all__ = ["Model", "ModelCarrier", "ModelProbe", "ModelSession", "Outcome", "Place"]
+__all__ = ["Model", "ModelAttachment", "ModelProbe", "ModelSession", "Outcome", "Site"]
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class Place:
-    """A system call, when it is entered or when it returns."""
+class Site:
+    """The entry or the return of a system call."""
 
     call: str
     is_return: bool
@@ -23,44 +23,44 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the report of a commit must say; if it raises, nobody gets to read it."""
+    """The expected report of a commit, or the error it raises instead."""
 
     probes: int = 0
     clean: int = 0
     dirty: int = 0
     barriers: int = 0
-    left: int = 0
+    failed: int = 0
     raises: type[Exception] | None = None
 
 
 class ModelProbe:
-    """A probe: on no list, on the queue, or gone."""
+    """A probe: attached, queued, or detached."""
 
-    def __init__(self, number: int, place: Place, carrier: ModelCarrier) -> None:
+    def __init__(self, number: int, site: Site, attachment: ModelAttachment) -> None:
         self.number = number
-        self.place = place
-        self.carrier = carrier
+        self.site = site
+        self.attachment = attachment
         self.state = ProbeState.ATTACHED
         self.count = 0
 
     def __repr__(self) -> str:
-        return f"<{self.number} {self.place}>"
+        return f"<{self.number} {self.site}>"
 
 
-class ModelCarrier:
-    """What one attach call gave the kernel, of one kind: a link, a trace event, perf kprobes."""
+class ModelAttachment:
+    """The kernel objects of one attach call and one kind: a link, a trace event, perf kprobes."""
 
     def __init__(self, abi: str, placement: str, *, is_return: bool) -> None:
         self.abi = abi
         self.placement = placement
         self.is_return = is_return
         self.probes: list[ModelProbe] = []
-        # What the kernel still has of it: queued probes, and a link's dead ones too.
+        # Probes that the kernel still has: the queued ones too, and the detached ones of a link.
         self.holds: list[ModelProbe] = []
-        # Which kernel object it is by now: a link is replaced by a smaller one.
+        # How often a smaller link has replaced it.
         self.generation = 0
-        # So many reclaims to come will leave something; the next one will raise this, and do
-        # nothing.
+        # The number of coming reclaims that fail, and the error that the next one raises without
+        # doing anything.
         self.stubborn = 0
         self.raises: type[Exception] | None = None
 
@@ -72,28 +72,28 @@ class ModelCarrier:
         return [probe for probe in self.probes if probe.state is ProbeState.ATTACHED]
 
     def reclaim(self, gone: Sequence[ModelProbe]) -> Outcome:
-        """These are detached now."""
+        """Reclaim `gone`, which are detached by now."""
         live = [probe for probe in self.holds if probe.state is not ProbeState.DETACHED]
         if self.raises is not None:
             error, self.raises = self.raises, None
-            return Outcome(left=1, raises=error)
-        left = int(self.stubborn > 0)
-        self.stubborn -= left
+            return Outcome(failed=1, raises=error)
+        failed = int(self.stubborn > 0)
+        self.stubborn -= failed
         if not live:
             self.holds = []
-            return Outcome(dirty=len(gone), left=left)
+            return Outcome(dirty=len(gone), failed=failed)
         if self.abi == "perf":
-            # Each has a kernel object of its own, so each is the last of it.
+            # Each probe has a kernel object of its own, and so is its last one.
             self.holds = live
-            return Outcome(dirty=len(gone), left=left)
+            return Outcome(dirty=len(gone), failed=failed)
         if self.abi == "event":
             self.holds = live
         elif not self.is_return and len(live) * 2 <= len(self.holds):
-            # A link cannot shrink: a smaller one pays when half of it is dead. One of return probes
-            # stays whole, since its successor would not see running calls return.
+            # A link cannot shrink, so a smaller one replaces it when half of it is dead. A link of
+            # return probes stays: its successor would miss the returns of calls in progress.
             self.holds = live
             self.generation += 1
-        return Outcome(clean=len(gone), left=left)
+        return Outcome(clean=len(gone), failed=failed)
 
 
 class ModelSession:
@@ -104,17 +104,17 @@ class ModelSession:
         self.abi = abi
         self.placement = placement
         self.probes: list[ModelProbe] = []
-        self.carriers: list[ModelCarrier] = []
+        self.attachments: list[ModelAttachment] = []
         self.queue: list[ModelProbe] = []
-        # What a reclaim left is tried again by the next commit, with what was not done at all.
-        self.debts: dict[ModelCarrier, list[ModelProbe]] = {}
+        # Attachments for the next commit to reclaim, each with the probes not reclaimed yet.
+        self.unreclaimed: dict[ModelAttachment, list[ModelProbe]] = {}
 
     def __repr__(self) -> str:
         return f"<session {self.number}, {self.abi}>"
 
     @property
     def known(self) -> list[ModelProbe]:
-        """What it tells of: the rest is forgotten."""
+        """The probes that `Session.probes` returns."""
         return [probe for probe in self.probes if probe.state is not ProbeState.DETACHED]
 
     @property
@@ -128,26 +128,26 @@ class ModelSession:
 
     def commit(self) -> Outcome:
         gone, self.queue = self.queue, []
-        debts, self.debts = self.debts, {}
+        due, self.unreclaimed = self.unreclaimed, {}
         for probe in gone:
             probe.state = ProbeState.DETACHED
-            debts.setdefault(probe.carrier, []).append(probe)
-        parts = {carrier: carrier.reclaim(part) for carrier, part in debts.items()}
-        for carrier, part in parts.items():
-            if part.left:
-                self.debts[carrier] = debts[carrier] if part.raises else []
+            due.setdefault(probe.attachment, []).append(probe)
+        parts = {attachment: attachment.reclaim(probes) for attachment, probes in due.items()}
+        for attachment, part in parts.items():
+            if part.failed:
+                self.unreclaimed[attachment] = due[attachment] if part.raises else []
         return Outcome(
             probes=len(gone),
             clean=sum(part.clean for part in parts.values()),
             dirty=sum(part.dirty for part in parts.values()),
             barriers=int(bool(gone)),
-            left=len(self.debts),
+            failed=len(self.unreclaimed),
             raises=next((part.raises for part in parts.values() if part.raises), None),
         )
 
 
 class Model:
-    """All sessions there are or were: they share the functions that are called."""
+    """All sessions so far: they probe the same system calls."""
 
     def __init__(self) -> None:
         self.sessions: list[ModelSession] = []
@@ -158,33 +158,33 @@ class Model:
         return [probe for session in self.sessions for probe in session.probes]
 
     @property
-    def carriers(self) -> list[ModelCarrier]:
-        """Those of which the kernel has anything."""
-        return [c for session in self.sessions for c in session.carriers if c.holds]
+    def attachments(self) -> list[ModelAttachment]:
+        """The attachments that the kernel still has probes of."""
+        return [a for session in self.sessions for a in session.attachments if a.holds]
 
     def open(self, abi: str, placement: str) -> ModelSession:
         session = ModelSession(len(self.sessions) + 1, abi, placement)
         self.sessions.append(session)
         return session
 
-    def attach(self, session: ModelSession, places: Sequence[Place]) -> list[ModelProbe]:
-        carriers = {
-            kind: ModelCarrier(session.abi, session.placement, is_return=kind)
-            for kind in sorted({place.is_return for place in places})
+    def attach(self, session: ModelSession, sites: Sequence[Site]) -> list[ModelProbe]:
+        attachments = {
+            kind: ModelAttachment(session.abi, session.placement, is_return=kind)
+            for kind in sorted({site.is_return for site in sites})
         }
         probes = []
-        for place in places:
+        for site in sites:
             self._probes += 1
-            probe = ModelProbe(self._probes, place, carriers[place.is_return])
-            probe.carrier.probes.append(probe)
-            probe.carrier.holds.append(probe)
+            probe = ModelProbe(self._probes, site, attachments[site.is_return])
+            probe.attachment.probes.append(probe)
+            probe.attachment.holds.append(probe)
             probes.append(probe)
         session.probes += probes
-        session.carriers += carriers.values()
+        session.attachments += attachments.values()
         return probes
 
     def call(self, rounds: int) -> None:
-        """Each call is made so often."""
+        """Count `rounds` of each system call."""
         for probe in self.probes:
             if probe.state is ProbeState.ATTACHED:
                 probe.count += rounds

@@ -1,4 +1,4 @@
-"""The queue and the commit against the model, on sessions and carriers that are plain Python."""
+"""The commit queue against the model, on sessions and attachments that are plain Python."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 from model.machine import Semantics, one_of
-from model.semantics import Model, ModelCarrier, ModelSession
+from model.semantics import Model, ModelAttachment, ModelSession
 
-from batchprobe import CommitReport, KernelError, Left, NotAttachedError, ProbeState, SessionError
-from batchprobe.commit.queue import CommitQueue, Reclaimed
+from batchprobe.commit.queue import CommitQueue, CommitReport, Reclaimed, RemovalFailure
+from batchprobe.errors import KernelError, NotAttachedError, SessionError
+from batchprobe.probe import ProbeState
 
-LEFT = Left("a stubborn one", 16)
+STUBBORN = RemovalFailure("a stubborn one", 16)
 
 
 @dataclass(eq=False, slots=True)
 class Thing:
-    """What a probe is to the queue, and a gate."""
+    """Stands for a probe and its gate."""
 
     label: str
-    carrier: Bundle | None
+    attachment: Bundle | None
     state: ProbeState = ProbeState.ATTACHED
     is_open: bool = True
     count: int = 0
@@ -35,7 +36,7 @@ class Thing:
 
 
 class Bundle:
-    """A carrier: gone with its last live thing. Of `perf`, each thing is its own last."""
+    """An attachment, removed with its last live thing. With `perf`, each thing is its own last."""
 
     def __init__(self, abi: str) -> None:
         self.shared = abi != "perf"
@@ -47,30 +48,30 @@ class Bundle:
         if self.raises is not None:
             error, self.raises = self.raises, None
             raise error
-        # The barrier has passed, and each comes once.
+        # After the barrier, and each thing once.
         assert {thing.state for thing in gone} <= {ProbeState.DETACHED}
         for thing in gone:
             self.live.remove(thing)
-        left = (LEFT,) if self.stubborn else ()
-        self.stubborn -= len(left)
+        failed = (STUBBORN,) if self.stubborn else ()
+        self.stubborn -= len(failed)
         if self.live and self.shared:
-            return Reclaimed(clean=len(gone), left=left)
-        return Reclaimed(dirty=len(gone), left=left)
+            return Reclaimed(clean=len(gone), failed=failed)
+        return Reclaimed(dirty=len(gone), failed=failed)
 
 
 class PlainSession:
-    """What `batchprobe.Session` makes of the queue, without a kernel."""
+    """Uses the queue as `batchprobe.Session` does, without a kernel."""
 
     def __init__(self, world: PlainWorld, abi: str) -> None:
         self.given: list[Thing] = []
-        self.carriers: list[Bundle] = []
+        self.attachments: list[Bundle] = []
         self._abi = abi
         self._closed = False
         self._queue: CommitQueue = CommitQueue(
-            barrier=world.wait, short_waits=contextlib.nullcontext, settle=self._settle
+            barrier=world.wait, short_waits=contextlib.nullcontext, finalize=self._finalize
         )
 
-    def _settle(self, things: Sequence[Thing]) -> None:
+    def _finalize(self, things: Sequence[Thing]) -> None:
         for thing in things:
             thing.state = ProbeState.DETACHED
 
@@ -95,7 +96,7 @@ class PlainSession:
             things.append(Thing(entry, bundle))
             bundle.live.append(things[-1])
         self.given += things
-        self.carriers += [bundle for _, bundle in sorted(bundles.items())]
+        self.attachments += [bundle for _, bundle in sorted(bundles.items())]
         return things
 
     def detach(
@@ -142,7 +143,7 @@ class PlainSession:
 
 
 class PlainWorld:
-    """Calls are counted by hand, and the barrier may fail."""
+    """Counts calls itself, and its barrier can be made to fail."""
 
     calls = ("read", "write", "open", "close", "stat")
     returns = True
@@ -163,7 +164,7 @@ class PlainWorld:
         return option
 
     def stranger(self, probe: Thing) -> Thing:
-        return Thing(probe.label, probe.carrier)
+        return Thing(probe.label, probe.attachment)
 
     def call(self, rounds: int) -> None:
         for session in self.sessions:
@@ -180,20 +181,20 @@ class PlainWorld:
     def barriers(self) -> int:
         return self._barriers
 
-    def pairs(self, model: Model) -> list[tuple[ModelCarrier, Bundle]]:
-        """Each carrier of the model with the one of this world."""
-        expected = [carrier for session in model.sessions for carrier in session.carriers]
-        carriers = [carrier for session in self.sessions for carrier in session.carriers]
-        return list(zip(expected, carriers, strict=True))
+    def pairs(self, model: Model) -> list[tuple[ModelAttachment, Bundle]]:
+        """Each attachment of the model, with the one of this world."""
+        expected = [each for session in model.sessions for each in session.attachments]
+        bundles = [bundle for session in self.sessions for bundle in session.attachments]
+        return list(zip(expected, bundles, strict=True))
 
     def compare(self, model: Model) -> None:
-        debts = [probe for s in model.sessions for owed in s.debts.values() for probe in owed]
+        due = [probe for s in model.sessions for part in s.unreclaimed.values() for probe in part]
         for expected, bundle in self.pairs(model):
-            there = [p for p in expected.probes if p.state is not ProbeState.DETACHED or p in debts]
-            assert [thing.label for thing in bundle.live] == [str(p.place) for p in there]
+            there = [p for p in expected.probes if p.state is not ProbeState.DETACHED or p in due]
+            assert [thing.label for thing in bundle.live] == [str(p.site) for p in there]
 
     def end(self) -> None:
-        assert not any(bundle.live for session in self.sessions for bundle in session.carriers)
+        assert not any(bundle.live for session in self.sessions for bundle in session.attachments)
 
 
 def has_queued(session: ModelSession) -> bool:
@@ -201,21 +202,21 @@ def has_queued(session: ModelSession) -> bool:
 
 
 class QueueSemantics(Semantics):
-    """With what a kernel cannot be asked for: a barrier that fails, objects that do not go."""
+    """Adds failures that a kernel cannot be made to show: of the barrier, and of removals."""
 
     def __init__(self) -> None:
         self.plain = PlainWorld()
         super().__init__(self.plain)
 
-    def verbs(self) -> dict[str, int]:
+    def steps(self) -> dict[str, int]:
         return {
-            **super().verbs(),
+            **super().steps(),
             "fail_to_wait": bool(self.those(has_queued)),
-            "become_stubborn": bool(self.model.carriers),
+            "become_stubborn": bool(self.model.attachments),
         }
 
     def fail_to_wait(self, data: st.DataObject) -> None:
-        """Nothing is reclaimed, all stays queued."""
+        """Nothing is reclaimed, and all probes stay queued."""
         session = data.draw(one_of(self.those(has_queued)))
         real = self.open[session]
         self.plain.broken = True
@@ -228,12 +229,12 @@ class QueueSemantics(Semantics):
         self.plain.broken = False
 
     def become_stubborn(self, data: st.DataObject) -> None:
-        carrier = data.draw(one_of(self.model.carriers))
-        bundle = dict(self.plain.pairs(self.model))[carrier]
+        attachment = data.draw(one_of(self.model.attachments))
+        bundle = dict(self.plain.pairs(self.model))[attachment]
         if data.draw(st.booleans(), label="raises"):
-            carrier.raises = bundle.raises = OverflowError
+            attachment.raises = bundle.raises = OverflowError
         else:
-            carrier.stubborn = bundle.stubborn = data.draw(st.integers(1, 2))
+            attachment.stubborn = bundle.stubborn = data.draw(st.integers(1, 2))
 
     def teardown(self) -> None:
         for _, bundle in self.plain.pairs(self.model):
@@ -254,10 +255,10 @@ def run(examples: int, steps: int) -> None:
     )
 
 
-def test_the_queue_does_what_the_model_says() -> None:
+def test_the_queue_behaves_like_the_model() -> None:
     run(examples=100, steps=40)
 
 
 @pytest.mark.long
-def test_the_queue_does_what_the_model_says_for_long() -> None:
+def test_the_queue_behaves_like_the_model_for_long() -> None:
     run(examples=1_500, steps=60)

@@ -1,4 +1,4 @@
-"""The queue and the commit, on carriers that are plain Python."""
+"""The commit queue, on attachments that are plain Python."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from batchprobe.commit.queue import CommitQueue, CommitReport, Left, Reclaimed
+from batchprobe.commit.queue import CommitQueue, CommitReport, Reclaimed, RemovalFailure
 from batchprobe.errors import KernelError, SessionError
 
 WAIT_SECONDS = 20
+STUBBORN = RemovalFailure("a stubborn one", 16)
 
 
 @dataclass(eq=False)
 class Thing:
-    """What a probe is to the queue."""
+    """Stands for a probe."""
 
-    carrier: Bundle | None
+    attachment: Bundle | None
 
 
 @dataclass(eq=False)
 class Bundle:
-    """A carrier: gone with its last live thing, unless it is stubborn."""
+    """An attachment: removed with its last live thing, unless it is stubborn."""
 
     log: list[str]
     live: set[Thing] = field(default_factory=set)
     stubborn: int = 0
-    # Raised by its next reclaim, before or after it has done its work.
+    # Raised by the next reclaim, before it does any work.
     error: BaseException | None = None
 
     def add(self, number: int) -> list[Thing]:
@@ -43,17 +44,17 @@ class Bundle:
             error, self.error = self.error, None
             raise error
         self.live.difference_update(gone)
-        left: tuple[Left, ...] = ()
+        failed: tuple[RemovalFailure, ...] = ()
         if self.stubborn:
             self.stubborn -= 1
-            left = (Left("a stubborn one", 16),)
+            failed = (STUBBORN,)
         if self.live:
-            return Reclaimed(clean=len(gone), left=left)
-        return Reclaimed(dirty=len(gone), left=left)
+            return Reclaimed(clean=len(gone), failed=failed)
+        return Reclaimed(dirty=len(gone), failed=failed)
 
 
 class Machine:
-    """A queue with a log of what it did, in order."""
+    """A queue whose callbacks are logged in order."""
 
     def __init__(self) -> None:
         self.log: list[str] = []
@@ -62,7 +63,7 @@ class Machine:
         self.queue: CommitQueue = CommitQueue(
             barrier=self.barrier,
             short_waits=self.short_waits,
-            settle=self.settle,
+            finalize=self.finalize,
             restore=lambda: self.unrestored,
         )
 
@@ -80,8 +81,8 @@ class Machine:
         finally:
             self.log.append("long")
 
-    def settle(self, things: Sequence[Thing]) -> None:
-        self.log.append(f"settle {len(things)}")
+    def finalize(self, things: Sequence[Thing]) -> None:
+        self.log.append(f"finalize {len(things)}")
 
     def bundle(self) -> Bundle:
         return Bundle(self.log)
@@ -108,15 +109,15 @@ def test_the_phases_are_in_order(machine: Machine) -> None:
     assert machine.log == ["top 3"]
     report = machine.commit()
     assert machine.log == [
-        "top 3", "short", "barrier", "settle 3", "final", "reclaim 3", "long",
+        "top 3", "short", "barrier", "finalize 3", "final", "reclaim 3", "long",
     ]  # fmt: skip
     assert (report.probes, report.clean, report.dirty) == (3, 0, 3)
-    assert (report.barriers, report.left) == (1, ())
+    assert (report.barriers, report.failed) == (1, ())
     assert min(report.top_seconds, report.barrier_seconds, report.reclaim_seconds) > 0
     assert machine.commit() == CommitReport()
 
 
-def test_one_barrier_and_one_reclaim_a_carrier(machine: Machine) -> None:
+def test_one_barrier_and_one_reclaim_per_attachment(machine: Machine) -> None:
     whole, part = machine.bundle(), machine.bundle()
     all_of_it, some = whole.add(2), part.add(5)[:3]
     for thing in (*all_of_it, *some):
@@ -130,11 +131,11 @@ def test_one_barrier_and_one_reclaim_a_carrier(machine: Machine) -> None:
     assert (report.probes, report.clean, report.dirty) == (5, 3, 2)
 
 
-def test_what_has_no_carrier_is_settled(machine: Machine) -> None:
+def test_an_item_without_attachment_is_finalized(machine: Machine) -> None:
     machine.detach([Thing(None)])
     report = machine.commit()
     assert (report.probes, report.clean, report.dirty) == (1, 0, 0)
-    assert "settle 1" in machine.log
+    assert "finalize 1" in machine.log
 
 
 def test_a_refused_top_half_queues_nothing(machine: Machine) -> None:
@@ -154,7 +155,7 @@ def test_a_failing_barrier_keeps_everything_queued(machine: Machine) -> None:
     for _ in range(2):
         with pytest.raises(KernelError):
             machine.commit()
-    assert not [line for line in machine.log if line.startswith(("settle", "reclaim", "final"))]
+    assert not [line for line in machine.log if line.startswith(("finalize", "reclaim", "final"))]
     assert machine.log[-1] == "long"
     machine.detach([second])
     machine.broken = False
@@ -175,23 +176,23 @@ def test_an_error_in_on_final_comes_after_the_reclaim(machine: Machine) -> None:
     assert machine.commit() == CommitReport()
 
 
-def test_what_was_left_is_tried_again_without_a_barrier(machine: Machine) -> None:
+def test_a_failed_removal_is_tried_again_without_a_barrier(machine: Machine) -> None:
     bundle = machine.bundle()
     bundle.stubborn = 2
     machine.detach(bundle.add(1))
     for expected in (1, 0):
         machine.log.clear()
         report = machine.commit()
-        assert report.left == (Left("a stubborn one", 16),)
+        assert report.failed == (STUBBORN,)
         assert (report.probes, report.barriers) == (expected, expected)
         assert machine.log.count("barrier") == expected
-    assert machine.commit().left == ()
+    assert machine.commit().failed == ()
     machine.log.clear()
     assert machine.commit() == CommitReport()
     assert machine.log == []
 
 
-def test_a_carrier_that_raises_stops_no_other_and_is_tried_again(machine: Machine) -> None:
+def test_an_attachment_that_raises_stops_no_other_and_is_tried_again(machine: Machine) -> None:
     bundles = [machine.bundle() for _ in range(3)]
     bundles[1].error = ZeroDivisionError("in the middle")
     for bundle in bundles:
@@ -200,12 +201,12 @@ def test_a_carrier_that_raises_stops_no_other_and_is_tried_again(machine: Machin
         machine.commit()
     assert [len(bundle.live) for bundle in bundles] == [0, 2, 0]
     report = machine.commit()
-    assert (report.probes, report.barriers, report.dirty, report.left) == (0, 0, 2, ())
+    assert (report.probes, report.barriers, report.dirty, report.failed) == (0, 0, 2, ())
     assert not bundles[1].live
     assert machine.commit() == CommitReport()
 
 
-def test_what_a_raising_carrier_left_is_done_by_the_next_batch() -> None:
+def test_the_next_batch_reclaims_what_a_raising_attachment_did_not() -> None:
     machine = Pausing()
     bundle = machine.bundle()
     bundle.error = ZeroDivisionError("in the middle")
@@ -224,14 +225,14 @@ def test_what_a_raising_carrier_left_is_done_by_the_next_batch() -> None:
     machine.go_on.release(2)
     first.join(WAIT_SECONDS)
     report = machine.queue.commit()
-    assert (len(errors), report.probes, report.dirty, report.left) == (1, 1, 2, ())
+    assert (len(errors), report.probes, report.dirty, report.failed) == (1, 1, 2, ())
 
 
-def test_what_cannot_be_put_back_is_left_until_it_can(machine: Machine) -> None:
-    machine.unrestored = KernelError("the knob", 30)
+def test_a_failing_restore_is_reported_until_it_succeeds(machine: Machine) -> None:
+    machine.unrestored = KernelError("rcu_expedited", 30)
     machine.detach(machine.bundle().add(1))
     for _ in range(2):
-        assert [left.errno for left in machine.commit().left] == [30]
+        assert [failure.errno for failure in machine.commit().failed] == [30]
     machine.unrestored = None
     assert machine.commit() == CommitReport()
 
@@ -245,7 +246,7 @@ def test_a_commit_inside_a_commit_is_refused(machine: Machine) -> None:
     with pytest.raises(SessionError):
         machine.queue.commit(again)
     assert machine.log[-2:] == ["reclaim 1", "long"]
-    # A detach is not: it waits for the next one.
+    # A detach is allowed, and waits for the next commit.
     late = machine.bundle()
     machine.detach(machine.bundle().add(1))
     assert machine.queue.commit(lambda: machine.detach(late.add(1))).probes == 1
@@ -253,18 +254,18 @@ def test_a_commit_inside_a_commit_is_refused(machine: Machine) -> None:
     assert machine.commit().probes == 1
 
 
-def test_what_never_counted_goes_without_a_barrier(machine: Machine) -> None:
+def test_discard_needs_no_barrier(machine: Machine) -> None:
     bundle, stubborn = machine.bundle(), machine.bundle()
     stubborn.stubborn = 1
     machine.queue.discard((b, b.add(2)) for b in (bundle, stubborn))
     assert machine.log == ["short", "reclaim 2", "reclaim 2", "long"]
     report = machine.commit()
-    assert (report.probes, report.barriers, report.left) == (0, 0, ())
+    assert (report.probes, report.barriers, report.failed) == (0, 0, ())
     assert machine.commit() == CommitReport()
 
 
 class Pausing(Machine):
-    """Its barrier waits until it is told to go on."""
+    """Its barrier waits until `go_on` is released."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -297,7 +298,7 @@ def test_queued_before_the_barrier_is_covered_by_it_and_later_by_the_next() -> N
 
     first = in_thread(commit("first"))
     assert machine.began.acquire(timeout=WAIT_SECONDS)
-    # The first barrier runs: these come too late for it, and share the second.
+    # The first barrier is running: these are too late for it, and share the second one.
     machine.detach(late[:1])
     second = in_thread(commit("second"))
     machine.detach(late[1:])
@@ -307,13 +308,13 @@ def test_queued_before_the_barrier_is_covered_by_it_and_later_by_the_next() -> N
         thread.join(WAIT_SECONDS)
     assert reports["first"].probes == 1
     assert sorted(log for log in machine.log if log == "barrier") == ["barrier"] * 2
-    # Whoever's turn came second ran it for both; if `second` began before `third` had queued, the
-    # batch is the same all the same.
+    # One of them ran the barrier for both. Their batch is the same even if `second` began before
+    # `third` had queued.
     assert reports["second"] is reports["third"]
     assert reports["second"].probes == 2
 
 
-def test_who_waits_while_a_barrier_fails_is_covered_by_the_next() -> None:
+def test_a_commit_that_waits_while_a_barrier_fails_is_covered_by_the_next() -> None:
     machine = Pausing()
     early, late = machine.bundle().add(1), machine.bundle().add(1)
     machine.detach(early)
@@ -328,7 +329,7 @@ def test_who_waits_while_a_barrier_fails_is_covered_by_the_next() -> None:
 
     first = in_thread(run)
     assert machine.began.acquire(timeout=WAIT_SECONDS)
-    # One that shares the failing batch, and one of the batch that it joins.
+    # One commit of the failing batch, and one of the batch that it joins.
     threads = [in_thread(run)]
     machine.detach(late)
     threads.append(in_thread(run))
@@ -342,12 +343,12 @@ def test_who_waits_while_a_barrier_fails_is_covered_by_the_next() -> None:
     assert len(reports) == len(done) - 1 == 2
     both = max(reports, key=lambda report: report.probes)
     assert (both.probes, both.dirty) == (2, 2)
-    # Whoever began only now found nothing to do.
+    # A commit that began only after that found nothing to do.
     assert all(report in (CommitReport(), both) for report in reports)
-    assert machine.log.count("settle 2") == 1
+    assert machine.log.count("finalize 2") == 1
 
 
-def test_on_final_is_called_for_all_who_share_a_barrier() -> None:
+def test_on_final_is_called_for_every_commit_that_shares_a_barrier() -> None:
     machine = Pausing()
     machine.detach(machine.bundle().add(1))
     finals: list[int] = []
@@ -359,12 +360,12 @@ def test_on_final_is_called_for_all_who_share_a_barrier() -> None:
     machine.go_on.release(2)
     for thread in (first, *threads):
         thread.join(WAIT_SECONDS)
-    # Who came when all was done had nothing to wait for.
+    # A commit that began when all was done had nothing to wait for.
     assert 1 <= len(finals) == len(set(finals)) <= 4
 
 
-def test_a_commit_waits_for_what_another_is_committing() -> None:
-    """An empty queue is not an empty machine: on return, what was queued before is gone."""
+def test_a_commit_waits_for_the_commits_of_other_threads() -> None:
+    """Even with an empty queue: all that was queued before is gone on return."""
     machine = Pausing()
     bundle = machine.bundle()
     machine.detach(bundle.add(1))
@@ -396,7 +397,7 @@ def test_many_threads_lose_nothing() -> None:
             for thing in things:
                 machine.detach([thing])
                 reports.append(machine.queue.commit())
-                assert thing not in (thing.carrier.live if thing.carrier else ())
+                assert thing not in (thing.attachment.live if thing.attachment else ())
 
         return run
 
