@@ -1,4 +1,4 @@
-"""debugfs' kprobes/list: how the kernel has armed each kprobe."""
+"""Parses kprobes/list of debugfs: how the kernel implements each kprobe."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ _LIST = "/sys/kernel/debug/kprobes/list"
 
 
 def breakpoints() -> frozenset[int]:
-    """The addresses of armed kprobes whose every hit is a trap.
+    """Return the addresses of armed kprobes that trap on every hit; none if the list is unreadable.
 
-    Not those at ftrace sites, nor those that are or will soon be jumps: the kernel says so from
-    their arming on (optimize_kprobe(), kernel/kprobes.c, Linux 6.1). Empty if it can't be read.
+    This leaves out ftrace-based kprobes and those that are or will be jump-optimized: the kernel
+    marks the latter as soon as they are armed (optimize_kprobe(), kernel/kprobes.c, Linux 6.1).
     """
     try:
         return parse_breakpoints(read_text(_LIST))
     except OSError:
-        # Without debugfs or under lockdown.
+        # No debugfs, or lockdown.
         return frozenset()
 
 
 def parse_breakpoints(text: str) -> frozenset[int]:
-    """The same from the file's text: what is special about a kprobe is in brackets."""
+    """Parse the list: one kprobe per line, its flags in brackets, none for a plain breakpoint."""
     return frozenset(int(line.split()[0], 16) for line in text.splitlines() if "[" not in line)

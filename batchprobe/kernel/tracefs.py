@@ -1,4 +1,4 @@
-"""tracefs: where it is, and the text of its kprobe files."""
+"""Finds tracefs, and reads and writes its kprobe files."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from batchprobe.sys.files import exists, read_text
 
 __all__ = ["Definition", "Tracefs", "parse_events", "profiled"]
 
-_PLACES = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
+_MOUNT_POINTS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 
 
 class Definition(NamedTuple):
-    """A line of kprobe_events: what stands where, in which event."""
+    """A line of kprobe_events: a probe and the event it belongs to."""
 
     is_return: bool
     group: str
@@ -26,10 +26,10 @@ class Definition(NamedTuple):
 
 
 def parse_events(text: str) -> list[Definition]:
-    """The lines of kprobe_events."""
+    """Parse kprobe_events, skipping lines that do not define kprobes."""
     found = []
     for line in text.split("\n"):
-        # As in "r4:group/event place arguments"; others are not kprobes.
+        # For example "r4:group/event location arguments".
         head, _, rest = line.partition(" ")
         kind, _, name = head.partition(":")
         group, _, event = name.partition("/")
@@ -39,60 +39,61 @@ def parse_events(text: str) -> list[Definition]:
 
 
 def profiled(text: str, event: str) -> int:
-    """Hits of an event's probes by kprobe_profile, a line a probe, those it missed included."""
+    """Sum an event's hits and misses in kprobe_profile, which has one line per probe."""
     fields = text.split()
     columns = fields[1::3], fields[2::3]
-    # In C: there may be thousands of lines, and probes are hit meanwhile.
+    # No Python loop: there may be thousands of lines, and probes keep firing in the meantime.
     return sum(
         sum(map(int, compress(column, map(event.__eq__, fields[::3])))) for column in columns
     )
 
 
 class Tracefs:
-    """A mounted tracefs with kprobe events."""
+    """A mounted tracefs; the kernel has kprobe events."""
 
     def __init__(self, root: str) -> None:
         self.root = root
 
     @classmethod
     def find(cls) -> Tracefs:
-        """The mounted tracefs. Raises UnsupportedError where there is none to use."""
-        for root in _PLACES:
+        """Return the mounted tracefs. Raises UnsupportedError if there is none usable."""
+        for root in _MOUNT_POINTS:
             if exists(f"{root}/kprobe_events"):
                 return cls(root)
-        if any(exists(f"{root}/available_tracers") for root in _PLACES):
+        if any(exists(f"{root}/available_tracers") for root in _MOUNT_POINTS):
             raise UnsupportedError(
                 "this kernel has no kprobe events (CONFIG_KPROBE_EVENTS)",
                 remedy="boot a kernel with kprobes: any stock distribution kernel",
             )
         if os.geteuid() != 0:
-            raise UnsupportedError("tracefs cannot be read", remedy="run as root")
+            raise UnsupportedError("tracefs is not readable", remedy="run as root")
         if "\ttracefs\n" not in read_text("/proc/filesystems"):
             raise UnsupportedError(
-                "this kernel has no tracefs and so no kprobe events",
+                "this kernel has no tracefs, hence no kprobe events",
                 remedy="boot a kernel with kprobes: any stock distribution kernel",
             )
         raise UnsupportedError(
-            "tracefs is not mounted", remedy=f"mount -t tracefs nodev {_PLACES[0]}"
+            "tracefs is not mounted", remedy=f"mount -t tracefs nodev {_MOUNT_POINTS[0]}"
         )
 
     def command(self, line: str) -> None:
         """Write one command to kprobe_events. Raises KernelError with the kernel's errno."""
-        with self.commands(line) as command:
-            command(line)
+        with self.commands(line) as write:
+            write(line)
 
     @contextmanager
     def commands(self, what: str = "definitions") -> Iterator[Callable[[str], None]]:
-        """What writes one command after another, each as `command` does; `what` they are.
+        """Open kprobe_events and yield a function that writes one command, as `command` does.
 
-        One write a command: the kernel stops at the first bad line of a longer write without
-        saying which it was, and its own work is a hundred times the cost of the call.
+        `what` names the commands in the error if the file cannot be opened. Each command is a
+        write of its own: at the first bad line of a longer write, the kernel stops without saying
+        which line it was. The kernel's own work costs a hundred times the extra system calls.
         """
         try:
-            # Append: opening it to truncate would delete everybody's events.
+            # O_APPEND: opening with O_TRUNC would delete the events of every tool.
             fd = os.open(f"{self.root}/kprobe_events", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         except OSError as error:
-            raise KernelError(f"opening kprobe_events: {what}", error.errno or 0) from None
+            raise KernelError(f"opening kprobe_events: {what}", error.errno or 0) from error
 
         try:
             yield lambda line: self._write(fd, line)
@@ -103,25 +104,25 @@ class Tracefs:
         try:
             os.write(fd, f"{line}\n".encode())
         except OSError as error:
-            raise KernelError(f"kprobe_events: {line}", error.errno or 0) from None
+            raise KernelError(f"kprobe_events: {line}", error.errno or 0) from error
 
     def definitions(self) -> list[Definition]:
-        """What kprobe_events lists now. Raises KernelError if it cannot be read."""
+        """Return all kprobe definitions. Raises KernelError if kprobe_events cannot be read."""
         return parse_events(self._read("kprobe_events"))
 
     def hits(self, event: str) -> int:
-        """Hits of an event's probes so far by the kernel's count, those it missed included.
+        """Return the kernel's count of hits and misses of all probes of an event.
 
-        The event is named without its group. Raises KernelError if it cannot be read.
+        `event` is the name without its group. Raises KernelError if the counts cannot be read.
         """
         return profiled(self._read("kprobe_profile"), event)
 
     def event_id(self, group: str, event: str) -> int:
-        """The number perf_event_open(2) knows a trace event by."""
+        """Return the event's id for perf_event_open(2). Raises KernelError if there is none."""
         return int(self._read(f"events/{group}/{event}/id"))
 
     def _read(self, name: str) -> str:
         try:
             return read_text(f"{self.root}/{name}")
         except OSError as error:
-            raise KernelError(f"reading {name}", error.errno or 0) from None
+            raise KernelError(f"reading {name}", error.errno or 0) from error

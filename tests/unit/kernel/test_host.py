@@ -1,19 +1,20 @@
-"""What the kernel's files are read to mean; the texts are those of real machines."""
+"""Checks of the running kernel, on files recorded from real machines."""
 
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from batchprobe.kernel import host
-from batchprobe.kernel.host import Status
+from batchprobe.kernel.host import Finding, Status
 
 FULL = (
     "Name:\tsh\nCapPrm:\t000001ffffffffff\nCapEff:\t000001ffffffffff\nCapBnd:\t000001ffffffffff\n"
 )
-# As docker starts a container.
+# A container started by docker.
 CONTAINER = "Name:\tsh\nCapPrm:\t00000000a80425fb\nCapEff:\t00000000a80425fb\n"
 NONE = "CapInh:\t0000000000000000\nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000\n"
 BPF_AND_PERFMON = "CapEff:\t000000c000000000\n"
@@ -45,7 +46,7 @@ RELEASE = "6.1.0-50-amd64"
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """The files of a machine that lacks nothing."""
+    """A root directory with the files of a machine that passes all checks."""
     texts = {
         "proc/self/status": FULL,
         "proc/self/uid_map": ALL_USERS,
@@ -69,15 +70,15 @@ def write(file: Path, text: str) -> None:
     file.write_text(text)
 
 
-def test_nothing_is_lacking_where_all_is_well(root: Path) -> None:
+def test_all_checks_pass(root: Path) -> None:
     findings = [
-        host.rights(root, euid=0),
-        host.lockdown(root),
-        host.configuration(root, release=RELEASE),
-        host.kprobes(root),
-        host.ftrace(root),
-        host.type_information(root),
-        host.jit(root),
+        host.check_privileges(root, euid=0),
+        host.check_lockdown(root),
+        host.check_config(root, release=RELEASE),
+        host.check_kprobes(root),
+        host.check_ftrace(root),
+        host.check_btf(root),
+        host.check_jit(root),
     ]
     assert {(status, remedy) for status, _, remedy in findings} == {(Status.OK, "")}
 
@@ -92,15 +93,15 @@ def test_nothing_is_lacking_where_all_is_well(root: Path) -> None:
     ],
 )
 def test_version(release: str, version: tuple[int, int]) -> None:
-    assert host.version(release) == version
+    assert host.kernel_version(release) == version
 
 
 def test_capabilities() -> None:
-    assert host.capabilities(FULL) == set(range(41))
-    assert host.capabilities(NONE) == set()
-    assert host.capabilities(BPF_AND_PERFMON) == {host.CAP_BPF, host.CAP_PERFMON}
-    assert host.CAP_SYS_ADMIN not in host.capabilities(CONTAINER)
-    assert host.capabilities("Name:\tsh\n") == set()
+    assert host.effective_capabilities(FULL) == set(range(41))
+    assert host.effective_capabilities(NONE) == set()
+    assert host.effective_capabilities(BPF_AND_PERFMON) == {host.CAP_BPF, host.CAP_PERFMON}
+    assert host.CAP_SYS_ADMIN not in host.effective_capabilities(CONTAINER)
+    assert host.effective_capabilities("Name:\tsh\n") == set()
 
 
 @pytest.mark.parametrize(
@@ -112,20 +113,20 @@ def test_capabilities() -> None:
         (FULL, USER_NAMESPACE, 0, "user namespace"),
     ],
 )
-def test_rights_that_do_not_do(
+def test_insufficient_privileges(
     root: Path, status: str, uid_map: str, euid: int, detail: str
 ) -> None:
     write(root / "proc/self/status", status)
     write(root / "proc/self/uid_map", uid_map)
-    found = host.rights(root, euid=euid)
+    found = host.check_privileges(root, euid=euid)
     assert found[0] is Status.LACKING
     assert detail in found[1]
     assert found[2]
 
 
-def test_parts_of_sys_admin_do_as_well(root: Path) -> None:
+def test_cap_bpf_and_cap_perfmon_suffice(root: Path) -> None:
     write(root / "proc/self/status", BPF_AND_PERFMON)
-    assert host.rights(root, euid=0)[0] is Status.OK
+    assert host.check_privileges(root, euid=0)[0] is Status.OK
 
 
 @pytest.mark.parametrize(
@@ -140,102 +141,106 @@ def test_parts_of_sys_admin_do_as_well(root: Path) -> None:
 def test_lockdown(root: Path, text: str, level: str, status: Status) -> None:
     assert host.lockdown_level(text) == level
     write(root / "sys/kernel/security/lockdown", text)
-    assert host.lockdown(root)[0] is status
+    assert host.check_lockdown(root)[0] is status
 
 
-def test_configuration() -> None:
-    options = host.kernel_config(DEBIAN_12 + "CONFIG_OFF=n\nCONFIG_NONE_AT_ALL=none\n")
+def test_config_options() -> None:
+    options = host.config_options(DEBIAN_12 + "CONFIG_OFF=n\nCONFIG_NONE_AT_ALL=none\n")
     assert {"KPROBES", "KPROBE_EVENTS", "NONE_AT_ALL", "CC_VERSION_TEXT"} <= options
     assert not {"FPROBE", "BPF_PRELOAD", "OFF"} & options
 
 
-def test_an_option_of_use_is_missed_by_name(root: Path) -> None:
+def test_missing_useful_options_are_named(root: Path) -> None:
     write(root / f"boot/config-{RELEASE}", DEBIAN_12)
-    status, detail, _ = host.configuration(root, release=RELEASE)
+    status, detail, _ = host.check_config(root, release=RELEASE)
     assert status is Status.OK
     assert "CONFIG_FPROBE" in detail
     assert "CONFIG_KALLSYMS_ALL" not in detail
 
 
-def test_the_running_configuration_is_asked_first(root: Path) -> None:
+def test_proc_config_takes_precedence(root: Path) -> None:
     text = DEBIAN_12.replace("CONFIG_KPROBE_EVENTS=y\n", "")
     (root / "proc/config.gz").write_bytes(gzip.compress(text.encode()))
-    status, detail, remedy = host.configuration(root, release=RELEASE)
+    status, detail, remedy = host.check_config(root, release=RELEASE)
     assert status is Status.LACKING
     assert detail == "/proc/config.gz does not set CONFIG_KPROBE_EVENTS"
     assert remedy
 
 
 @pytest.mark.parametrize("content", [b"", b"not gzip", GZIPPED[:-9], GZIPPED[:10] + b"\xff" * 9])
-def test_a_damaged_configuration_is_passed_over(root: Path, content: bytes) -> None:
+def test_a_damaged_config_is_skipped(root: Path, content: bytes) -> None:
     (root / "proc/config.gz").write_bytes(content)
-    assert host.configuration(root, release=RELEASE)[0] is Status.OK
+    assert host.check_config(root, release=RELEASE)[0] is Status.OK
 
 
-def test_no_configuration_is_no_lack(root: Path) -> None:
-    assert host.configuration(root, release="4.19.0")[0] is Status.WARN
+def test_no_config_is_a_warning(root: Path) -> None:
+    assert host.check_config(root, release="4.19.0")[0] is Status.WARN
 
 
 @pytest.mark.parametrize(
-    ("file", "text", "look", "status", "remedy"),
+    ("file", "text", "check", "status", "remedy"),
     [
         (
             "sys/kernel/debug/kprobes/enabled",
             "0\n",
-            host.kprobes,
+            host.check_kprobes,
             Status.LACKING,
             "echo 1 > /sys/kernel/debug/kprobes/enabled",
         ),
         (
             "proc/sys/debug/kprobes-optimization",
             "0\n",
-            host.kprobes,
+            host.check_kprobes,
             Status.WARN,
             "sysctl -w debug.kprobes-optimization=1",
         ),
         (
             "proc/sys/kernel/ftrace_enabled",
             "0\n",
-            host.ftrace,
+            host.check_ftrace,
             Status.LACKING,
             "sysctl -w kernel.ftrace_enabled=1",
         ),
         (
             "proc/sys/net/core/bpf_jit_enable",
             "0\n",
-            host.jit,
+            host.check_jit,
             Status.WARN,
             "sysctl -w net.core.bpf_jit_enable=1",
         ),
         (
             "proc/sys/net/core/bpf_jit_enable",
             "2\n",
-            host.jit,
+            host.check_jit,
             Status.WARN,
             "sysctl -w net.core.bpf_jit_enable=1",
         ),
     ],
 )
-def test_a_switch_that_is_off(
-    root: Path, file: str, text: str, look: object, status: Status, remedy: str
+def test_disabled_switches(
+    root: Path,
+    file: str,
+    text: str,
+    check: Callable[[Path], Finding],
+    status: Status,
+    remedy: str,
 ) -> None:
-    assert callable(look)
     write(root / file, text)
-    assert look(root)[::2] == (status, remedy)
+    assert check(root)[::2] == (status, remedy)
 
 
-def test_kprobes_are_known_by_a_symbol_where_root_alone_may_look(root: Path) -> None:
+def test_users_detect_kprobes_by_a_symbol(root: Path) -> None:
     (root / "sys/kernel/debug/kprobes/enabled").unlink()
     (root / "proc/sys/debug/kprobes-optimization").unlink()
     kallsyms = root / "proc/kallsyms"
     write(kallsyms, "0000000000000000 T unregister_kprobe\n0000000000000000 T register_kprobes\n")
-    assert host.kprobes(root)[0] is Status.LACKING
+    assert host.check_kprobes(root)[0] is Status.LACKING
     write(kallsyms, kallsyms.read_text() + "0000000000000000 T register_kprobe\n")
-    assert host.kprobes(root)[0] is Status.OK
+    assert host.check_kprobes(root)[0] is Status.OK
 
 
-def test_a_machine_without_any_of_the_files(tmp_path: Path) -> None:
-    assert host.kprobes(tmp_path)[0] is Status.LACKING
-    assert host.rights(tmp_path, euid=0)[0] is Status.LACKING
-    for look in (host.lockdown, host.ftrace, host.type_information, host.jit):
-        assert look(tmp_path)[0] is not Status.LACKING
+def test_a_machine_with_none_of_the_files(tmp_path: Path) -> None:
+    assert host.check_kprobes(tmp_path)[0] is Status.LACKING
+    assert host.check_privileges(tmp_path, euid=0)[0] is Status.LACKING
+    for check in (host.check_lockdown, host.check_ftrace, host.check_btf, host.check_jit):
+        assert check(tmp_path)[0] is not Status.LACKING

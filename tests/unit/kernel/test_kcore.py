@@ -1,4 +1,4 @@
-"""The kernel's code as /proc/kcore has it: an ELF file of the machine's own width."""
+"""Reading /proc/kcore: an ELF file of the machine's word size."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from batchprobe.kernel.kcore import KernelText
+from batchprobe.kernel.kcore import Kcore
 
 IDENT = {32: b"\x7fELF\x01\x01\x01", 64: b"\x7fELF\x02\x01\x01"}
 
 
 def core(bits: int, segments: dict[int, bytes]) -> bytes:
-    """A core file with these bytes at these addresses, and a note before them."""
+    """A core file with a note, then segments with these bytes at these addresses."""
     header_size, segment_size = (52, 32) if bits == 32 else (64, 56)
     at = header_size + segment_size * (len(segments) + 1)
     table, body = b"", b""
@@ -50,32 +50,32 @@ def core(bits: int, segments: dict[int, bytes]) -> bytes:
 
 
 @pytest.mark.parametrize(("bits", "base"), [(32, 0xC1000000), (64, 0xFFFFFFFF81000000)])
-def test_bytes_at_addresses(bits: int, base: int, tmp_path: Path) -> None:
+def test_read(bits: int, base: int, tmp_path: Path) -> None:
     file = tmp_path / "kcore"
     file.write_bytes(core(bits, {base: b"function", base + 0x1000: b"another one"}))
-    text = KernelText(file)
-    assert text.read(base, 4) == b"func"
-    assert text.read(base + 4, 100) == b"tion"
-    assert text.read(base + 0x1000, 7) == b"another"
-    assert text.read(base + 8, 1) is None
-    assert text.read(0, 4) is None
-    assert not text.reason
-    text.close()
+    kcore = Kcore(file)
+    assert kcore.read(base, 4) == b"func"
+    assert kcore.read(base + 4, 100) == b"tion"
+    assert kcore.read(base + 0x1000, 7) == b"another"
+    assert kcore.read(base + 8, 1) is None
+    assert kcore.read(0, 4) is None
+    assert not kcore.reason
+    kcore.close()
 
 
 @pytest.mark.parametrize("content", [b"", b"\x7fELF", b"no such file at all" * 10])
-def test_what_is_no_core_file(content: bytes, tmp_path: Path) -> None:
+def test_not_a_core_file(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "kcore"
     file.write_bytes(content)
-    text = KernelText(file)
-    assert text.read(0x1000, 4) is None
-    assert str(file) in text.reason
-    text.close()
+    kcore = Kcore(file)
+    assert kcore.read(0x1000, 4) is None
+    assert str(file) in kcore.reason
+    kcore.close()
 
 
-def test_no_file(tmp_path: Path) -> None:
-    text = KernelText(tmp_path / "absent")
-    # It is opened when code is asked for: a link needs none.
-    assert not text.reason
-    assert text.read(0x1000, 4) is None
-    assert "absent" in text.reason
+def test_absent_file(tmp_path: Path) -> None:
+    kcore = Kcore(tmp_path / "absent")
+    # The file is opened at the first read: some probes need no code.
+    assert not kcore.reason
+    assert kcore.read(0x1000, 4) is None
+    assert "absent" in kcore.reason

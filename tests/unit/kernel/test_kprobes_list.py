@@ -1,4 +1,4 @@
-"""How debugfs says that kprobes are armed."""
+"""Parsing kprobes/list of debugfs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from recorded import recorded
 from batchprobe.kernel.kprobes_list import parse_breakpoints
 
 
-def test_what_is_neither_a_jump_nor_at_an_ftrace_site_is_a_breakpoint() -> None:
+def test_breakpoints_are_kprobes_without_flags() -> None:
     text = recorded("debian-12", "kprobes_list").decode()
     found = parse_breakpoints(text)
     names = {line.split()[2] for line in text.splitlines() if int(line.split()[0], 16) in found}
@@ -19,5 +19,5 @@ def test_what_is_neither_a_jump_nor_at_an_ftrace_site_is_a_breakpoint() -> None:
     assert "[FTRACE]" in text
 
 
-def test_none() -> None:
+def test_empty_list() -> None:
     assert parse_breakpoints("") == frozenset()

@@ -1,4 +1,4 @@
-"""The text of tracefs, and what files under another root answer."""
+"""Parsing tracefs files, and reading and writing them below another root."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def tracefs(tmp_path: Path) -> Tracefs:
 
 
 def test_a_command_is_appended(tracefs: Tracefs) -> None:
-    """Truncating the real file would delete everybody's events."""
+    """Truncating the real file would delete the events of every tool."""
     tracefs.command("p:group/event vfs_read")
     tracefs.command("-:group/event")
     text = Path(tracefs.root, "kprobe_events").read_text()
@@ -69,7 +69,7 @@ def test_files_are_read(tracefs: Tracefs) -> None:
     assert tracefs.event_id("group", "event") == 1234
 
 
-def test_errors_keep_errno_and_say_what_was_asked(tracefs: Tracefs) -> None:
+def test_errors_keep_the_errno_and_name_the_file(tracefs: Tracefs) -> None:
     with pytest.raises(KernelError, match="events/group/other/id") as error:
         tracefs.event_id("group", "other")
     assert error.value.errno == errno.ENOENT
