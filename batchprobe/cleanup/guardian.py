@@ -1,7 +1,4 @@
-"""A small process that outlives this one and removes what a kill left behind.
-
-What hangs on a file descriptor goes with the process; trace events and the RCU knob do not.
-"""
+"""Starts, prepares and dismisses the guardian: a process that cleans up if this one is killed."""
 
 from __future__ import annotations
 
@@ -18,24 +15,26 @@ __all__ = ["Guardian"]
 
 _DISMISSED = "."
 
-# What ends the parent often goes to every process of its unit, or of its name: blocked from the
-# first moment on, none of these ends the guardian, which goes by itself when the parent does.
-_NOT_FOR_US = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# systemd and killall signal the parent's whole unit, or every process of its name. The guardian is
+# started with these blocked; it exits on its own once the parent is gone.
+_BLOCKED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+# A Python takes as long to start as everything before the first armed probe. So a shell waits at
+# first, and becomes the Python when a line or the end of the pipe arrives. It exits if dismissed.
 _SHELL = "/bin/sh"
-# A Python takes as long to start as all that is done until the first probe is armed: until there
-# is time for that, a shell waits. It goes where it is told so, and else becomes what cleans up.
 _WAIT = f'read -r word && [ "$word" = {_DISMISSED} ] && exit; exec "$@"'
 _SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "guardian_main.py")
 
 
 class Guardian:
-    """Started before the first thing that a kill could leave; dismissed when all is removed.
+    """The guardian of this process; `guardian_main` is the program it runs.
 
-    `mode` says how it may wait for grace periods in our place. Raises OSError if it cannot start.
+    Start it before anything is created that a kill would leave in the kernel. `mode` says whether
+    it may expedite grace periods. Raises OSError if it cannot be started.
     """
 
     def __init__(self, mode: BarrierMode) -> None:
-        # Nothing of the site's or of the working directory's, which may be somebody else's.
+        # Import nothing from site-packages or from the working directory: others may write there.
         python = (sys.executable, "-P", "-s", "-S")
         script = (_SCRIPT, str(os.getpid()), mode.value, _DISMISSED)
         reader = -1
@@ -45,25 +44,24 @@ class Guardian:
             reader, writer = os.pipe()
             return writer
 
-        # A fork that held it open would keep the shell from seeing our end.
+        # Noted, so that a forked child closes its copy: the shell waits for the end of the pipe.
         self._writer = fds.open_noted(pipe)
         self._prepared = False
         try:
-            # Not subprocess, which takes longer to import than the kernel to start a process.
+            # Not subprocess, whose import takes longer than the start of a process.
             self._pid = os.posix_spawn(
                 _SHELL,
                 (_SHELL, "-c", _WAIT, _SHELL, *python, *script),
                 os.environ,
                 file_actions=(
                     (os.POSIX_SPAWN_DUP2, reader, 0),
-                    # A terminal or pipe of the parent's must not stay open because of us: somebody
-                    # may wait for the end of it.
+                    # Keep no terminal or pipe of the parent open: its reader may wait for the end.
                     (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
                     (os.POSIX_SPAWN_DUP2, 1, 2),
-                    *((os.POSIX_SPAWN_CLOSE, fd) for fd in _inherited()),
+                    *((os.POSIX_SPAWN_CLOSE, fd) for fd in _inheritable()),
                 ),
                 setsid=True,
-                setsigmask=_NOT_FOR_US,
+                setsigmask=_BLOCKED,
             )
         except BaseException:
             fds.close(self._writer)
@@ -72,44 +70,42 @@ class Guardian:
             os.close(reader)
 
     def prepare(self) -> None:
-        """There is time now: let it start and import what it may have to do.
+        """Replace the shell by the Python, which then imports all that a clean-up needs.
 
-        So it needs neither the package's files nor much memory once this process is dead.
+        From then on it needs neither the package's files nor much memory to clean up.
         """
         if not self._prepared:
             self._prepared = True
-            self._tell("\n")
+            self._send("\n")
 
     def dismiss(self) -> None:
-        """Nothing is left to guard."""
-        if is_ours := not self._waited(os.WNOHANG):
-            # Not only asked to go: it may still be starting, and does nothing while we live. Who
-            # gave up rights since may not kill it.
+        """End it: nothing is left to clean up."""
+        if is_child := not self._has_ended(os.WNOHANG):
+            # Killed, because a Python that is starting reads no message yet. Not permitted if this
+            # process has dropped privileges; then the message ends it.
             with suppress(PermissionError):
                 os.kill(self._pid, signal.SIGKILL)
-        self._tell(f"{_DISMISSED}\n")
+        self._send(f"{_DISMISSED}\n")
         fds.close(self._writer)
-        if is_ours:
-            self._waited(0)
+        if is_child:
+            self._has_ended(0)
 
-    def _tell(self, word: str) -> None:
-        # Somebody killed it.
-        with suppress(BrokenPipeError):
-            os.write(self._writer, word.encode())
+    def _send(self, message: str) -> None:
+        with suppress(BrokenPipeError):  # somebody killed it
+            os.write(self._writer, message.encode())
 
-    def _waited(self, options: int) -> bool:
-        """Whether it has ended, and its number may be somebody else's by now."""
+    def _has_ended(self, options: int) -> bool:
+        """Wait for it, as `options` of waitpid(2) say. True if its PID may belong to another."""
         try:
             return os.waitpid(self._pid, options)[0] != 0
         except ChildProcessError:
-            # The program that we are part of waits for every child, or for none.
+            # The program we run in waits for every child itself, or ignores SIGCHLD.
             return True
 
 
-def _inherited() -> Iterator[int]:
-    """Descriptors that a process which we start would have, but for the first three."""
+def _inheritable() -> Iterator[int]:
+    """The descriptors above 2 that a child would inherit."""
     for fd in map(int, os.listdir("/proc/self/fd")):
-        # The one which listed them is closed.
-        with suppress(OSError):
+        with suppress(OSError):  # the descriptor of the listing is closed by now
             if fd > 2 and os.get_inheritable(fd):
                 yield fd

@@ -1,75 +1,79 @@
-"""Removes what batchprobe processes left that died before they could: nothing of anybody else's."""
+"""Removes the stale objects of dead batchprobe processes, and nothing else."""
 
 from __future__ import annotations
 
 import errno
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
 
-from batchprobe.commit.barrier import Barrier, BarrierMode, ExpeditedKnob
+from batchprobe.commit.barrier import Barrier, BarrierMode
+from batchprobe.commit.rcu_expedited import RcuExpedited
 from batchprobe.errors import KernelError
+from batchprobe.kernel.tracefs import Tracefs
 from batchprobe.sys.process import Owner
-
-if TYPE_CHECKING:
-    from batchprobe.kernel.tracefs import Tracefs
 
 __all__ = ["Swept", "sweep"]
 
+_POLL_SECONDS = 0.01
+
 
 class Swept:
-    """What a sweep removed, and what it could not."""
+    """The outcome of a sweep."""
 
-    def __init__(self, *, knob_restored: bool) -> None:
+    def __init__(self, *, rcu_restored: bool) -> None:
+        # Removed trace events, as GROUP/EVENT, and the number of their probes.
         self.events: list[str] = []
         self.probes = 0
-        self.knob_restored = knob_restored
+        # Whether a dead process held rcu_expedited.
+        self.rcu_restored = rcu_restored
+        # Messages about trace events that could not be removed.
         self.failed: list[str] = []
 
 
 def sweep(
     tracefs: Tracefs, *, patience: float = 0.0, mode: BarrierMode = BarrierMode.AUTO
 ) -> Swept:
-    """Remove the trace events of dead owners and restore the RCU knob if only such hold it.
+    """Remove the trace events of dead owners, and release their hold on rcu_expedited.
 
-    An event whose perf fd the kernel is still closing is busy: it is tried again for `patience`
-    seconds.
+    A trace event is busy while the kernel still closes its perf event; removing it is tried again
+    for `patience` seconds. Raises KernelError if kprobe_events cannot be read, OSError if
+    rcu_expedited cannot be restored.
     """
-    # First: to take the knob for this sweep would restore it too, and not say so.
-    swept = Swept(knob_restored=ExpeditedKnob().restore_for_dead())
+    # First, because the barrier below would restore rcu_expedited too, but not report it.
+    swept = Swept(rcu_restored=RcuExpedited().restore_for_dead())
     deadline = time.monotonic() + patience
-    if _dead(tracefs):
+    if _stale_events(tracefs):
         with Barrier(mode, Owner.this_process()).short_waits():
             while _sweep_once(tracefs, swept) and time.monotonic() < deadline:
-                time.sleep(0.01)
+                time.sleep(_POLL_SECONDS)
     return swept
 
 
-def _dead(tracefs: Tracefs) -> dict[str, int]:
-    """Probes by event, of owners that are gone."""
-    # A group may have thousands of lines: each is asked about once.
-    dead: dict[str, bool] = {}
+def _stale_events(tracefs: Tracefs) -> dict[str, int]:
+    """The trace events of dead owners, each with its number of probes."""
+    # A group may have thousands of definitions: look up its owner once.
+    is_stale: dict[str, bool] = {}
     events: list[str] = []
     for definition in tracefs.definitions():
         group = definition.group
-        if group not in dead:
+        if group not in is_stale:
             owner = Owner.from_group(group)
-            dead[group] = owner is not None and owner.is_dead
-        if dead[group]:
+            is_stale[group] = owner is not None and owner.is_dead
+        if is_stale[group]:
             events.append(f"{group}/{definition.event}")
     return Counter(events)
 
 
 def _sweep_once(tracefs: Tracefs, swept: Swept) -> bool:
-    """Try each event once; whether any was busy."""
+    """Try to remove each stale event; returns whether any was busy."""
     swept.failed = []
     busy = False
-    for name, count in _dead(tracefs).items():
+    for name, count in _stale_events(tracefs).items():
         try:
             tracefs.command(f"-:{name}")
         except KernelError as error:
             if error.errno == errno.ENOENT:
-                # The guardian, or another start, was faster.
+                # Another sweep removed it.
                 continue
             swept.failed.append(str(error))
             busy = busy or error.errno == errno.EBUSY
