@@ -1,1 +1,10 @@
-"""TODO."""
+"""Examines whether and how well batchprobe can trace on this machine: `batchprobe doctor`.
+
+Checks that read files are in `batchprobe.kernel.host`. Those here try: they attach probes with the
+code that a session uses, and wait for grace periods. May import all rooms from `attach` downwards.
+"""
+
+from batchprobe.doctor.checks import can_trace, examine
+from batchprobe.kernel.host import Check, Status
+
+__all__ = ["Check", "Status", "can_trace", "examine"]

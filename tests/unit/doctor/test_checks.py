@@ -7,8 +7,8 @@ import os
 import pytest
 
 from batchprobe import arch
-from batchprobe.doctor.checks import can_trace, examine, install_commands
-from batchprobe.kernel.host import Check, Status
+from batchprobe.doctor import Check, Status, can_trace, examine
+from batchprobe.doctor.bcc import install_commands
 
 DEBIAN = {"ID": "debian"}
 UBUNTU = {"ID": "ubuntu", "ID_LIKE": "debian"}
