@@ -1,4 +1,4 @@
-"""Decides when a session needs a guardian, and sweeps once after its first attach."""
+"""Starts and dismisses the guardian of a session, and sweeps stale objects once."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["CrashGuard"]
 
 
 class CrashGuard:
-    """Protects against any end of this process while it has probes.
+    """Sees to it that no probe stays in the kernel, however this process ends.
 
-    A guardian removes what a kill leaves in the kernel; `at_exit` is called at a regular exit of
-    the interpreter. `mode` says whether the guardian may expedite grace periods. Not thread-safe:
-    `arm`, `attached`, `prepare` and `disarm` need a lock around them.
+    If it is killed, a guardian process removes the probes. At a normal exit of the interpreter
+    `at_exit` is called. `mode` says whether the guardian may expedite grace periods. Calls must be
+    serialized, except that any thread may call `arm` while the guard is armed.
     """
 
     def __init__(self, mode: BarrierMode, at_exit: Callable[[], object]) -> None:
@@ -41,7 +41,7 @@ class CrashGuard:
         OSError if no process can be started.
         """
         if self._guardian is None:
-            # With a link, no start waits for this import: its probes are armed by now.
+            # Not at the top: a link is armed before this, so its start does not wait for it.
             from batchprobe.cleanup.guardian import Guardian  # noqa: PLC0415
 
             self._guardian = Guardian(self._mode)
@@ -50,12 +50,12 @@ class CrashGuard:
     def attached(self) -> None:
         """To be called when probes are attached: the first time, remove stale objects.
 
-        Not earlier, because they are in no attach's way. Raises KernelError if kprobe_events cannot
-        be read, OSError if rcu_expedited cannot be restored.
+        Not earlier, because stale objects do not hinder an attach. Raises KernelError if
+        kprobe_events cannot be read, OSError if rcu_expedited cannot be restored.
         """
         if not self._has_swept:
             self._has_swept = True
-            # Probes are armed by now, so no start waits for this import.
+            # Not at the top: probes are armed before this, so no start waits for it.
             from batchprobe.cleanup.sweep import sweep  # noqa: PLC0415
 
             sweep(Tracefs.find(), mode=self._mode)

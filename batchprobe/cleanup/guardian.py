@@ -70,9 +70,9 @@ class Guardian:
             os.close(reader)
 
     def prepare(self) -> None:
-        """Replace the shell by the Python, which then imports all that a clean-up needs.
+        """Replace the shell by the Python, which soon imports all that a clean-up needs.
 
-        From then on it needs neither the package's files nor much memory to clean up.
+        From then on it can clean up without the package's files, and with little memory.
         """
         if not self._prepared:
             self._prepared = True
@@ -95,7 +95,7 @@ class Guardian:
             os.write(self._writer, message.encode())
 
     def _has_ended(self, options: int) -> bool:
-        """Wait for it, as `options` of waitpid(2) say. True if its PID may belong to another."""
+        """Call waitpid(2); whether it has ended, so that its PID may be another process's."""
         try:
             return os.waitpid(self._pid, options)[0] != 0
         except ChildProcessError:

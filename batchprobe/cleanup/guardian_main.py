@@ -12,10 +12,9 @@ TYPE_CHECKING = False  # `typing` would take longer to import than all else here
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Before it imports the rest, so that it never does in a short run.
+# Time to wait before the imports of a clean-up, which a short run then never pays for.
 _IDLE_SECONDS = 2.0
-# The kernel closes the dead parent's perf events, which may take long, before a trace event is
-# free to be deleted.
+# A trace event is busy until the kernel has closed the dead parent's perf events.
 _PATIENCE_SECONDS = 60.0
 
 

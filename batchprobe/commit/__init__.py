@@ -1,6 +1,6 @@
 """The commit: probes that were detached separately leave the kernel together, after one barrier.
 
-`queue` decides what is covered by which barrier, `barrier` waits, `rcu_expedited` makes the waits
-short. May import `sys`, `arch`, `errors` and `_util`. What a probe or a kernel object is, this room
-knows only as two protocols.
+`queue` forms the batches, `barrier` waits for the grace period, `rcu_expedited` shortens grace
+periods. Probes and kernel objects are known here only by the protocols `Item` and `Attachment`.
+May import `sys`, `arch`, `errors` and `_util`.
 """

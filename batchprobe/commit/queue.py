@@ -3,17 +3,17 @@
 This is unregister_kprobes() (kernel/kprobes.c) for user space: a top half for each probe (`add`
 closes its gate), one barrier for all of them, then a bottom half for each kernel object.
 
-Group commit: queued probes form a batch. A commit picks the open batch and waits for its turn.
-Whoever gets the turn first *seals* that batch, by opening a new one, before the barrier begins. So
-the barrier covers all that was queued before it began, and later probes are in the next batch. The
-other commits that picked the batch find it done at their turn, and return its report. If the
-barrier fails, the batch *joins* the open one: its probes are queued again in front, and commits
-that wait for it follow it there.
+Group commit. Detached probes collect in the open batch. A commit notes the open batch and waits for
+its turn. The first to get it *seals* the batch: it opens a new one, and only then begins the
+barrier. So the barrier covers everything queued before it began; later probes are in the next
+batch. Other commits that noted the batch find it done when their turn comes, and return the same
+report. If the barrier fails, the batch *joins* the open one: its probes are queued again in front,
+and commits that noted it follow `joined`.
 
-Lock order: the turn, held for a whole commit, then the lock of the open batch, held for moments.
-Callbacks of a commit run with the turn held and may take the session's lock in between; the top
-half runs with the batch locked and must take no lock. Both locks are reentrant because a signal
-handler may detach while its thread holds them.
+Lock order: `_turn`, held for a whole commit, then the session's lock, then `_lock`, held for
+moments. The callbacks of a commit run with `_turn` but without `_lock`, so they may take the
+session's lock. A top half runs under `_lock` and must take no other lock. Both locks are reentrant,
+because a signal handler may detach while its own thread holds them.
 """
 
 from __future__ import annotations
@@ -34,16 +34,18 @@ class RemovalFailure(NamedTuple):
     """A kernel object that could not be removed; the next commit tries again."""
 
     what: str
+    """The object and the error, in words."""
     errno: int
+    """0 if it was not a system call that failed."""
 
 
 class Reclaimed(NamedTuple):
     """The outcome of one `Attachment.reclaim`, in probes."""
 
-    # Probes whose kernel object still carries live ones.
     clean: int = 0
-    # Probes whose kernel object was removed, because they were its last ones.
+    """Probes whose kernel object still carries live ones."""
     dirty: int = 0
+    """Probes whose kernel object was removed, because they were its last ones."""
     failed: tuple[RemovalFailure, ...] = ()
 
 
@@ -257,7 +259,7 @@ class CommitQueue:
 
         An attachment that fails stays due and does not keep the others from their turn.
         """
-        # groupby, because up to 40,000 items mostly come in runs of one attachment.
+        # Up to 40,000 items, which usually come in long runs of one attachment.
         for attachment, gone in groupby(items, lambda item: item.attachment):
             if attachment is not None:
                 due = self._unreclaimed.setdefault(id(attachment), _Unreclaimed(attachment))

@@ -43,11 +43,11 @@ _ResultT = TypeVar("_ResultT")
 
 
 def examine() -> list[Check]:
-    """Make every check, in the order in which one would fix what they find.
+    """Run every check, in an order in which the problems can be fixed one after another.
 
     As root this attaches a probe by each ABI, calls the probed function once, removes the probe,
     and waits for a grace period or two. Nothing it changes remains. Raises nothing: a check that
-    fails is a check with the status LACKING.
+    fails has the status LACKING.
     """
     examination = _Examination()
     checks: list[tuple[str, Callable[[], Finding]]] = [
@@ -262,7 +262,7 @@ def _summary(target: Target, findings: Mapping[str, calibration.Finding], took: 
             return warn(f"{detail}; used: {', '.join(works)}")
         return lacking(detail, "see the checks kprobes and ftrace")
     if not works:
-        # Mostly one reason for all placements.
+        # Usually every placement is refused for the same reason.
         return lacking(next(iter(findings.values())).refused)
     probed = ", ".join(
         f"{where} (+{offset})" if (offset := findings[where].offset) else where for where in works

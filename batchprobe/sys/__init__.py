@@ -1,5 +1,5 @@
 """System calls, file descriptors, processes and small files: the room that talks to the kernel.
 
-One function per call; each raises KernelError or OSError with the kernel's errno. What a call is
-used for is decided elsewhere. May import `arch` and `errors`, nothing else of the package.
+One function per call, without policy. A failure is a KernelError or OSError with the errno that the
+kernel returned. May import `arch` and `errors`, nothing else of the package.
 """

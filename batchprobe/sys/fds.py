@@ -1,9 +1,9 @@
-"""Descriptors that keep kernel objects alive, and what becomes of them in a forked child.
+"""Notes the descriptors that keep kernel objects alive, and closes them in forked children.
 
 A link, perf event, program or map lives as long as any process has a descriptor of it, so a forked
-child would keep the parent's probes armed. Each descriptor is noted here, and an at-fork hook
-closes all of them in the child. `subprocess` and posix_spawn(3) run no such hook: there
-close-on-exec does it, and a copy exists until the exec.
+child would keep the parent's probes armed: an at-fork hook closes the noted descriptors in it.
+`subprocess` and posix_spawn(3) run no such hook; there close-on-exec closes the copies, which exist
+until the exec.
 """
 
 from __future__ import annotations
