@@ -17,7 +17,7 @@ from _bench.jobs import BATCHPROBE, BCC, EVENT_FLOOR, LINK
 from batchprobe import Session
 from batchprobe.functions.table import Function
 from batchprobe.kernel.tracefs import Tracefs
-from batchprobe.sys import bpf, fds
+from batchprobe.sys import bpf, fds, libc, perf
 
 Values = dict[str, float]
 
@@ -77,8 +77,8 @@ class Calls:
             final: list[float] = []
             report = session.detach_all(lambda: final.append(time.perf_counter() - began))
             values["detach"] = time.perf_counter() - began
-        if report.left:
-            raise RuntimeError(f"left behind: {report.left}")
+        if report.failed:
+            raise RuntimeError(f"not removed: {report.failed}")
         values["final"] = final[0]
         values["top"] = report.top_seconds
         values["barrier"] = report.barrier_seconds
@@ -98,7 +98,7 @@ def grace_period() -> float:
     times = []
     for _ in range(5):
         began = time.perf_counter()
-        bpf.membarrier_global()
+        libc.membarrier_global()
         times.append(time.perf_counter() - began)
     return statistics.median(times)
 
@@ -168,8 +168,8 @@ def _event_floor(places: Sequence[int]) -> Values:
             _write_commands(tracefs, "".join(lines))
         try:
             with _timed(values, "arm"):
-                fd = bpf.perf_tracepoint_open(tracefs.event_id(_GROUP, "all"))
-                bpf.perf_run_bpf(fd, program)
+                fd = perf.open_tracepoint(tracefs.event_id(_GROUP, "all"))
+                perf.enable(fd, program)
             with setting(_EXPEDITED, "1"), _timed(values, "close"):
                 fds.close(fd)
         finally:

@@ -9,7 +9,6 @@ import select
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,8 +18,8 @@ from typing import IO
 
 from _bench.calls import Values, grace_period
 from _bench.functions import FunctionSet
-from _bench.jobs import BATCHPROBE, BPFTRACE, FIRST_START, FUNCCOUNT
-from _bench.phases import phases
+from _bench.jobs import FIRST_START
+from _bench.tools import command_line
 from _bench.witness import Witness
 
 # A tool that used hardly any CPU for so long is in the loop in which it waits for Ctrl-C.
@@ -32,29 +31,6 @@ _QUIET_SECONDS = 30.0
 # What batchprobe keeps for this boot.
 _KEPT = Path("/run/batchprobe/boot")
 _SHOWN = 2000
-# What an installed command consists of.
-_CONSOLE_SCRIPT = "import sys; from batchprobe.__main__ import main; sys.exit(main())"
-
-
-def command_line(tool: str, glob: str) -> list[str]:
-    """What counts the functions of the glob until Ctrl-C."""
-    if tool == FUNCCOUNT:
-        return [_path("funccount-bpfcc"), glob]
-    if tool == BPFTRACE:
-        return [_path("bpftrace"), "-e", f"kprobe:{glob} {{ @[func] = count(); }}"]
-    abi = [] if tool == FIRST_START else tool.removeprefix(BATCHPROBE).split()
-    options = ["--abi", abi[0]] if abi else []
-    options += ["--placement", abi[1]] if abi[1:] else []
-    listed = Path("/run/bench-list")
-    listed.write_text(f"{glob}\n")
-    return [sys.executable, "-c", _CONSOLE_SCRIPT, "attach", *options, str(listed)]
-
-
-def _path(tool: str) -> str:
-    found = shutil.which(tool)
-    if found is None:
-        raise RuntimeError(f"there is no {tool} here")
-    return found
 
 
 @dataclass
@@ -160,7 +136,6 @@ def run_command(tool: str, chosen: FunctionSet, witness: Witness, patience: floa
         _note_memory(running.process.pid, values)
         values["fds"] = sum(1 for _ in Path(f"/proc/{running.process.pid}/fd").iterdir())
         running.stop(patience)
-        values.update(phases(running.said()))
     return values
 
 

@@ -14,12 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from _bench import plan, results, targets
+from _bench import plan, results, targets, wheel
 from _bench.jobs import EVERYTHING, Job, pack
+from _bench.targets import Status
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
+# The guest sees the checkout.
+_CACHE: Final = CHECKOUT / ".cache/bench"
 _KERNELS: Final = ("debian-11", "debian-12", "debian-13", "debian-sid")
-_PACKAGES: Final = ("bpftrace", "bpfcc-tools")
+_PACKAGES: Final = ("bpftrace", "bpfcc-tools", "python3-pip")
 # For the boot, and for a tool that is slower than it was thought to be.
 _BOOT_SECONDS: Final = 40.0
 _LATE_SECONDS: Final = 300.0
@@ -30,6 +33,14 @@ Measure batchprobe beside bcc, funccount and bpftrace: same functions, same kern
 
 What is not measured yet is measured, on every kernel; then docs/benchmarks.md is written anew.
 An interrupted run goes on where it was."""
+
+_EPILOG: Final = """\
+exit status:
+  0  done; with --quick, every target is met
+  1  with --quick, a target was missed
+  2  the command line is wrong
+  3  nothing was missed, but something was not measured: it failed, or did not fit into the time
+  4  a virtual machine or the wheel could not be made"""
 
 
 def say(text: str) -> None:
@@ -44,23 +55,20 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     folder: Path = options.out
     folder.mkdir(parents=True, exist_ok=True)
-    if options.quick:
-        return _quick(options.kernels or list(plan.QUICK_KERNELS), folder / "quick.jsonl")
-    file = folder / "results.jsonl"
-    failed = False
-    if not options.report:
-        failed = _full(options, file)
-    from _bench import page  # noqa: PLC0415  (needs matplotlib)
-
-    page.write(results.read(file), options.docs)
-    say(f"wrote {options.docs / 'benchmarks.md'} from {file}")
-    return 1 if failed else 0
+    try:
+        if options.quick:
+            return _quick(options.kernels or list(plan.QUICK_KERNELS), folder / "quick.jsonl")
+        return _full(options, folder / "results.jsonl")
+    except subprocess.CalledProcessError as error:
+        say(f"{error.cmd[0]} failed with status {error.returncode}")
+        return Status.NO_SETUP
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
         description=_DESCRIPTION,
+        epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
@@ -68,8 +76,7 @@ def _parse() -> argparse.Namespace:
     add(
         "--quick",
         action="store_true",
-        help="under 10 minutes: only what the targets need, on debian-12 and debian-13; "
-        "exit status 1 if a target is missed",
+        help="under 10 minutes: only what the targets need, on debian-12 and debian-13",
     )
     add("--report", action="store_true", help="measure nothing: only write the page")
     add("--again", action="store_true", help="measure anew what was measured before")
@@ -87,7 +94,7 @@ def _parse() -> argparse.Namespace:
     add(
         "--out",
         type=Path,
-        default=CHECKOUT / ".cache/bench",
+        default=_CACHE,
         metavar="DIR",
         help="where raw results are kept (.cache/bench)",
     )
@@ -102,26 +109,35 @@ def _count(text: str) -> int:
     return EVERYTHING if text == "all" else int(text)
 
 
-def _quick(kernels: list[str], file: Path) -> int:
+def _quick(kernels: list[str], file: Path) -> Status:
     file.unlink(missing_ok=True)
-    _prepare(kernels)
+    package = _prepare(kernels)
     end = time.monotonic() + plan.QUICK_SECONDS
     for left, kernel in zip(range(len(kernels), 0, -1), kernels, strict=True):
-        _measure(kernel, plan.quick(kernel), (end - time.monotonic()) / left, file)
+        _measure(kernel, plan.quick(kernel), (end - time.monotonic()) / left, package, file)
     ratios = targets.check(results.read(file), kernels)
     for ratio in ratios:
         print(ratio)
-    missed = sum(not ratio.is_met for ratio in ratios)
-    print(f"{len(ratios) - missed} of {len(ratios)} targets met")
-    return 1 if missed else 0
+    print(targets.summary(ratios))
+    return targets.status(ratios)
 
 
-def _full(options: argparse.Namespace, file: Path) -> bool:
-    """Measure what is lacking; whether something failed."""
-    failed = False
+def _full(options: argparse.Namespace, file: Path) -> Status:
+    """Measure what is lacking and write the page."""
+    is_complete = options.report or _measure_lacking(options, file)
+    from _bench import page  # noqa: PLC0415  (needs matplotlib)
+
+    page.write(results.read(file), options.docs)
+    say(f"wrote {options.docs / 'benchmarks.md'} from {file}")
+    return Status.DONE if is_complete else Status.NOT_MEASURED
+
+
+def _measure_lacking(options: argparse.Namespace, file: Path) -> bool:
+    """Whether all that was lacking is measured now."""
     kernels = options.kernels or list(_KERNELS)
-    _prepare(kernels)
+    package = _prepare(kernels)
     end = time.monotonic() + options.budget * 60
+    is_complete = True
     for left, kernel in zip(range(len(kernels), 0, -1), kernels, strict=True):
         jobs = plan.full(kernel, options.kind or plan.KINDS, options.count or plan.COUNTS)
         if options.tool:
@@ -129,10 +145,12 @@ def _full(options: argparse.Namespace, file: Path) -> bool:
         known = {} if options.again else results.read(file)
         jobs = [job for job in jobs if results.is_lacking(job, kernel, known)]
         if not jobs:
-            say(f"{kernel}: all is measured")
+            say(f"{kernel}: everything is measured")
             continue
-        failed |= not _measure(kernel, jobs, (end - time.monotonic()) / left, file)
-    return failed
+        is_complete &= _measure(kernel, jobs, (end - time.monotonic()) / left, package, file)
+        found = results.read(file)
+        is_complete &= not any(results.is_lacking(job, kernel, found) for job in jobs)
+    return is_complete
 
 
 def _vm(kernel: str) -> list[str]:
@@ -140,24 +158,26 @@ def _vm(kernel: str) -> list[str]:
     return [str(CHECKOUT / "scripts/vm"), "--kernel", kernel, *packages]
 
 
-def _prepare(kernels: Sequence[str]) -> None:
-    """Build images before the clock runs."""
+def _prepare(kernels: Sequence[str]) -> Path:
+    """Build images and the wheel before the clock runs; the wheel."""
     for kernel in kernels:
         subprocess.run([*_vm(kernel), "--prepare"], check=True)
+    return wheel.obtain(CHECKOUT, _CACHE)
 
 
-def _measure(kernel: str, jobs: Sequence[Job], seconds: float, file: Path) -> bool:
-    """Make measurements in one boot of a kernel; whether the guest ended as it should."""
+def _measure(kernel: str, jobs: Sequence[Job], seconds: float, package: Path, file: Path) -> bool:
+    """Make measurements in one boot of a kernel; whether the guest ended well."""
     inside = seconds - _BOOT_SECONDS
     if inside <= 0:
         say(f"{kernel}: left out, there is no time")
-        return True
+        return False
     say(f"{kernel}: {len(jobs)} measurements, {inside / 60:.0f} minutes at most")
     machine, commit = _machine(), _commit()
     command = [
         *(*_vm(kernel), "--memory", "4G"),
         *(f"--timeout={inside + _LATE_SECONDS:.0f}", "--", "sh"),
-        *(str(CHECKOUT / "scripts/_bench/guest.sh"), f"--seconds={inside:.0f}", pack(jobs)),
+        *(str(CHECKOUT / "scripts/_bench/guest.sh"), str(package)),
+        *(f"--seconds={inside:.0f}", pack(jobs)),
     ]
     with (
         subprocess.Popen(
@@ -181,9 +201,7 @@ def _measure(kernel: str, jobs: Sequence[Job], seconds: float, file: Path) -> bo
             guest.terminate()
             raise
     if guest.returncode:
-        say(
-            f"{kernel}: the guest ended with {guest.returncode}; what it did not measure is lacking"
-        )
+        say(f"{kernel}: the guest ended with {guest.returncode}; the rest is not measured")
     return guest.returncode == 0
 
 

@@ -23,6 +23,7 @@ from _bench.jobs import (
     Job,
 )
 from _bench.results import Result, Results
+from _bench.targets import Verdict
 
 _FLOORS: Final = (LINK, EVENT_FLOOR)
 # More than that many processes wanted a CPU beside the measured guest.
@@ -79,11 +80,12 @@ _FIGURES: Final = (
         COMMAND,
         "first",
         "Start-up",
-        "From exec of the command to the first probe armed. When that is, the kernel's own code "
-        "tells: arming a probe changes it. Each tool has run before, so that its files are in "
-        "memory; batchprobe then has the kernel's symbols too, which it keeps for the boot: its "
-        "first start, without them, is in a column of its own.",
-        "starting Python and its libraries, the first time also reading kallsyms; and all probes "
+        "From exec of the command to the first probe armed, which shows in the kernel's own code. "
+        "batchprobe is the console script that pip installs, in a venv with the distribution's "
+        "Python. Each tool has run before, so its files are in memory; batchprobe then also has "
+        "the kernel's symbols, which it keeps for the boot: its first start, without them, has a "
+        "column of its own.",
+        "the start of Python and its imports, the first time also reading kallsyms; and all probes "
         "are armed together, when the last is there",
     ),
     Figure(
@@ -192,16 +194,13 @@ def _promises(results: Results) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     missed = []
     for ratio in targets.check(results, _kernels(results)):
-        if ratio.value is None:
-            continue
-        if not ratio.is_met and ratio.reason:
+        if ratio.verdict is Verdict.MISSED and ratio.reason:
             missed.append(f"- {ratio.kernel}, {ratio.text}: {ratio.reason}.")
         sign = "at least" if ratio.is_least else "at most"
-        note = f" ({ratio.note})" if ratio.note else ""
-        met = "met" if ratio.is_met else "**missed**"
-        value = f"{_number(ratio.value)} {ratio.unit}".strip()
+        verdict = "**missed**" if ratio.verdict is Verdict.MISSED else ratio.verdict.value
+        measured = _line(ratio.measured("" if ratio.value is None else _number(ratio.value)))
         yield (
-            f"| {ratio.kernel} | {ratio.text}{note} | {value} | {sign} {ratio.wanted:g} | {met} |"
+            f"| {ratio.kernel} | {ratio.text} | {measured} | {sign} {ratio.wanted:g} | {verdict} |"
         )
     yield ""
     if missed:

@@ -1,38 +1,61 @@
-"""The promises: ratios that a run must reach."""
+"""The targets: ratios that a run must reach."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum, IntEnum
 
 from _bench.jobs import BATCHPROBE, BCC, BPFTRACE, CALLS, COMMAND, EVERYTHING, FUNCCOUNT
 from _bench.results import Key, Result, Results
 
+_FASTER_THAN_FUNCCOUNT = 12.0
+_FASTER_THAN_BPFTRACE = 4.0
 _MEMORY_MB = 200.0
 _GRACE_PERIODS = 3.0
 _FDS_MORE = 4.0
-# With fewer probes, what a tool does once is more than what it does for each.
+# With fewer probes, the cost of a start outweighs the cost per probe.
 _LEAST_EXTRAPOLATED = 100
+# A tool with fewer probes than this share of ours did not do the same work.
+_SAME_WORK = 0.9
 
 _START_UP = (
-    "of some 0.32 s on 6.1, 0.11 are the interpreter's own start, 0.12 the import of this package, "
-    "with hardly anything of the standard library's; the attach itself, with a shell that guards "
-    "the trace event, is the rest. funccount's compiler has less to read on older kernels"
+    "start-up is the start of Python, the imports (the package and what it uses of the standard "
+    "library) and the attach itself; funccount's compiler has fewer headers to read on older "
+    "kernels"
 )
 _ATTACH = (
-    "an attach also resolves names, makes maps and loads a program; the kernel's own work is the "
-    "floor below"
+    "an attach also resolves names, creates maps and loads a program; the kernel's own share is "
+    "the floor below"
 )
 _TEARDOWN = (
-    "it takes little more than what the kernel takes to disarm and free such an event, the floor "
-    "below, of which half are the walks of all ftrace sites, one for each probe at an entry, where "
-    "no place behind it could be had"
+    "nearly all of it is the kernel disarming and freeing the trace event, the floor below; half "
+    "of that is walks of all ftrace records, one for each probe that could only go to a function's "
+    "entry"
 )
+
+
+class Status(IntEnum):
+    """The exit status of scripts/bench."""
+
+    DONE = 0
+    MISSED = 1
+    NOT_MEASURED = 3
+    NO_SETUP = 4
+
+
+class Verdict(Enum):
+    """What a figure says about its target."""
+
+    MET = "met"
+    MISSED = "missed"
+    NOT_MEASURED = "not measured"
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """One figure, and what it should be."""
+    """One figure, and its target."""
 
     kernel: str
     text: str
@@ -41,24 +64,49 @@ class Ratio:
     wanted: float
     is_least: bool = True
     unit: str = "x"
-    note: str = ""
-    # Why it may be missed.
+    # What the other tool's figure was extrapolated from, if it was.
+    extrapolated: str = ""
+    # Why nothing was measured, as far as known.
+    why_not: str = ""
+    # Why the target may be missed.
     reason: str = ""
 
     @property
-    def is_met(self) -> bool:
-        """Whether it is what it should be; what was not measured is not."""
+    def verdict(self) -> Verdict:
+        """Met, missed, or not measured."""
         if self.value is None:
-            return False
-        return self.value >= self.wanted if self.is_least else self.value <= self.wanted
+            return Verdict.NOT_MEASURED
+        is_met = self.value >= self.wanted if self.is_least else self.value <= self.wanted
+        return Verdict.MET if is_met else Verdict.MISSED
+
+    def measured(self, number: str) -> str:
+        """The figure, given its value as text, and where it is extrapolated from."""
+        if self.value is None:
+            return f"not measured ({self.why_not})" if self.why_not else "not measured"
+        figure = f"{number} {self.unit}".strip()
+        return f"{figure}, extrapolated from {self.extrapolated}" if self.extrapolated else figure
 
     def __str__(self) -> str:
-        verdict = "met" if self.is_met else "MISSED"
-        value = "not measured" if self.value is None else f"{self.value:,.2f} {self.unit}".strip()
-        sign = ">=" if self.is_least else "<="
-        wanted = f"{sign} {self.wanted:g} {self.unit}".strip()
-        note = f" ({self.note})" if self.note else ""
-        return f"{verdict:<6} {self.kernel}: {self.text}: {value}, wanted {wanted}{note}"
+        number = "" if self.value is None else f"{self.value:,.2f}"
+        wanted = f"{'>=' if self.is_least else '<='} {self.wanted:g} {self.unit}".strip()
+        verdict = "MISSED" if self.verdict is Verdict.MISSED else self.verdict.value
+        return f"{verdict:<12} {self.kernel}: {self.text}: {self.measured(number)}, wanted {wanted}"
+
+
+def status(ratios: Iterable[Ratio]) -> Status:
+    """The exit status of a run that was to measure all of them."""
+    verdicts = {ratio.verdict for ratio in ratios}
+    if Verdict.MISSED in verdicts:
+        return Status.MISSED
+    return Status.NOT_MEASURED if Verdict.NOT_MEASURED in verdicts else Status.DONE
+
+
+def summary(ratios: Sequence[Ratio]) -> str:
+    """How many targets are met, missed, not measured."""
+    found = Counter(ratio.verdict for ratio in ratios)
+    met = f"{found[Verdict.MET]} of {len(ratios)} targets met"
+    rest = (Verdict.MISSED, Verdict.NOT_MEASURED)
+    return ", ".join([met, *(f"{found[v]} {v.value}" for v in rest if found[v])])
 
 
 def check(results: Results, kernels: list[str]) -> list[Ratio]:
@@ -87,8 +135,13 @@ class _OfKernel:
         result = self._get(kind, count)
         return result.median(tool, value) if result else None
 
-    def _per_probe(self, kind: str, count: int, tool: str, value: str) -> tuple[float | None, str]:
-        """The value a probe; of a measurement with fewer probes, and that is said, if need be."""
+    def _why_not(self, kind: str, count: int, *tools: str) -> str:
+        result = self._get(kind, count)
+        left_out = result.left_out if result else {}
+        return "; ".join(f"{tool}: {left_out[tool]}" for tool in tools if tool in left_out)
+
+    def _nearest(self, kind: str, count: int, tool: str, value: str) -> Result | None:
+        """The measurement with this many probes, else the largest that can be extrapolated."""
         have = [
             key.count
             for key, result in self._results.items()
@@ -97,15 +150,7 @@ class _OfKernel:
             and (key.count == count or _LEAST_EXTRAPOLATED <= key.count < count)
             and result.median(tool, value) is not None
         ]
-        if not have:
-            return None, ""
-        used = max(have)
-        result = self._results[Key(self._kernel, kind, used)]
-        attached = result.median(tool, "attached")
-        note = ""
-        if used != count:
-            note = f"{tool} was measured with {attached:,.0f} probes, the figure is per probe"
-        return _divided(result.median(tool, value), attached), note
+        return self._get(kind, max(have)) if have else None
 
     def _times(
         self,
@@ -119,24 +164,45 @@ class _OfKernel:
     ) -> Ratio:
         tool = self._ours if kind == CALLS else BATCHPROBE
         # Ours is never extrapolated.
-        mine = _divided(
-            self._median(kind, count, tool, value), self._median(kind, count, tool, "attached")
+        own = self._median(kind, count, tool, "attached")
+        mine = _divided(self._median(kind, count, tool, value), own)
+        used = self._nearest(kind, count, other, value)
+        attached = used.median(other, "attached") if used else None
+        theirs = _divided(used.median(other, value), attached) if used else None
+        extrapolated = ""
+        if own and attached and attached < _SAME_WORK * own:
+            extrapolated = f"{attached:,.0f} probes of {other}"
+        return Ratio(
+            self._kernel,
+            text,
+            _divided(theirs, mine),
+            wanted,
+            extrapolated=extrapolated,
+            why_not=self._why_not(kind, count, tool, other),
+            reason=reason,
         )
-        theirs, note = self._per_probe(kind, count, other, value)
-        return Ratio(self._kernel, text, _divided(theirs, mine), wanted, note=note, reason=reason)
 
     @property
     def _ours(self) -> str:
         return f"{BATCHPROBE} {'multi' if self._has_links else 'event'}"
 
     def start_up(self) -> Iterator[Ratio]:
-        for other, wanted in ((FUNCCOUNT, 20.0), (BPFTRACE, 1.0)):
+        for other, wanted in (
+            (FUNCCOUNT, _FASTER_THAN_FUNCCOUNT),
+            (BPFTRACE, _FASTER_THAN_BPFTRACE),
+        ):
             ratio = _divided(
                 self._median(COMMAND, 1, other, "first"),
                 self._median(COMMAND, 1, BATCHPROBE, "first"),
             )
-            text = f"from command to first probe armed, against {other}"
-            yield Ratio(self._kernel, text, ratio, wanted, reason=_START_UP)
+            yield Ratio(
+                self._kernel,
+                f"from command to first probe armed, against {other}",
+                ratio,
+                wanted,
+                why_not=self._why_not(COMMAND, 1, BATCHPROBE, other),
+                reason=_START_UP,
+            )
 
     def at_a_thousand(self) -> Iterator[Ratio]:
         text = "1,000 probes attached, against bcc's calls"
@@ -151,41 +217,41 @@ class _OfKernel:
     def everything(self) -> Iterator[Ratio]:
         if not self._has_links:
             return
-        everything = self._get(COMMAND, EVERYTHING)
         text = "all functions, from Ctrl-C to the command's end, against bpftrace"
         yield self._times(text, COMMAND, "exit", BPFTRACE, 1.0, EVERYTHING)
-        memory = everything.median(BATCHPROBE, "memory") if everything else None
         yield Ratio(
             self._kernel,
             "all functions, peak memory",
-            memory,
+            self._median(COMMAND, EVERYTHING, BATCHPROBE, "memory"),
             _MEMORY_MB,
             is_least=False,
             unit="MB",
+            why_not=self._why_not(COMMAND, EVERYTHING, BATCHPROBE),
         )
-        calls = self._get(CALLS, EVERYTHING)
-        final = calls.median(self._ours, "final") if calls else None
-        grace = calls.median(self._ours, "grace") if calls else None
         yield Ratio(
             self._kernel,
             "all functions, counts final after",
-            _divided(final, grace),
+            _divided(
+                self._median(CALLS, EVERYTHING, self._ours, "final"),
+                self._median(CALLS, EVERYTHING, self._ours, "grace"),
+            ),
             _GRACE_PERIODS,
             is_least=False,
             unit="grace periods",
+            why_not=self._why_not(CALLS, EVERYTHING, self._ours),
         )
 
     def descriptors(self) -> Iterator[Ratio]:
         count = EVERYTHING if self._has_links else 1000
         one = self._median(COMMAND, 1, BATCHPROBE, "fds")
         many = self._median(COMMAND, count, BATCHPROBE, "fds")
-        more = None if one is None or many is None else many - one
         what = "all functions" if count == EVERYTHING else f"{count:,} probes"
         yield Ratio(
             self._kernel,
             f"open files with {what}, more than with 1",
-            more,
+            None if one is None or many is None else many - one,
             _FDS_MORE,
             is_least=False,
             unit="",
+            why_not=self._why_not(COMMAND, count, BATCHPROBE),
         )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from _bench.functions import best_glob
-from _bench.phases import phases
+from _bench.jobs import BATCHPROBE, BPFTRACE, FIRST_START, FUNCCOUNT
+from _bench.tools import command_line
 from _bench.witness import is_armed
 
 # How a function begins: a patch site and pushes; on newer kernels endbr64 before them.
@@ -32,10 +35,23 @@ def test_the_glob_nearest_to_a_number() -> None:
     assert best_glob(["ax", "bx", "c"], 2) == "*x*"
 
 
-def test_phases_that_batchprobe_tells() -> None:
-    said = (
-        "batchprobe: 130 probes off in one commit (0 clean, 130 dirty), barriers: 1; "
-        "gates 1.5 ms, final after 9.9 ms, reclaimed in 0.19 s\n"
-    )
-    assert phases(said) == pytest.approx({"top": 0.0015, "barrier": 0.0099, "reclaim": 0.19})
-    assert phases("@[vfs_read]: 4\n") == {}
+def test_commands_are_those_that_are_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda tool: f"/bin/{tool}")
+    listed = tmp_path / "list"
+    monkeypatch.setattr("_bench.tools._LIST", listed)
+    attach = ["/bin/batchprobe", "attach"]
+    assert command_line(BATCHPROBE, "vfs_*") == [*attach, str(listed)]
+    assert listed.read_text() == "vfs_*\n"
+    assert command_line(FIRST_START, "vfs_*") == [*attach, str(listed)]
+    options = ["--abi", "event", "--placement", "after"]
+    assert command_line(f"{BATCHPROBE} event after", "*") == [*attach, *options, str(listed)]
+    assert command_line(FUNCCOUNT, "vfs_*") == ["/bin/funccount-bpfcc", "vfs_*"]
+    assert command_line(BPFTRACE, "*")[2] == "kprobe:* { @[func] = count(); }"
+
+
+def test_a_tool_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda _tool: None)
+    with pytest.raises(RuntimeError, match="there is no bpftrace"):
+        command_line(BPFTRACE, "*")

@@ -1,0 +1,30 @@
+"""The command line of each tool, as its package installs it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from _bench.jobs import BATCHPROBE, BPFTRACE, FIRST_START, FUNCCOUNT
+
+_LIST = Path("/run/bench-list")
+
+
+def command_line(tool: str, glob: str) -> list[str]:
+    """What counts the functions of the glob until Ctrl-C."""
+    if tool == FUNCCOUNT:
+        return [_path("funccount-bpfcc"), glob]
+    if tool == BPFTRACE:
+        return [_path("bpftrace"), "-e", f"kprobe:{glob} {{ @[func] = count(); }}"]
+    abi = [] if tool == FIRST_START else tool.removeprefix(BATCHPROBE).split()
+    options = ["--abi", abi[0]] if abi else []
+    options += ["--placement", abi[1]] if abi[1:] else []
+    _LIST.write_text(f"{glob}\n")
+    return [_path(BATCHPROBE), "attach", *options, str(_LIST)]
+
+
+def _path(tool: str) -> str:
+    found = shutil.which(tool)
+    if found is None:
+        raise RuntimeError(f"there is no {tool} here")
+    return found
