@@ -1,8 +1,8 @@
-"""What the kernel takes long to list, kept for the next start of this boot.
+"""Caches kernel symbols and other lists in /run until the next boot.
 
-Reading the symbols takes most of a start: a tenth of a second on hardware, several under emulation.
-They change only when modules come or go. The files are in /run, readable by this user alone, for
-addresses are a secret, and gone with the boot: 5 MB for 115,000 symbols.
+Reading the symbols takes most of a start: 0.1 s on hardware, several seconds under emulation. They
+change only when modules are loaded or unloaded. The files hold kernel addresses, so only this user
+can read them: 5 MB for 115,000 symbols.
 """
 
 from __future__ import annotations
@@ -17,86 +17,91 @@ from batchprobe.functions.symbols import CodeSymbols
 from batchprobe.sys import cache_file
 from batchprobe.sys.files import exists, read_text
 
-__all__ = ["BootMemory", "loaded"]
+__all__ = ["SymbolCache", "loaded_modules"]
 
-# To be raised when kallsyms.py finds something else in the same text.
+# Increment this when parse_kallsyms() returns something else for the same text.
 _FORMAT = 6
-# Of the first line, which is the size of the next.
-_LONGEST_SIZE = 12
+# Maximum length of a file's first line, which holds the size of its header.
+_MAX_SIZE_LINE = 12
 
 
-def loaded(proc: str | PathLike[str] = "/proc", sysfs: str | PathLike[str] = "/sys") -> str:
-    """Says of this boot which modules are loaded: another text, other symbols.
+def loaded_modules(proc: str | PathLike[str] = "/proc", sysfs: str | PathLike[str] = "/sys") -> str:
+    """Return a text that identifies this boot and its loaded modules, hence its symbols.
 
-    A module that was loaded anew may have its old name, size and address. Its folder in sysfs is
-    another then, and kernfs gives inode numbers in turn (fs/kernfs/dir.c, Linux 3.14).
+    Raises OSError if the files cannot be read.
     """
     lines = [read_text(f"{proc}/sys/kernel/random/boot_id")]
     modules = f"{proc}/modules"
-    # There is none in a kernel that can load none.
+    # Absent without CONFIG_MODULES.
     for line in read_text(modules).splitlines() if exists(modules) else ():
-        # Not how often and by whom it is used.
+        # Leave out the reference count and the users, which change all the time.
         name, size, _, _, state, address = line.split()[:6]
+        # A module that was reloaded may have the same name, size and address, but its sysfs
+        # directory has a new inode number: kernfs numbers inodes sequentially (fs/kernfs/dir.c,
+        # Linux 3.14).
         try:
-            folder = os.stat(f"{sysfs}/module/{name}").st_ino
+            inode = os.stat(f"{sysfs}/module/{name}").st_ino
         except FileNotFoundError:
-            # It comes or goes at this moment.
-            folder = 0
-        lines.append(f"{name} {size} {state} {address} {folder}\n")
+            # The module is being loaded or unloaded.
+            inode = 0
+        lines.append(f"{name} {size} {state} {address} {inode}\n")
     return "".join(lines)
 
 
-class BootMemory:
-    """Serves as long as `loaded()` says the same."""
+class SymbolCache:
+    """Cached lists of the kernel, valid while `read_loaded()` returns the same text."""
 
     def __init__(
         self,
         folder: str | PathLike[str] = "/run/batchprobe/boot",
-        asked: Callable[[], str] = loaded,
+        read_loaded: Callable[[], str] = loaded_modules,
     ) -> None:
         self._folder = folder
-        self._asked = asked
-        self.loaded = asked()
-        """What `loaded()` said when this was made."""
+        self._read_loaded = read_loaded
+        self.loaded = read_loaded()
+        """What `loaded_modules` returned when this object was made."""
 
     def symbols(self, read: Callable[[], CodeSymbols]) -> CodeSymbols:
-        """What parse_kallsyms() makes of /proc/kallsyms."""
-        if (found := self._recall("symbols")) is not None:
+        """Return the cached symbols; if there are none, those that `read` returns."""
+        if (found := self._load("symbols")) is not None:
             return _unpack(*found)
         symbols = read()
-        self._keep("symbols", *_pack(symbols))
+        self._store("symbols", *_pack(symbols))
         return symbols
 
     def text(self, name: str, read: Callable[[], bytes | None]) -> bytes | None:
-        """A list that is only kept whole."""
-        if (found := self._recall(name)) is not None:
+        """Return the cached list `name`; if there is none, the one that `read` returns.
+
+        An empty list is not stored.
+        """
+        if (found := self._load(name)) is not None:
             return bytes(found[1])
         text = read()
         if text:
-            self._keep(name, (), text)
+            self._store(name, (), text)
         return text
 
-    def _recall(self, name: str) -> tuple[list[str], memoryview] | None:
+    def _load(self, name: str) -> tuple[list[str], memoryview] | None:
         data = cache_file.read(f"{self._folder}/{name}")
         if data is None:
             return None
-        size, newline, _ = bytes(data[:_LONGEST_SIZE]).partition(b"\n")
+        size, newline, _ = bytes(data[:_MAX_SIZE_LINE]).partition(b"\n")
         if not newline or not size.isdigit():
-            # Not of ours.
+            # Not one of our files.
             return None
         begin = len(size) + 1
         end = begin + int(size)
-        mark, *fields = str(data[begin:end], "ascii", "replace").split("\0")
-        return (fields, data[end:]) if mark == self._mark else None
+        header, *fields = str(data[begin:end], "ascii", "replace").split("\0")
+        return (fields, data[end:]) if header == self._header else None
 
-    def _keep(self, name: str, fields: Sequence[str], body: bytes) -> None:
-        # What was read while a module came or went is of no use to others.
-        if self._asked() == self.loaded:
-            head = "\0".join((self._mark, *fields)).encode()
+    def _store(self, name: str, fields: Sequence[str], body: bytes) -> None:
+        # A list read while modules came or went may match neither state.
+        if self._read_loaded() == self.loaded:
+            head = "\0".join((self._header, *fields)).encode()
             cache_file.write(f"{self._folder}/{name}", b"%d\n%b%b" % (len(head), head, body))
 
     @property
-    def _mark(self) -> str:
+    def _header(self) -> str:
         return f"{_FORMAT} {sys.byteorder} {self.loaded}"
 
 

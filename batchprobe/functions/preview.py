@@ -1,4 +1,4 @@
-"""What a list comes to on the running kernel, before anything is attached."""
+"""Previews a function list: resolves it on the running kernel without attaching anything."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ from collections.abc import Sequence
 
 from batchprobe import arch
 from batchprobe.funclist.spec import ProbeSpec
-from batchprobe.functions.cache import BootMemory
+from batchprobe.functions.cache import SymbolCache
 from batchprobe.functions.resolve import resolve
 from batchprobe.functions.table import FunctionTable
 from batchprobe.functions.targets import Reason, Resolution, Skipped
 from batchprobe.kernel.host import require_tracing
 from batchprobe.kernel.tracefs import Tracefs
 
-__all__ = ["plan"]
+__all__ = ["preview"]
 
 
-def plan(specs: Sequence[ProbeSpec]) -> Resolution:
-    """Resolve the entries; functions asked for by name that ftrace does not list are skips here.
+def preview(specs: Sequence[ProbeSpec]) -> Resolution:
+    """Resolve the entries, and skip functions requested by name that ftrace does not list.
 
-    The kernel has the last word on those: see `Session.attach`.
+    `Session.attach` tries those, because only the kernel can tell whether it accepts them.
+    Raises UnsupportedError if this process cannot trace.
     """
     require_tracing()
-    table = FunctionTable.from_kernel(Tracefs.find().root, memory=BootMemory())
+    table = FunctionTable.from_kernel(Tracefs.find().root, cache=SymbolCache())
     found = resolve(specs, table, syscall_prefixes=arch.current().syscall_prefixes)
     likely = []
     for target in found.targets:
@@ -31,9 +32,10 @@ def plan(specs: Sequence[ProbeSpec]) -> Resolution:
                 target.spec.text,
                 target.spec.source,
                 Reason.NOTRACE,
-                "ftrace does not list it: kernels with notrace protection take no kprobe there",
+                "ftrace does not list it; kernels without CONFIG_KPROBE_EVENTS_ON_NOTRACE refuse"
+                " probes on it",
             )
             found.skipped.append(skip)
         else:
             likely.append(target)
-    return Resolution(likely, found.skipped, found.left_out)
+    return Resolution(likely, found.skipped, found.omitted)

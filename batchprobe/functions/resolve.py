@@ -1,34 +1,31 @@
-"""From the entries of a list to places in the running kernel, or to the reason why not."""
+"""Resolves entries of a function list to probe targets, or to the reasons why there are none."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
-from batchprobe.funclist.spec import CORE, Kind
+from batchprobe.funclist.spec import CORE, Kind, ProbeSpec
+from batchprobe.functions.table import Function, FunctionTable
 from batchprobe.functions.targets import Reason, Resolution, Skipped, Target
-
-if TYPE_CHECKING:
-    from batchprobe.funclist.spec import ProbeSpec
-    from batchprobe.functions.table import Function, FunctionTable
 
 __all__ = ["resolve"]
 
-# Looking for names alike takes longer than all the rest: a list for another kernel gets this many.
-_MOST_SUGGESTIONS = 10
+# Searching for similar names takes longer than all the rest. This bounds the time for a list made
+# for another kernel.
+_MAX_SUGGESTIONS = 10
 
 
 def resolve(
     specs: Sequence[ProbeSpec], table: FunctionTable, *, syscall_prefixes: Sequence[str]
 ) -> Resolution:
-    """Look up every entry; what the list excludes is left out whatever the order.
+    """Look up all entries; exclusions apply to the whole list, whatever the order.
 
-    `syscall_prefixes` are what the architecture puts before a system call's name to make its
-    function's, the likeliest first: `("__x64_sys_", "sys_")`.
+    `syscall_prefixes` are what the architecture may put before a system call's name to form its
+    function's name, most likely first: `("__x64_sys_", "sys_")`.
 
-    A function ftrace cannot trace is left out of patterns only. Asked for by name it becomes a
-    target: a kprobe may work where ftrace does not, and the kernel has the last word.
+    Patterns omit functions that ftrace cannot trace. Such a function becomes a target if requested
+    by name: kprobes may work where ftrace does not, and only the kernel can tell.
     """
     resolver = _Resolver(specs, table, syscall_prefixes)
     for spec in specs:
@@ -37,21 +34,21 @@ def resolve(
     return Resolution(
         targets=_with_unique_labels(resolver.targets.values()),
         skipped=resolver.skipped,
-        left_out=Counter(resolver.left_out.values()),
+        omitted=Counter(resolver.omitted.values()),
     )
 
 
 class _Resolver:
-    """One run of `resolve`: what was found so far."""
+    """The state of one call of `resolve`."""
 
     def __init__(
         self, specs: Sequence[ProbeSpec], table: FunctionTable, syscall_prefixes: Sequence[str]
     ) -> None:
-        # keyed by place: address (or module and name) with the kind of probe
+        # By site: (address, or module, name and offset if pending; is_return).
         self.targets: dict[tuple[object, bool], Target] = {}
         self.skipped: list[Skipped] = []
-        # by address, so that two patterns count a function once
-        self.left_out: dict[int, Reason] = {}
+        # By address, so that a function counts once even if two patterns match it.
+        self.omitted: dict[int, Reason] = {}
         self._table = table
         self._prefixes = syscall_prefixes
         self._suggestions = 0
@@ -59,27 +56,27 @@ class _Resolver:
             name for spec in specs if spec.kind is Kind.NAME for name in self._spellings(spec)
         )
         self._excludes = [spec for spec in specs if spec.exclude]
-        # by address: a function excluded under one name is not wanted under another either
+        # By address, because a function excluded under one of its names is excluded under all.
         self._excluded: dict[int, ProbeSpec] = {}
         for spec in self._excludes:
             for function in self._functions(spec):
                 self._excluded.setdefault(function.address, spec)
 
     def add(self, spec: ProbeSpec) -> None:
-        """Turn one entry into targets, or into skips."""
+        """Add the targets and skips of one entry."""
         if spec.kind is Kind.ADDRESS:
             self._add_address(spec)
         elif functions := self._functions(spec):
             self._add_functions(spec, functions)
         else:
-            self._add_nothing(spec)
+            self._add_unmatched(spec)
 
     def _spellings(self, spec: ProbeSpec) -> list[str]:
-        """The function names a name may stand for, the likeliest first."""
+        """Return the function names that an entry's name may mean, most likely first."""
         return [prefix + spec.name for prefix in self._prefixes] if spec.syscall else [spec.name]
 
     def _functions(self, spec: ProbeSpec) -> list[Function]:
-        """All functions a name or pattern means."""
+        """Return all functions that a name or pattern means."""
         if spec.kind is Kind.NAME:
             return self._functions_named(spec)
         match = spec.matcher()
@@ -90,64 +87,64 @@ class _Resolver:
                     return matched
             return []
         if spec.module is None:
-            return self._table.matching(match, part=spec.fixed_part)
-        return self._table.matching(match, modules=self._modules(spec), part=spec.fixed_part)
+            return self._table.matching(match, containing=spec.fixed_part)
+        return self._table.matching(match, modules=self._modules(spec), containing=spec.fixed_part)
 
     def _functions_named(self, spec: ProbeSpec) -> list[Function]:
-        # Most are names alone, and reach everywhere.
+        # The most common form, a plain name, covers all modules.
         if spec.module is None and not spec.syscall:
             return self._named.get(spec.name) or self._table.clones(spec.name)
         for name in self._spellings(spec):
             for functions in (self._named.get, self._table.clones):
                 found = functions(name) or ()
-                if inside := [f for f in found if self._reaches(spec, f.module)]:
-                    return inside
+                if covered := [f for f in found if self._covers(spec, f.module)]:
+                    return covered
         return []
 
     def _syscalls(self, prefix: str) -> list[Function]:
         return self._table.matching(lambda name: name.startswith(prefix), modules={""})
 
-    def _reaches(self, spec: ProbeSpec, module: str) -> bool:
+    def _covers(self, spec: ProbeSpec, module: str) -> bool:
         return module == "" if spec.syscall else spec.in_module(module)
 
     def _modules(self, spec: ProbeSpec) -> set[str]:
-        """The loaded modules (`""`: the core kernel) an entry reaches into."""
+        """Return the loaded modules (`""` is the core kernel) that an entry covers."""
         return {module for module in ("", *self._table.modules) if spec.in_module(module)}
 
     def _add_functions(self, spec: ProbeSpec, functions: Iterable[Function]) -> None:
         refused: dict[int, tuple[Reason, str]] = {}
-        placed = False
+        any_target = False
         for function in functions:
             if refusal := self._refusal(spec, function):
                 refused[function.address] = refusal
             else:
-                self._place(spec, function, spec.offset)
-                placed = True
+                self._add_target(spec, function, spec.offset)
+                any_target = True
         if not refused:
             return
         if spec.is_pattern:
-            self.left_out.update((address, why) for address, (why, _) in refused.items())
-            if not placed:
+            self.omitted.update((address, why) for address, (why, _) in refused.items())
+            if not any_target:
                 self._skip_pattern(spec, list(refused.values()))
             return
         for reason, detail in dict.fromkeys(refused.values()):
-            # Leaving one namesake out on purpose is no failure of the others.
-            if not (placed and reason is Reason.EXCLUDED):
+            # Excluding one of several functions of a name is intended, and no reason to report it.
+            if not (any_target and reason is Reason.EXCLUDED):
                 self._skip(spec, reason, detail)
 
     def _refusal(self, spec: ProbeSpec, function: Function) -> tuple[Reason, str] | None:
-        """Why a function that exists gets no probe."""
+        """Return why an existing function gets no probe; None if it gets one."""
         _, module, address, size = function
         offset = spec.offset
         if by := self._excluded.get(address):
-            return Reason.EXCLUDED, f"{by.source} says {by.text}"
+            return Reason.EXCLUDED, _excluded_by(by)
         if size and offset >= size:
             return (
                 Reason.BAD_OFFSET,
                 f"+{offset:#x} is outside {function.name}, which has {size:#x} bytes",
             )
         if self._table.is_blacklisted(address + offset):
-            return Reason.BLACKLISTED, "probes are forbidden there (debugfs, kprobes/blacklist)"
+            return Reason.BLACKLISTED, "see /sys/kernel/debug/kprobes/blacklist"
         if not module and self._table.is_init(address):
             return Reason.INIT, "an __init function, no longer in memory"
         if spec.is_pattern and self._table.is_traceable(function) is False:
@@ -158,23 +155,21 @@ class _Resolver:
         address = spec.address or 0
         found = self._table.function_at(address)
         if found is None:
-            self._skip(spec, Reason.UNKNOWN, f"no function lies at {address:#x}")
+            self._skip(spec, Reason.UNKNOWN, f"no function contains {address:#x}")
             return
         function, offset = found
         if spec.is_return and offset:
-            detail = f"{function.name}+{offset:#x} is not where a function starts, %return needs it"
+            detail = f"%return needs the start of a function, not {function.name}+{offset:#x}"
             self._skip(spec, Reason.BAD_OFFSET, detail)
         elif refusal := self._refusal(spec._replace(offset=offset), function):
             self._skip(spec, *refusal)
         else:
-            self._place(spec, function, offset)
+            self._add_target(spec, function, offset)
 
-    def _place(self, spec: ProbeSpec, function: Function, offset: int) -> None:
-        place = (function.address + offset, spec.is_return)
-        if place not in self.targets:
-            self.targets[place] = Target(
-                self._label(spec, function, offset), spec, function, offset
-            )
+    def _add_target(self, spec: ProbeSpec, function: Function, offset: int) -> None:
+        site = (function.address + offset, spec.is_return)
+        if site not in self.targets:
+            self.targets[site] = Target(self._label(spec, function, offset), spec, function, offset)
 
     def _label(self, spec: ProbeSpec, function: Function, offset: int) -> str:
         if spec.syscall:
@@ -188,52 +183,52 @@ class _Resolver:
             label += f"+{offset:#x}"
         return label + "%return" if spec.is_return else label
 
-    def _add_nothing(self, spec: ProbeSpec) -> None:
-        """Say what is amiss with a name or pattern that means no function at all."""
+    def _add_unmatched(self, spec: ProbeSpec) -> None:
+        """Explain why a name or pattern means no function at all."""
         if spec.module is not None and not self._modules(spec):
             self._add_unloaded(spec, spec.module)
         elif spec.is_pattern:
             where = f" in {spec.module}" if spec.module else "; is its module loaded?"
-            self._skip(spec, Reason.NO_MATCH, "no function has such a name" + where)
+            self._skip(spec, Reason.NO_MATCH, "no function has a matching name" + where)
         elif elsewhere := self._named.get(spec.name):
             where = ", ".join(sorted({function.module or CORE for function in elsewhere}))
-            detail = f"{spec.module} has no {spec.name}, but {where} has"
+            detail = f"{spec.name} is not in {spec.module}, but in {where}"
             self._skip(spec, Reason.UNKNOWN, detail)
         elif not spec.syscall and self._table.has_symbol(spec.name):
-            detail = f"{spec.name} is data, padding or a part of a function"
+            detail = f"{spec.name} is data, padding or part of a function"
             self._skip(spec, Reason.NOT_A_FUNCTION, detail)
         elif spec.syscall:
-            detail = "no such system call on this architecture and kernel"
+            detail = "this kernel has no such system call on this architecture"
             self._skip(spec, Reason.UNKNOWN, detail + self._suggest(spec))
         else:
-            detail = "inlined by the compiler or not part of this kernel"
+            detail = "inlined by the compiler, or not in this kernel"
             self._skip(spec, Reason.UNKNOWN, detail + self._suggest(spec))
 
     def _add_unloaded(self, spec: ProbeSpec, module: str) -> None:
         if not module.replace("_", "").isalnum():
-            self._skip(spec, Reason.MODULE_NOT_LOADED, f"no loaded module's name is like {module}")
+            self._skip(spec, Reason.MODULE_NOT_LOADED, f"no loaded module matches {module}")
         elif spec.is_pattern:
-            detail = f"modprobe {module} first, or write no module if it is built in"
+            detail = f"run modprobe {module} first, or omit the module if it is built in"
             self._skip(spec, Reason.MODULE_NOT_LOADED, detail)
-        elif by := next((e for e in self._excludes if _covers(e, module, spec.name)), None):
-            self._skip(spec, Reason.EXCLUDED, f"{by.source} says {by.text}")
+        elif by := next((e for e in self._excludes if _excludes(e, module, spec.name)), None):
+            self._skip(spec, Reason.EXCLUDED, _excluded_by(by))
         else:
-            place = ((module, spec.name, spec.offset), spec.is_return)
-            self.targets.setdefault(place, Target(str(spec), spec, None, spec.offset))
+            site = ((module, spec.name, spec.offset), spec.is_return)
+            self.targets.setdefault(site, Target(str(spec), spec, None, spec.offset))
 
     def _skip_pattern(self, spec: ProbeSpec, refused: list[tuple[Reason, str]]) -> None:
-        """Skip a pattern all of whose functions are refused."""
+        """Skip a pattern whose functions are all refused."""
         counts = Counter(reason for reason, _ in refused)
         if list(counts) == [Reason.EXCLUDED]:
             details = ", ".join(dict.fromkeys(detail for _, detail in refused))
-            self._skip(spec, Reason.EXCLUDED, f"all {len(refused)} matches: {details}")
+            self._skip(spec, Reason.EXCLUDED, f"all {len(refused)} matches, {details}")
             return
         listed = ", ".join(f"{count} {reason.value}" for reason, count in counts.items())
-        self._skip(spec, Reason.NO_MATCH, f"no function that can be probed: {listed}")
+        self._skip(spec, Reason.NO_MATCH, f"no matching function can be probed: {listed}")
 
     def _suggest(self, spec: ProbeSpec) -> str:
-        """Names like the one that is not there, as the end of a sentence; or nothing."""
-        if self._suggestions == _MOST_SUGGESTIONS:
+        """Return similar names, as the end of a sentence; empty if there are none."""
+        if self._suggestions == _MAX_SUGGESTIONS:
             return ""
         self._suggestions += 1
         among: Iterable[str]
@@ -241,24 +236,29 @@ class _Resolver:
             among = [f.name.removeprefix(p) for p in self._prefixes for f in self._syscalls(p)]
         else:
             among = sorted(self._table.similar(spec.name))
-        import difflib  # noqa: PLC0415  (only for a name that is not there)
+        # Imported here because only misspelled names need it; it costs a start 0.5 ms.
+        import difflib  # noqa: PLC0415
 
         names = difflib.get_close_matches(spec.name, among, n=3, cutoff=0.75)
-        return f"; there is {', '.join(names)}" if names else ""
+        return f"; similar names: {', '.join(names)}" if names else ""
 
     def _skip(self, spec: ProbeSpec, reason: Reason, detail: str) -> None:
         self.skipped.append(Skipped(spec.text, spec.source, reason, detail))
 
 
-def _covers(exclude: ProbeSpec, module: str, name: str) -> bool:
-    """Whether an exclude means a function that is not there yet."""
+def _excludes(exclude: ProbeSpec, module: str, name: str) -> bool:
+    """Report whether an exclusion covers a function of a module that is not loaded."""
     if exclude.syscall or not exclude.in_module(module):
         return False
     return bool(exclude.matcher()(name)) if exclude.is_pattern else exclude.name == name
 
 
+def _excluded_by(exclude: ProbeSpec) -> str:
+    return f"by {exclude.text} ({exclude.source})"
+
+
 def _with_unique_labels(targets: Iterable[Target]) -> list[Target]:
-    """The targets; labels that several share get the address."""
+    """Append the address to labels that several targets share."""
     targets = list(targets)
     counts = Counter(target.label for target in targets)
     if len(counts) == len(targets):

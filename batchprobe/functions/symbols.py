@@ -1,27 +1,26 @@
-"""The symbols of the running kernel's code, in columns: what is where, found by name or address."""
+"""The kernel's code symbols in columns, searchable by name or address."""
 
 from __future__ import annotations
 
+import sys
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from batchprobe.functions.name_index import NameIndex
+from batchprobe.functions.name_index import NameIndex
 
-__all__ = ["LANDMARKS", "CodeSymbols"]
+__all__ = ["LANDMARKS", "CodeSymbols", "parse_addresses"]
 
 LANDMARKS = ("_text", "_stext", "__per_cpu_offset", "current_kprobe", "register_fprobe_ips")
-"""Core kernel symbols that probes need, or whose presence tells something."""
+"""Core kernel symbols whose address, or presence, decides how probes are attached."""
 
 
 class CodeSymbols:
-    """The symbols of code, sorted by address, then in the kernel's order.
+    """Symbols in the kernel's code, sorted by address, then in the kernel's order.
 
-    With them what is no function: section borders, padding, cold parts. They are where functions
-    end.
+    Symbols that are not functions (section borders, padding, cold parts) are included, because they
+    end the function before them.
     """
 
     def __init__(
@@ -37,26 +36,26 @@ class CodeSymbols:
     ) -> None:
         self.addresses = addresses
         self.lines = lines
-        """The names, each with a newline before it, and one behind the last.
+        """The names, with a newline before each and after the last.
 
-        Padding and cold parts have none here: since 6.2 they are half of all symbols.
+        Padding and cold parts have empty names: since Linux 6.2 they are half of all symbols.
         """
         self.functions = functions
-        """For each symbol whether it is a function: 1 or 0."""
+        """1 for each symbol that is a function, 0 for others."""
         self.index = index
-        """Of the functions."""
+        """The functions by name."""
         self.runs = runs
-        """Where the symbols of a module (empty: the core kernel) begin, and of which."""
+        """(first position, module) of each run of symbols of one module; "" is the core kernel."""
         self._starts = [start for start, _ in runs]
         self._ends = [*self._starts[1:], len(addresses)]
         self.init = init
-        """The addresses of the core kernel's `__init` functions, whose memory was freed."""
+        """Address range of the core kernel's `__init` code, which is freed after boot."""
         self.landmarks = landmarks
-        """Addresses of those LANDMARKS that there are."""
+        """Addresses of the LANDMARKS that exist."""
 
     @cached_property
     def text(self) -> str:
-        """The lines to be searched."""
+        """`lines` as text."""
         return str(self.lines, "ascii")
 
     @cached_property
@@ -65,39 +64,51 @@ class CodeSymbols:
         return self.text[1:-1].split("\n")
 
     def module_of(self, position: int) -> str:
-        """The module of a symbol; empty for the core kernel."""
+        """Return the module of a symbol; empty for the core kernel."""
         return self.run_of(position)[0]
 
     def run_of(self, position: int) -> tuple[str, int]:
-        """The module of a symbol, and where the symbols of another one begin behind it."""
+        """Return the module of a symbol and the position after its run."""
         run = bisect_right(self._starts, position) - 1
         return self.runs[run][1], self._ends[run]
 
     def functions_named(self, name: str) -> list[int]:
-        """The functions of exactly this name, in order."""
+        """Return the positions of all functions of exactly this name, in order."""
         wanted = name.encode()
         line = b"\n%b\n" % wanted
         lines, size = self.lines, len(line)
         return [
             position
-            for position, offset in self.index.places(wanted)
+            for position, offset in self.index.candidates(wanted)
             if lines[offset : offset + size] == line
         ]
 
-    def positions_of(self, part: str) -> Iterator[int]:
-        """The symbols whose name has this part, in which a newline is the border of a name.
+    def positions_containing(self, part: str) -> Iterator[int]:
+        """Yield the positions of symbols whose name contains `part`.
 
-        They are found without cutting the names apart, and without a look at the others.
+        A newline at either end of `part` anchors it there. The search runs on the joined names, so
+        it neither splits them nor looks at each.
         """
         text = self.text
         inside = part.startswith("\n")
         last = -1
-        begun = seen = 0
+        names_begun = searched = 0
         at = text.find(part)
         while at >= 0:
-            begun += text.count("\n", seen, at + inside)
-            seen = at + inside
-            if begun - 1 != last:
-                last = begun - 1
+            names_begun += text.count("\n", searched, at + inside)
+            searched = at + inside
+            if names_begun - 1 != last:
+                last = names_begun - 1
                 yield last
             at = text.find(part, at + 1)
+
+
+def parse_addresses(addresses: list[str]) -> array[int]:
+    """Parse hexadecimal addresses; fastest if all have 8 or all have 16 digits."""
+    width = max(map(len, addresses))
+    if width != min(map(len, addresses)) or width not in (8, 16):
+        return array("Q", [int(address, 16) for address in addresses])
+    numbers = array("I" if width == 8 else "Q", bytes.fromhex("".join(addresses)))
+    if sys.byteorder == "little":
+        numbers.byteswap()
+    return numbers if width == 16 else array("Q", numbers)

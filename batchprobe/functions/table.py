@@ -1,57 +1,43 @@
-"""FunctionTable: the functions of the running kernel, where they are and which can be probed."""
+"""FunctionTable: all functions of the running kernel, and which of them can be probed."""
 
 from __future__ import annotations
 
+import re
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable
 from functools import cached_property
 from itertools import compress
 from os import PathLike
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+from typing import NamedTuple, Self
 
 from batchprobe.errors import UnsupportedError
-from batchprobe.functions.symbols import LANDMARKS
+from batchprobe.functions.cache import SymbolCache
+from batchprobe.functions.symbols import LANDMARKS, CodeSymbols, parse_addresses
 from batchprobe.sys.files import read_bytes
-
-if TYPE_CHECKING:
-    from batchprobe.functions.symbols import CodeSymbols
-
-    class Memory(Protocol):
-        """What was read earlier; a function is given to read it where it was not."""
-
-        def symbols(self, read: Callable[[], CodeSymbols]) -> CodeSymbols:
-            """What parse_kallsyms() makes of /proc/kallsyms."""
-            ...
-
-        def text(self, name: str, read: Callable[[], bytes | None]) -> bytes | None:
-            """A list of the kernel's, by a name of its own."""
-            ...
-
 
 __all__ = ["Function", "FunctionTable"]
 
-# Nothing follows the last function of a module: how far from its start an address still counts as
-# inside. Hardly a function is larger.
-_LAST_REACH = 0x4000
+# Assumed size of the last function of a module, which no symbol follows; few functions are larger.
+_LAST_FUNCTION_SIZE = 0x4000
 
 
 class Function(NamedTuple):
-    """A function of the running kernel. (A tuple is made fastest, and there may be 60,000.)"""
+    """A function of the running kernel; a tuple, because up to 60,000 are created at once."""
 
     name: str
     module: str
     """Empty for the core kernel."""
     address: int
     size: int
-    """Bytes up to the next symbol, padding included; 0 if no symbol follows."""
+    """Distance to the next symbol in bytes, including padding; 0 if no symbol follows."""
 
 
 class FunctionTable:
-    """The kernel's functions at one moment: modules that come or go later are not seen.
+    """A snapshot of the kernel's functions; it does not follow modules that come or go later.
 
-    A function is a symbol of type t, T, w or W that is not padding (`__pfx_*`, `__cfi_*`), a cold
-    part (`*.cold`), a mapping symbol, a BPF program or a trampoline. A name may have many.
+    A function is a symbol of type t, T, w or W, except for padding (`__pfx_*`, `__cfi_*`), cold
+    parts (`*.cold`), mapping symbols, BPF programs and trampolines. Several may share a name.
     """
 
     def __init__(
@@ -63,14 +49,14 @@ class FunctionTable:
         blacklist: Callable[[], bytes | None],
         modules: bytes,
     ) -> None:
-        """Use `from_kernel` or `from_text`; the callables are asked once, when first needed."""
+        """Use `from_kernel` or `from_text`. Each callable is called at most once, when needed."""
         self._symbols = symbols
         self._read_kallsyms = kallsyms
         self._read_traceable = traceable
         self._read_blacklist = blacklist
         loaded = {line.split(None, 1)[0].decode() for line in modules.splitlines() if line.strip()}
         self.modules = frozenset(loaded.union(module for _, module in symbols.runs) - {""})
-        """The names of the modules loaded, with `_` for `-`."""
+        """Names of the loaded modules, with `_` for `-`."""
 
     @classmethod
     def from_text(
@@ -81,15 +67,14 @@ class FunctionTable:
         blacklist: bytes | None = None,
         modules: bytes = b"",
     ) -> Self:
-        """A table from the texts the kernel gives; None for what is not known.
+        """Build a table from the texts of the kernel's files; None for files that are unreadable.
 
-        `traceable` is that of available_filter_functions, `modules` that of /proc/modules.
-        Raises UnsupportedError if the addresses are hidden or there are no symbols.
+        `traceable` is the text of available_filter_functions, `blacklist` that of
+        kprobes/blacklist, `modules` that of /proc/modules.
+        Raises UnsupportedError if the addresses are hidden or there are no functions.
         """
-        from batchprobe.functions.kallsyms import parse_kallsyms  # noqa: PLC0415  (likewise)
-
         return cls(
-            parse_kallsyms(_text(kallsyms)),
+            _parse_kallsyms(kallsyms),
             kallsyms=lambda: kallsyms,
             traceable=lambda: traceable,
             blacklist=lambda: _ranges(blacklist),
@@ -103,14 +88,14 @@ class FunctionTable:
         *,
         proc: str | PathLike[str] = "/proc",
         debugfs: str | PathLike[str] = "/sys/kernel/debug",
-        memory: Memory | None = None,
+        cache: SymbolCache | None = None,
     ) -> Self:
-        """A table of the running kernel; `tracefs` is where that is mounted.
+        """Build a table of the running kernel; `tracefs` is the mount point of tracefs.
 
-        What takes the kernel long to list is taken from `memory`, where that has it.
-        Raises UnsupportedError if this user may not see addresses or there are no symbols.
+        With a `cache`, lists the kernel is slow to produce are taken from it.
+        Raises UnsupportedError if this user may not see addresses or there are no functions.
         """
-        # Modules first: one loaded in between is then known by its symbols.
+        # Before kallsyms: a module loaded in between is then known by its symbols.
         modules = _read(f"{proc}/modules")
 
         def symbols() -> CodeSymbols:
@@ -120,32 +105,29 @@ class FunctionTable:
                     f"{proc}/kallsyms cannot be read",
                     remedy="mount /proc; the kernel needs CONFIG_KALLSYMS=y",
                 )
-            # Once a boot, and its expressions take long to compile.
-            from batchprobe.functions.kallsyms import parse_kallsyms  # noqa: PLC0415
-
-            return parse_kallsyms(_text(kallsyms))
+            return _parse_kallsyms(kallsyms)
 
         def traceable() -> bytes | None:
-            # With addresses since Linux 6.5.
+            # The list with addresses exists since Linux 6.5.
             name = "available_filter_functions"
             return _read(f"{tracefs}/{name}_addrs") or _read(f"{tracefs}/{name}")
 
         def blacklist() -> bytes | None:
             return _ranges(_read(f"{debugfs}/kprobes/blacklist"))
 
-        def kept(what: str, look: Callable[[], bytes | None]) -> Callable[[], bytes | None]:
-            return look if memory is None else lambda: memory.text(what, look)
+        def cached(name: str, read: Callable[[], bytes | None]) -> Callable[[], bytes | None]:
+            return read if cache is None else lambda: cache.text(name, read)
 
         return cls(
-            symbols() if memory is None else memory.symbols(symbols),
+            symbols() if cache is None else cache.symbols(symbols),
             kallsyms=lambda: _read(f"{proc}/kallsyms"),
-            traceable=kept("traceable", traceable),
-            blacklist=kept("blacklist", blacklist),
+            traceable=cached("traceable", traceable),
+            blacklist=cached("blacklist", blacklist),
             modules=modules or b"",
         )
 
     def find(self, names: Iterable[str]) -> dict[str, list[Function]]:
-        """The functions of exactly these names, namesakes by address."""
+        """Return the functions of exactly these names; functions of one name by address."""
         functions_named = self._symbols.functions_named
         return {
             name: [self._function(position, name) for position in positions]
@@ -154,13 +136,13 @@ class FunctionTable:
         }
 
     def clones(self, name: str) -> list[Function]:
-        """What the compiler made of `name`: its `.isra.0`, `.constprop.0`, `.part.0`, `.llvm.1`."""
+        """Return the compiler's clones of `name`: .isra.0, .constprop.0, .part.0, .llvm.1 etc."""
         if not name or "." in name[1:]:
             return []
-        return self._functions(self._symbols.positions_of(f"\n{name}."))
+        return self._functions(self._symbols.positions_containing(f"\n{name}."))
 
     def named(self, name: str) -> tuple[Function, ...]:
-        """The functions of this name, or its clones if there are none."""
+        """Return the functions of this name; if there are none, its clones."""
         return tuple(self.find([name]).get(name) or self.clones(name))
 
     def matching(
@@ -168,15 +150,18 @@ class FunctionTable:
         match: Callable[[str], object],
         modules: Collection[str] | None = None,
         *,
-        part: str = "",
+        containing: str = "",
     ) -> list[Function]:
-        """The functions, by address, whose name `match` finds true; in these modules only.
+        """Return the functions, by address, for whose name `match` returns a true value.
 
-        Every such name has `part`, in which a newline is the border of a name.
+        `modules` restricts the search to some modules (`""` is the core kernel). `containing` is
+        text that every matching name contains, and makes the search faster; a newline in it anchors
+        it at the start or end of the name.
         """
-        if part:
+        if containing:
             names = self._symbols.names
-            positions = (p for p in self._symbols.positions_of(part) if match(names[p]))
+            candidates = self._symbols.positions_containing(containing)
+            positions = (position for position in candidates if match(names[position]))
             functions = self._functions(positions)
         else:
             functions = [self._function(position) for position in self._positions(match)]
@@ -185,7 +170,7 @@ class FunctionTable:
         return functions
 
     def function_at(self, address: int) -> tuple[Function, int] | None:
-        """The function an address lies in, and how many bytes behind its start."""
+        """Return the function that contains `address`, and the offset from its start in bytes."""
         addresses = self._symbols.addresses
         before = bisect_right(addresses, address)
         if not before:
@@ -193,21 +178,21 @@ class FunctionTable:
         for position in filter(self._is_function, self._symbols_at(addresses[before - 1])):
             function = self._function(position)
             offset = address - function.address
-            return (function, offset) if offset < (function.size or _LAST_REACH) else None
+            return (function, offset) if offset < (function.size or _LAST_FUNCTION_SIZE) else None
         return None
 
     def is_traceable(self, function: Function) -> bool | None:
-        """Whether ftrace lists it; None: unknown.
+        """Report whether ftrace can trace `function`; None if unknown.
 
-        Before Linux 6.5 the list has names and no addresses, so one traceable namesake speaks for
-        all, and any name of the same address for it.
+        Before Linux 6.5 the list has no addresses. A function is then reported as traceable if any
+        function of its name and module is listed, or any other name of its address.
         """
         if self._traceable is None:
             return None
         if not isinstance(self._traceable, frozenset):
-            # As ftrace_location() does: the one place in it that ftrace may patch is its entry.
+            # Like ftrace_location(): ftrace patches no address in a function but its entry.
             at = bisect_left(self._traceable, function.address)
-            end = function.address + (function.size or _LAST_REACH)
+            end = function.address + (function.size or _LAST_FUNCTION_SIZE)
             return at < len(self._traceable) and self._traceable[at] < end
         if _traceable_key(function.name, function.module) in self._traceable:
             return True
@@ -218,34 +203,32 @@ class FunctionTable:
         )
 
     def is_blacklisted(self, address: int) -> bool | None:
-        """Whether the kernel forbids kprobes at this address; None if its list is not readable."""
+        """Report whether the kernel blacklists `address` for kprobes; None if unknown."""
         return None if self._blacklist is None else address in self._blacklist
 
     def is_init(self, address: int) -> bool:
-        """Whether the address lies in what the core kernel frees after boot (`__init`)."""
+        """Report whether `address` is in the core kernel's `__init` code, freed after boot."""
         return address in self._symbols.init
 
     def symbol_address(self, name: str) -> int | None:
-        """The address of a core kernel symbol of any type, data included; None if there is none."""
+        """Return the address of a core kernel symbol, code or data; None if there is none."""
         if name in LANDMARKS:
             return self._symbols.landmarks.get(name)
-        import re  # noqa: PLC0415  (no start needs it)
-
         found = re.search(rf"^(\w+) \w {re.escape(name)}$", self._kallsyms, re.MULTILINE)
         return int(found[1], 16) if found else None
 
     def has_symbol(self, name: str) -> bool:
-        """Whether there is any symbol of this name, data and padding included."""
+        """Report whether any symbol has this name, including data and padding."""
         return f" {name}\n" in self._kallsyms or f" {name}\t" in self._kallsyms
 
     def similar(self, name: str) -> set[str]:
-        """The functions' names that begin with the first half of `name` or end with the second."""
+        """Return function names that start with the first half of `name` or end with the second."""
         head, tail = name[: len(name) // 2], name[len(name) // 2 :]
         if len(name) < 4:
             return set()
-        symbols = self._symbols
-        positions = {*symbols.positions_of(f"\n{head}"), *symbols.positions_of(f"{tail}\n")}
-        return {symbols.names[position] for position in positions if self._is_function(position)}
+        search, names = self._symbols.positions_containing, self._symbols.names
+        positions = {*search(f"\n{head}"), *search(f"{tail}\n")}
+        return {names[position] for position in positions if self._is_function(position)}
 
     def _positions(self, match: Callable[[str], object]) -> Iterable[int]:
         names = self._symbols.names
@@ -280,18 +263,12 @@ class FunctionTable:
     def _traceable(self) -> array[int] | frozenset[str] | None:
         text = self._read_traceable()
         if not text:
-            # An empty list is that of a kernel whose ftrace is off: it says nothing.
+            # ftrace lists no functions while it is disabled.
             return None
-        import re  # noqa: PLC0415  (only patterns ask)
-
-        from batchprobe.functions.kallsyms import numbers_of  # noqa: PLC0415  (likewise)
-
         lines = _text(text)
         if re.match(r"[0-9a-f]+ \w", lines):
             found = re.findall(r"^([0-9a-f]+) ", lines, re.MULTILINE)
-            from array import array  # noqa: PLC0415  (it imports `collections`)
-
-            return array("Q", sorted(numbers_of(found)))
+            return array("Q", sorted(parse_addresses(found)))
         return frozenset(lines.splitlines())
 
     @cached_property
@@ -301,10 +278,10 @@ class FunctionTable:
 
 
 class _Ranges:
-    """Ranges of addresses, each without its end; `in` says whether one holds an address."""
+    """Half-open address ranges; `in` tests whether any of them contains an address."""
 
     def __init__(self, packed: bytes) -> None:
-        # A list, which is searched for each function: it has its numbers ready, a view makes them.
+        # A list, not a memoryview: bisecting a view creates an int at every step.
         numbers = memoryview(packed).cast("Q").tolist()
         self._starts, self._ends = numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]
 
@@ -314,10 +291,10 @@ class _Ranges:
 
 
 def _ranges(blacklist: bytes | None) -> bytes | None:
-    """The ranges of kprobes/blacklist, one behind the other: all starts, then all ends."""
+    """Parse kprobes/blacklist into disjoint ranges: an array of all starts, then all ends."""
     if blacklist is None:
         return None
-    # Not by an expression, which takes longer to compile.
+    # partition(), because on a usual start compiling a regex takes longer.
     listed = (line.partition(b"\t")[0].partition(b"-") for line in blacklist.splitlines())
     starts: list[int] = []
     ends: list[int] = []
@@ -327,9 +304,14 @@ def _ranges(blacklist: bytes | None) -> bytes | None:
         elif start < end:
             starts.append(start)
             ends.append(end)
-    from array import array  # noqa: PLC0415  (likewise)
-
     return array("Q", [*starts, *ends]).tobytes()
+
+
+def _parse_kallsyms(kallsyms: bytes) -> CodeSymbols:
+    # Needed once per boot; compiling its regexes takes 1 ms.
+    from batchprobe.functions.kallsyms import parse_kallsyms  # noqa: PLC0415
+
+    return parse_kallsyms(_text(kallsyms))
 
 
 def _read(path: str) -> bytes | None:
@@ -344,5 +326,5 @@ def _text(data: bytes) -> str:
 
 
 def _traceable_key(name: str, module: str) -> str:
-    """A function as a line of available_filter_functions."""
+    """The line of available_filter_functions for a function."""
     return f"{name} [{module}]" if module else name

@@ -1,19 +1,18 @@
-"""What a function list comes to on the running kernel: places to probe, and reasons why not."""
+"""The result of resolving a function list: probe targets, and entries skipped with reasons."""
 
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from batchprobe.funclist.spec import ProbeSpec, Source
-    from batchprobe.functions.table import Function
+from batchprobe.funclist.spec import ProbeSpec, Source
+from batchprobe.functions.table import Function
 
 __all__ = ["Reason", "Resolution", "Skipped", "Target"]
 
 
 class Reason(Enum):
-    """Why there is no probe; the value is what people read."""
+    """Why an entry or a function gets no probe; the value is shown to users."""
 
     UNKNOWN = "unknown function"
     NO_MATCH = "no match"
@@ -31,17 +30,17 @@ class Reason(Enum):
 
 
 class Skipped(NamedTuple):
-    """An entry, or one function of an entry, that got no probe."""
+    """An entry, or a function an entry means, that gets no probe."""
 
     entry: str
     source: Source
     reason: Reason
     detail: str
-    """One clause a person can act on."""
+    """What the user needs to know to act on it, in one clause; may be empty."""
 
     @property
     def message(self) -> str:
-        """Reason and detail."""
+        """The reason and the detail."""
         return f"{self.reason.value}: {self.detail}" if self.detail else self.reason.value
 
     def __str__(self) -> str:
@@ -49,20 +48,20 @@ class Skipped(NamedTuple):
 
 
 class Target(NamedTuple):
-    """One place to probe."""
+    """A site to probe: an offset in a function, or a function's return."""
 
     label: str
-    """Unique in a Resolution, and alike on every architecture for a `syscall:` entry."""
+    """Unique within a Resolution; for a `syscall:` entry, the same on every architecture."""
     spec: ProbeSpec
-    """The first entry that asked for this place."""
+    """The first entry that means this site."""
     function: Function | None
-    """None while the module that should have it is not loaded."""
+    """None if its module is not loaded."""
     offset: int = 0
-    """Bytes behind the function's start."""
+    """Offset from the function's start, in bytes."""
 
     @property
     def name(self) -> str:
-        """The function's name in the kernel."""
+        """The function's symbol name."""
         return self.function.name if self.function else self.spec.name
 
     @property
@@ -77,20 +76,20 @@ class Target(NamedTuple):
 
     @property
     def address(self) -> int | None:
-        """Where the probe goes; None if pending."""
+        """The address to probe; None if pending."""
         return self.function.address + self.offset if self.function else None
 
     @property
     def pending(self) -> bool:
-        """Whether the probe waits for its module to be loaded."""
+        """Whether the function's module is not loaded yet."""
         return self.function is None
 
 
 class Resolution(NamedTuple):
-    """What a list comes to on this kernel."""
+    """The targets and skips of a function list on this kernel."""
 
     targets: list[Target]
-    """In the order of the list, a pattern's functions by address; no place twice."""
+    """In list order, functions of a pattern by address; no site twice."""
     skipped: list[Skipped]
-    left_out: dict[Reason, int]
-    """How many functions patterns matched and left out, for a reason; these are no skips."""
+    omitted: dict[Reason, int]
+    """Number of functions, by reason, that patterns matched and that get no probe; not skips."""

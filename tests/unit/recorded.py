@@ -1,4 +1,4 @@
-"""The files recorded from real kernels, for the tests."""
+"""Files recorded from real kernels, for the tests."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ SYSCALL_PREFIXES = ("__x64_sys_", "sys_")
 
 
 def recorded(kernel: str, name: str) -> bytes:
-    """One recorded file."""
+    """Return the content of a recorded file."""
     return (Path(__file__).parent / "data" / kernel / name).read_bytes()
 
 
 @cache
 def table(kernel: str, *, traceable: bool = True, blacklist: bool = True) -> FunctionTable:
-    """The table of a recorded kernel, with or without what may be unreadable."""
+    """Return the table of a recorded kernel, optionally without lists that may be unreadable."""
     return FunctionTable.from_text(
         recorded(kernel, "kallsyms"),
         traceable=recorded(kernel, "available_filter_functions") if traceable else None,

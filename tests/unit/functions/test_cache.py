@@ -1,4 +1,4 @@
-"""What is kept of the kernel's lists from one start to the next."""
+"""Caching the kernel's lists from one start to the next."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from pathlib import Path
 import pytest
 from recorded import KERNELS, recorded
 
-from batchprobe.functions.cache import BootMemory, loaded
+from batchprobe.functions.cache import SymbolCache, loaded_modules
 from batchprobe.functions.kallsyms import parse_kallsyms
 from batchprobe.functions.symbols import CodeSymbols
 
 
 class Kernel:
-    """Counts how often it is read."""
+    """A recorded kernel that counts how often it is read."""
 
     def __init__(self, kernel: str = "debian-12") -> None:
-        self.said = parse_kallsyms(recorded(kernel, "kallsyms").decode())
+        self.parsed = parse_kallsyms(recorded(kernel, "kallsyms").decode())
         self.reads = 0
 
     def symbols(self) -> CodeSymbols:
         self.reads += 1
-        return self.said
+        return self.parsed
 
     def text(self) -> bytes | None:
         self.reads += 1
         return b"vfs_read\n"
 
 
-def memory(folder: Path, key: str = "boot") -> BootMemory:
-    return BootMemory(folder, lambda: key)
+def cache(folder: Path, loaded: str = "boot") -> SymbolCache:
+    return SymbolCache(folder, lambda: loaded)
 
 
 def comparable(symbols: CodeSymbols) -> dict[str, object]:
@@ -38,101 +38,101 @@ def comparable(symbols: CodeSymbols) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_what_is_kept_is_what_was_read(tmp_path: Path, name: str) -> None:
+def test_lists_survive_unchanged(tmp_path: Path, name: str) -> None:
     kernel = Kernel(name)
-    first = memory(tmp_path / "new")
-    assert first.symbols(kernel.symbols) is kernel.said
+    first = cache(tmp_path / "new")
+    assert first.symbols(kernel.symbols) is kernel.parsed
     assert first.text("list", kernel.text) == b"vfs_read\n"
-    again = memory(tmp_path / "new")
-    assert comparable(again.symbols(kernel.symbols)) == comparable(kernel.said)
+    again = cache(tmp_path / "new")
+    assert comparable(again.symbols(kernel.symbols)) == comparable(kernel.parsed)
     assert again.text("list", kernel.text) == b"vfs_read\n"
     assert kernel.reads == 2
 
 
-def test_other_modules_other_symbols(tmp_path: Path) -> None:
+def test_other_modules_invalidate_the_cache(tmp_path: Path) -> None:
     kernel = Kernel()
-    for key in ("before", "after", "after"):
-        memory(tmp_path, key).symbols(kernel.symbols)
+    for loaded in ("before", "after", "after"):
+        cache(tmp_path, loaded).symbols(kernel.symbols)
     assert kernel.reads == 2
 
 
-def test_what_was_read_while_a_module_came_is_not_kept(tmp_path: Path) -> None:
+def test_lists_read_while_a_module_is_loaded_are_not_stored(tmp_path: Path) -> None:
     kernel = Kernel()
-    keys = iter(["before", "after"])
-    changing = BootMemory(tmp_path, lambda: next(keys))
+    states = iter(["before", "after"])
+    changing = SymbolCache(tmp_path, lambda: next(states))
     changing.symbols(kernel.symbols)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_to_keep(tmp_path: Path) -> None:
-    # Of a kernel whose ftrace is off, which may be on at the next start.
-    assert memory(tmp_path).text("list", lambda: b"") == b""
-    assert memory(tmp_path).text("list", lambda: None) is None
+def test_empty_lists_are_not_stored(tmp_path: Path) -> None:
+    # ftrace lists nothing while it is disabled, and may be enabled at the next start.
+    assert cache(tmp_path).text("list", lambda: b"") == b""
+    assert cache(tmp_path).text("list", lambda: None) is None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_addresses_are_a_secret(tmp_path: Path) -> None:
-    memory(tmp_path).symbols(Kernel().symbols)
+def test_only_this_user_can_read_the_file(tmp_path: Path) -> None:
+    cache(tmp_path).symbols(Kernel().symbols)
     (file,) = tmp_path.iterdir()
     assert file.stat().st_mode & 0o777 == 0o600
 
 
-def test_what_others_may_write_is_not_trusted(tmp_path: Path) -> None:
+def test_a_file_others_can_write_is_not_trusted(tmp_path: Path) -> None:
     kernel = Kernel()
-    memory(tmp_path).symbols(kernel.symbols)
+    cache(tmp_path).symbols(kernel.symbols)
     (file,) = tmp_path.iterdir()
     file.chmod(0o622)
-    memory(tmp_path).symbols(kernel.symbols)
+    cache(tmp_path).symbols(kernel.symbols)
     assert kernel.reads == 2
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
-def test_what_another_user_wrote_is_not_trusted(tmp_path: Path) -> None:
+def test_another_users_file_is_not_trusted(tmp_path: Path) -> None:
     kernel = Kernel()
-    memory(tmp_path).symbols(kernel.symbols)
+    cache(tmp_path).symbols(kernel.symbols)
     (file,) = tmp_path.iterdir()
     os.chown(file, 65534, 65534)
-    memory(tmp_path).symbols(kernel.symbols)
+    cache(tmp_path).symbols(kernel.symbols)
     assert kernel.reads == 2
 
 
 @pytest.mark.parametrize("text", [b"", b"\n", b"{", b"[]\n", b'"key"\n', b"{}\n"])
-def test_a_damaged_file_is_made_anew(tmp_path: Path, text: bytes) -> None:
+def test_a_damaged_file_is_replaced(tmp_path: Path, text: bytes) -> None:
     kernel = Kernel()
-    memory(tmp_path).symbols(kernel.symbols)
+    cache(tmp_path).symbols(kernel.symbols)
     (file,) = tmp_path.iterdir()
     file.write_bytes(text)
-    assert vars(memory(tmp_path).symbols(kernel.symbols)) == vars(kernel.said)
+    assert vars(cache(tmp_path).symbols(kernel.symbols)) == vars(kernel.parsed)
     assert kernel.reads == 2
-    memory(tmp_path).symbols(kernel.symbols)
+    cache(tmp_path).symbols(kernel.symbols)
     assert kernel.reads == 2
 
 
-def test_where_nothing_can_be_kept(tmp_path: Path) -> None:
+def test_an_unwritable_directory_is_no_error(tmp_path: Path) -> None:
     kernel = Kernel()
     (tmp_path / "file").write_text("in the way")
-    assert memory(tmp_path / "file").symbols(kernel.symbols) is kernel.said
+    assert cache(tmp_path / "file").symbols(kernel.symbols) is kernel.parsed
 
 
-def test_which_modules_are_loaded(tmp_path: Path) -> None:
+def test_loaded_modules(tmp_path: Path) -> None:
     proc, sysfs = tmp_path / "proc", tmp_path / "sys"
     (proc / "sys/kernel/random").mkdir(parents=True)
     (proc / "sys/kernel/random/boot_id").write_text("abc\n")
     (sysfs / "module/ext4").mkdir(parents=True)
 
-    def said(text: str) -> str:
+    def with_modules(text: str) -> str:
         (proc / "modules").write_text(text)
-        return loaded(proc, sysfs)
+        return loaded_modules(proc, sysfs)
 
-    assert loaded(proc, sysfs) == "abc\n"
-    first = said("ext4 100 1 - Live 0x10\n")
-    assert said("ext4 100 2 user, Live 0x10 (E)\n") == first
-    assert said("ext4 100 1 - Live 0x20\n") != first
-    assert said("ext4 100 1 - Loading 0x10\n") != first
-    assert said("ext4 100 1 - Live 0x10\ngone 1 0 - Unloading 0x90\n") != first
-    # Loaded anew: same name, size and address.
+    assert loaded_modules(proc, sysfs) == "abc\n"
+    first = with_modules("ext4 100 1 - Live 0x10\n")
+    assert with_modules("ext4 100 2 user, Live 0x10 (E)\n") == first
+    assert with_modules("ext4 100 1 - Live 0x20\n") != first
+    assert with_modules("ext4 100 1 - Loading 0x10\n") != first
+    assert with_modules("ext4 100 1 - Live 0x10\ngone 1 0 - Unloading 0x90\n") != first
+    # Reloaded, with the same name, size and address.
     (sysfs / "module/ext4").rename(sysfs / "module/old")
     (sysfs / "module/ext4").mkdir()
-    assert said("ext4 100 1 - Live 0x10\n") != first
+    assert with_modules("ext4 100 1 - Live 0x10\n") != first
     (proc / "sys/kernel/random/boot_id").write_text("def\n")
-    assert said("ext4 100 1 - Live 0x10\n") != first
+    assert with_modules("ext4 100 1 - Live 0x10\n") != first

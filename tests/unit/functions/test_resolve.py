@@ -1,4 +1,4 @@
-"""From entries to targets and skips, on what real kernels said."""
+"""Resolving entries to targets and skips, on lists recorded from real kernels."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def run(text: str, functions: FunctionTable | None = None) -> Resolution:
 
 
 def labels(text: str) -> list[str]:
-    """The labels of a list that must come out without skips."""
+    """Return the labels of a list that must resolve without skips."""
     resolution = run(text)
     assert resolution.skipped == []
     return [target.label for target in resolution.targets]
 
 
 def skip(text: str) -> str:
-    """The one skip of a list that must give that and no target."""
+    """Return the message of a list that must resolve to one skip and no target."""
     resolution = run(text)
     assert resolution.targets == []
     (skipped,) = resolution.skipped
@@ -43,7 +43,7 @@ def skip(text: str) -> str:
 
 
 def only(text: str) -> Target:
-    """The one target of a list."""
+    """Return the target of a list that must resolve to one target and no skip."""
     resolution = run(text)
     assert resolution.skipped == []
     (target,) = resolution.targets
@@ -108,8 +108,8 @@ def test_patterns() -> None:
     assert set(labels("vmlinux:init_once*")).isdisjoint(labels("ext4:init_once"))
 
 
-def test_only_one_spelling_of_system_calls_counts() -> None:
-    """What merely begins with sys_ is no system call where there are wrappers."""
+def test_only_the_first_prefix_that_matches_counts() -> None:
+    """Where wrappers exist, a function that merely starts with sys_ is not a system call."""
     text = """\
 ffffffff81000000 T _stext
 ffffffff81000000 T __x64_sys_read
@@ -122,7 +122,7 @@ ffffffff81000200 T _etext
     assert [t.label for t in run("syscall:read", plain).targets] == ["syscall:read"]
 
 
-def test_namesakes() -> None:
+def test_functions_of_one_name() -> None:
     targets = run("type_show").targets
     assert len(targets) == len(table(KERNEL).named("type_show"))
     assert {target.label for target in targets} == {
@@ -140,40 +140,40 @@ def test_duplicates_count_once() -> None:
         "vfs_read"
     ]
     assert labels("vfs_read\nvfs_read%return") == ["vfs_read", "vfs_read%return"]
-    # two names of one address
+    # Two names of one address.
     assert labels("syscall:getpid\n__do_sys_getpid\n__x64_sys_getpid") == ["syscall:getpid"]
     assert labels("__x64_sys_getpid\nsyscall:getpid") == ["__x64_sys_getpid"]
 
 
-def test_excludes_reach_the_whole_list() -> None:
+def test_exclusions_cover_the_whole_list() -> None:
     assert sorted(labels("!vfs_readv\nvfs_read*")) == ["vfs_read", "vfs_readlink"]
     assert sorted(labels("vfs_read*\n!/v$/")) == ["vfs_read", "vfs_readlink"]
     assert labels("vfs_read+4\nvfs_readv\n!vfs_write") == ["vfs_read+0x4", "vfs_readv"]
     assert "ext4:init_once" not in labels("init_once\n!ext4:*")
     assert "syscall:getpid" not in labels("syscall:get*\n!syscall:getpid")
-    # under any name of the address, and with what stands in for a name
+    # Under any name of the address, and under the name of a clone.
     assert skip("__x64_sys_getpid\n!__do_sys_getpid").startswith("excluded")
     assert skip("tcp_add_reno_sack.part.0\n!tcp_add_reno_sack").startswith("excluded")
 
 
-def test_left_out_of_patterns() -> None:
+def test_omitted_by_patterns() -> None:
     resolution = run("/^(do_int3|__die|tcp_init|vfs_read)$/\n!vfs_read\nvfs_write\ndo_int*")
     assert [target.label for target in resolution.targets] == ["vfs_write"]
-    # each counted once, however many patterns match it
-    assert resolution.left_out == {Reason.BLACKLISTED: 2, Reason.INIT: 1, Reason.EXCLUDED: 1}
+    # Each counts once, however many patterns match it.
+    assert resolution.omitted == {Reason.BLACKLISTED: 2, Reason.INIT: 1, Reason.EXCLUDED: 1}
     assert [skipped.message for skipped in resolution.skipped] == [
-        "no match: no function that can be probed: "
+        "no match: no matching function can be probed: "
         "2 blacklisted by the kernel, 1 excluded, 1 freed after boot",
-        "no match: no function that can be probed: 1 blacklisted by the kernel",
+        "no match: no matching function can be probed: 1 blacklisted by the kernel",
     ]
 
 
-def test_patterns_keep_to_what_ftrace_can_trace() -> None:
+def test_patterns_omit_functions_ftrace_cannot_trace() -> None:
     name = ".E_copy"
     assert not table(KERNEL).is_traceable(table(KERNEL).named(name)[0])
-    assert skip(".E_*").startswith("no match: no function that can be probed:")
+    assert skip(".E_*").startswith("no match: no matching function can be probed:")
     assert only(name).label == name
-    # unless that is not known
+    # Unless ftrace's list is unreadable.
     functions = table(KERNEL, traceable=False)
     assert name in [target.label for target in run(".E_*", functions).targets]
 
@@ -187,36 +187,39 @@ def test_unreadable_blacklist() -> None:
     [
         (
             "vfs_raed",
-            "unknown function: inlined by the compiler or not part of this kernel; "
-            "there is vfs_read, vfs_readv",
+            "unknown function: inlined by the compiler, or not in this kernel; "
+            "similar names: vfs_read, vfs_readv",
         ),
         (
             "xyzzy_plugh",
-            "unknown function: inlined by the compiler or not part of this kernel",
+            "unknown function: inlined by the compiler, or not in this kernel",
         ),
         (
             "syscall:opnat",
-            "unknown function: no such system call on this architecture and kernel; "
-            "there is openat, openat2",
+            "unknown function: this kernel has no such system call on this architecture; "
+            "similar names: openat, openat2",
         ),
-        ("ext4:vfs_read", "unknown function: ext4 has no vfs_read, but vmlinux has"),
-        ("crc16:cleanup_module", "unknown function: crc16 has no cleanup_module, but mbcache, "),
-        ("0x1234", "unknown function: no function lies at 0x1234"),
-        ("linux_banner", "not a function: linux_banner is data, padding or a part of a function"),
+        ("ext4:vfs_read", "unknown function: vfs_read is not in ext4, but in vmlinux"),
+        (
+            "crc16:cleanup_module",
+            "unknown function: cleanup_module is not in crc16, but in mbcache, ",
+        ),
+        ("0x1234", "unknown function: no function contains 0x1234"),
+        ("linux_banner", "not a function: linux_banner is data, padding or part of a function"),
         ("_stext", "not a function: "),
         ("file_tty_write.constprop.0.cold", "not a function: "),
-        ("do_int3", "blacklisted by the kernel: probes are forbidden there"),
-        ("do_int3+1", "blacklisted by the kernel: probes are forbidden there"),
+        ("do_int3", "blacklisted by the kernel: see /sys/kernel/debug/kprobes/blacklist"),
+        ("do_int3+1", "blacklisted by the kernel: see /sys/kernel/debug/kprobes/blacklist"),
         ("tcp_init", "freed after boot: an __init function"),
         ("vfs_read+0x10000", "bad offset: +0x10000 is outside vfs_read, which has 0x"),
-        ("xyzzy_*", "no match: no function has such a name; is its module loaded?"),
-        ("ext4:xyzzy_*", "no match: no function has such a name in ext4"),
-        ("btrfs:btrfs_*", "module not loaded: modprobe btrfs first"),
-        ("btr*:btrfs_sync", "module not loaded: no loaded module's name is like btr*"),
-        ("vfs_read\n!vfs_*", "excluded: funcs.txt:2 says !vfs_*"),
-        ("vfs_re*\n!vfs_*", "excluded: all 5 matches: funcs.txt:2 says !vfs_*"),
-        ("btrfs:btrfs_sync\n!btrfs:*", "excluded: funcs.txt:2 says !btrfs:*"),
-        ("btrfs:btrfs_sync\n!btrfs_sync", "excluded: funcs.txt:2 says !btrfs_sync"),
+        ("xyzzy_*", "no match: no function has a matching name; is its module loaded?"),
+        ("ext4:xyzzy_*", "no match: no function has a matching name in ext4"),
+        ("btrfs:btrfs_*", "module not loaded: run modprobe btrfs first"),
+        ("btr*:btrfs_sync", "module not loaded: no loaded module matches btr*"),
+        ("vfs_read\n!vfs_*", "excluded: by !vfs_* (funcs.txt:2)"),
+        ("vfs_re*\n!vfs_*", "excluded: all 5 matches, by !vfs_* (funcs.txt:2)"),
+        ("btrfs:btrfs_sync\n!btrfs:*", "excluded: by !btrfs:* (funcs.txt:2)"),
+        ("btrfs:btrfs_sync\n!btrfs_sync", "excluded: by !btrfs_sync (funcs.txt:2)"),
     ],
 )
 def test_skip(entry: str, message: str) -> None:
@@ -225,10 +228,12 @@ def test_skip(entry: str, message: str) -> None:
 
 def test_return_probe_in_the_middle() -> None:
     address = address_of("vfs_read")
-    assert skip(f"{address + 4:#x}%return").startswith("bad offset: vfs_read+0x4 is not where")
+    assert skip(f"{address + 4:#x}%return").startswith(
+        "bad offset: %return needs the start of a function, not vfs_read+0x4"
+    )
 
 
-def test_skip_says_where() -> None:
+def test_skips_name_file_and_line() -> None:
     (skipped,) = run("vfs_read\n  vfs_raed  # typo").skipped
     assert skipped.entry == "vfs_raed"
     assert skipped.source == Source("funcs.txt", 2)
@@ -244,14 +249,14 @@ def test_pending() -> None:
     assert labels("x:f\nx:f\nx:f%return\nx:g\n!y:*\n!vfs_*") == ["x:f", "x:f%return", "x:g"]
 
 
-def test_one_namesake_excluded_on_purpose_is_no_skip() -> None:
+def test_excluding_one_of_several_functions_is_not_a_skip() -> None:
     resolution = run("init_once\n!ext4:init_once")
     assert resolution.skipped == []
     assert {target.module for target in resolution.targets} == {""}
 
 
 def test_suggestions_are_bounded() -> None:
-    """A list made for another kernel must not take minutes to refuse."""
+    """Rejecting a list made for another kernel must not take minutes."""
     resolution = run("\n".join(f"vfs_raed{'x' * n}" for n in range(40)))
     suggested = ["; there is" in skipped.detail for skipped in resolution.skipped]
     assert len(suggested) == 40
@@ -267,11 +272,11 @@ def test_everything(kernel: str) -> None:
         assert target.function
         assert table(kernel).is_traceable(target.function)
         assert not table(kernel).is_blacklisted(target.function.address)
-    assert set(resolution.left_out) == {Reason.BLACKLISTED, Reason.NOTRACE, Reason.INIT}
+    assert set(resolution.omitted) == {Reason.BLACKLISTED, Reason.NOTRACE, Reason.INIT}
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_labels_of_system_calls_are_those_of_any_kernel(kernel: str) -> None:
+def test_labels_of_system_calls_are_the_same_on_all_kernels(kernel: str) -> None:
     found = run("syscall:openat\nsyscall:getpid\nsyscall:read%return", table(kernel)).targets
     assert [target.label for target in found] == [
         *("syscall:openat", "syscall:getpid", "syscall:read%return"),
@@ -279,7 +284,7 @@ def test_labels_of_system_calls_are_those_of_any_kernel(kernel: str) -> None:
 
 
 def test_example() -> None:
-    """The list we show is well-formed and shows every form; those it comments out too."""
+    """The example list shows every form of entry and is well-formed, including its comments."""
     file = Path(__file__).parents[3] / "examples" / "funcs.txt"
     specs = parse_list(file.read_bytes(), file.name)
     assert {spec.kind for spec in specs} == {Kind.NAME, Kind.GLOB, Kind.REGEX}
@@ -310,31 +315,33 @@ ENTRIES = st.lists(
 
 @settings(deadline=None)
 @given(ENTRIES, st.sampled_from(KERNELS), st.booleans())
-def test_every_entry_ends_somewhere(entries: list[str], kernel: str, known: bool) -> None:
+def test_every_entry_becomes_a_target_or_a_skip(
+    entries: list[str], kernel: str, known: bool
+) -> None:
     functions = table(kernel, traceable=known, blacklist=known)
     specs = parse_list("\n".join(entries), "funcs.txt")
     resolution = resolve(specs, functions, syscall_prefixes=SYSCALL_PREFIXES)
     every_label = [target.label for target in resolution.targets]
     assert len(every_label) == len(set(every_label))
-    places = [(target.address or target.label, target.is_return) for target in resolution.targets]
-    assert len(places) == len(set(places))
+    sites = [(target.address or target.label, target.is_return) for target in resolution.targets]
+    assert len(sites) == len(set(sites))
 
     excludes = [spec for spec in specs if spec.exclude]
-    placed = {target.spec.source for target in resolution.targets}
+    targeted = {target.spec.source for target in resolution.targets}
     skipped = {skipped.source for skipped in resolution.skipped}
     for number, spec in enumerate(specs):
         alone = resolve([*excludes, spec], functions, syscall_prefixes=SYSCALL_PREFIXES)
         if spec.exclude:
-            assert spec.source not in placed | skipped
-        elif spec.source not in placed | skipped:
-            # all it means was meant before
+            assert spec.source not in targeted | skipped
+        elif spec.source not in targeted | skipped:
+            # Earlier entries mean all of its sites.
             before = resolve(
                 [*excludes, *specs[:number]], functions, syscall_prefixes=SYSCALL_PREFIXES
             )
             have = {(target.address or target.label, target.is_return) for target in before.targets}
             assert {(t.address or t.label, t.is_return) for t in alone.targets} <= have
-        # the other entries change nothing about what this one means
-        assert {(t.address or t.label, t.is_return) for t in alone.targets} <= set(places)
+        # Other entries do not change what this one means.
+        assert {(t.address or t.label, t.is_return) for t in alone.targets} <= set(sites)
     for target in resolution.targets:
         if target.function and target.function.size:
             assert target.offset < target.function.size
@@ -361,9 +368,9 @@ def test_any_entry_resolves(text: str) -> None:
         max_size=5,
     ).map("".join)
 )
-def test_a_globs_known_part_leaves_nothing_out(glob: str) -> None:
+def test_the_fixed_part_of_a_glob_excludes_no_match(glob: str) -> None:
     spec = parse_entry(glob, Source("list", 1))
     assert spec is not None
     functions = table("debian-12")
     match = re.compile(fnmatch.translate(glob.replace("[^", "[!"))).match
-    assert functions.matching(match, part=spec.fixed_part) == functions.matching(match)
+    assert functions.matching(match, containing=spec.fixed_part) == functions.matching(match)

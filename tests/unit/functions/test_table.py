@@ -1,4 +1,4 @@
-"""The function table, on what real kernels said."""
+"""The function table, on small lists and on lists recorded from real kernels."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ def everything(functions: FunctionTable) -> list[Function]:
     return functions.matching(lambda name: True)
 
 
-def test_what_is_a_function() -> None:
+def test_which_symbols_are_functions() -> None:
     assert names(everything(small())) == [
         *("startup", "one", "two.isra.0", "two.part.1", "three", "alias_of_three", "one"),
         *("at_boot", "entry", "leave", "one", "two"),
     ]
 
 
-def test_names() -> None:
+def test_find() -> None:
     found = small().find(["one", "entry", "none", "two"])
     assert found == {
         "one": [
@@ -95,7 +95,7 @@ def test_each_function_is_found_by_its_name(kernel: str) -> None:
     assert functions.find(f"{name}?" for name in by_name) == {}
 
 
-def test_names_of_one_hash_are_told_apart() -> None:
+def test_names_with_equal_hashes() -> None:
     first, other = "plumless", "buckeroo"
     assert crc32(first.encode()) == crc32(other.encode())
     lines = [f"{BASE + 16 * at:x} t {name}\n" for at, name in enumerate((first, "x", first))]
@@ -107,7 +107,7 @@ def test_names_of_one_hash_are_told_apart() -> None:
     assert [f.address for f in both.named(other)] == [BASE + 48]
 
 
-def test_clones_stand_in_for_their_function() -> None:
+def test_named_falls_back_to_clones() -> None:
     functions = FunctionTable.from_text(CORE.encode())
     assert [f.name for f in functions.named("two")] == ["two.isra.0", "two.part.1"]
     assert [f.name for f in functions.named("two.isra.0")] == ["two.isra.0"]
@@ -156,7 +156,7 @@ def test_function_at(address: int, expected: tuple[str, int] | None) -> None:
 def test_traceable() -> None:
     functions = small(traceable=b"__ftrace_invalid_address___12\none\nthree\none [mod_b]\n")
     answers = {(f.name, f.module): functions.is_traceable(f) for f in everything(functions)}
-    # ftrace lists one name of an address; the alias is the same function
+    # ftrace lists one name per address; the alias is the same function.
     assert {function for function, answer in answers.items() if answer} == {
         ("one", ""),
         ("three", ""),
@@ -169,7 +169,7 @@ def test_traceable() -> None:
 
 
 def test_traceable_by_address() -> None:
-    # The patch site may be behind an endbr64; a namesake is another function.
+    # The patch site may follow an endbr64; `one` is the name of two other functions as well.
     functions = small(
         traceable=b"ffffffff81000114 one\nffffffff81000200 three\nffffffffc0001004 entry [mod_a]\n"
     )
@@ -202,7 +202,7 @@ def test_init() -> None:
     assert [f.name for f in everything(functions) if functions.is_init(f.address)] == ["at_boot"]
 
 
-def test_symbols_that_are_no_functions() -> None:
+def test_symbols_that_are_not_functions() -> None:
     functions = small()
     for name in ("data", "data_of_b", "data_said_to_be_text", "__pfx_one", "_etext", "_stext"):
         assert functions.named(name) == ()
@@ -272,11 +272,11 @@ def test_from_kernel(tmp_path: Path) -> None:
     assert functions.is_blacklisted(one.address) is None
     assert functions.modules == frozenset()
 
-    # read when asked for, not before
+    # Lists are read when needed, not before.
     functions = FunctionTable.from_kernel(tracefs, proc=proc, debugfs=debugfs)
     tracefs.mkdir()
     (tracefs / "available_filter_functions").write_text("one\n")
-    # The better list, where there is one.
+    # The list with addresses takes precedence.
     again = FunctionTable.from_kernel(tracefs, proc=proc, debugfs=debugfs)
     (tracefs / "available_filter_functions_addrs").write_text("ffffffff81000310 one\n")
     assert [again.is_traceable(f) for f in again.named("one")] == [False, True]
@@ -311,7 +311,7 @@ def test_every_address_is_in_one_function_at_most(lines: list[tuple[int, str, st
         assert {found[0].address} == around if found else not around
 
 
-# What follows is said of the recorded kernels.
+# The tests below use the recorded kernels.
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
