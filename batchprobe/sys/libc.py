@@ -47,8 +47,7 @@ def mapped(name: str, fd: int, size: int, *, writable: bool = False) -> memoryvi
 
     The mapping lives until the last view of it is released. Raises KernelError, which names `name`.
     """
-    # Python 3.11's mmap.mmap duplicates the descriptor and keeps the copy open as long as the
-    # mapping: two or three extra descriptors for each set of probe maps.
+    # Not mmap.mmap, which in Python 3.11 keeps a duplicate of the descriptor for each mapping.
     protection = _PROT_READ | _PROT_WRITE if writable else _PROT_READ
     address = _LIBC.mmap(*map(c_long, (0, size, protection, _MAP_SHARED, fd, 0)))
     if address == _MAP_FAILED:
