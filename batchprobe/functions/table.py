@@ -263,7 +263,7 @@ class FunctionTable:
     def _traceable(self) -> array[int] | frozenset[str] | None:
         text = self._read_traceable()
         if not text:
-            # ftrace lists no functions while it is disabled.
+            # Empty while ftrace is disabled, which does not mean that nothing is traceable.
             return None
         lines = _text(text)
         if re.match(r"[0-9a-f]+ \w", lines):
@@ -294,7 +294,6 @@ def _ranges(blacklist: bytes | None) -> bytes | None:
     """Parse kprobes/blacklist into disjoint ranges: an array of all starts, then all ends."""
     if blacklist is None:
         return None
-    # partition(), because on a usual start compiling a regex takes longer.
     listed = (line.partition(b"\t")[0].partition(b"-") for line in blacklist.splitlines())
     starts: list[int] = []
     ends: list[int] = []

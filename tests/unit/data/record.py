@@ -1,6 +1,6 @@
-"""Record what the running kernel says of its functions, cut down to what the tests need.
+"""Record the running kernel's lists of functions, reduced to what the tests need.
 
-Usage, as root in a machine of its own: python3 record.py DIRECTORY
+Usage, as root in a virtual machine: python3 record.py DIRECTORY
 """
 
 import contextlib
@@ -38,8 +38,8 @@ def main() -> None:
     for kind, where in (("tracefs", TRACEFS), ("debugfs", DEBUGFS)):
         subprocess.run(["mount", "-t", kind, kind, str(where)], check=False, capture_output=True)
     program = load_program()
-    # Kprobes based on ftrace and on a breakpoint each bring code of their own. Of +5 and +9 one is
-    # where an instruction begins.
+    # ftrace-based kprobes and breakpoints each add code pages that kallsyms lists. An instruction
+    # starts at either +5 or +9.
     define("p:recorded/on_ftrace vfs_read\n")
     for offset in (5, 9):
         with contextlib.suppress(OSError):
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def define(probe: str) -> None:
-    # open(..., "a") seeks, which tracefs refuses
+    # open(..., "a") would seek, which tracefs refuses.
     events = os.open(TRACEFS / "kprobe_events", os.O_WRONLY | os.O_APPEND)
     try:
         os.write(events, probe.encode())
@@ -72,8 +72,8 @@ def define(probe: str) -> None:
 
 
 def load_program() -> object:
-    """A BPF program, for its line in kallsyms."""
-    from bcc import BPF  # noqa: PLC0415 - the distribution's, in the guest only
+    """Load a BPF program, so that kallsyms lists it."""
+    from bcc import BPF  # noqa: PLC0415  (installed in the guest only)
 
     program = BPF(
         text="int recorded(void *context) { return 0; }", cflags=["-Wno-ignored-attributes"]
@@ -83,7 +83,7 @@ def load_program() -> object:
 
 
 def wanted(lines: list[str]) -> list[bool]:
-    """Which lines to keep: in the core kernel with the neighbours that make sizes right."""
+    """Select the lines to keep; in the core kernel with neighbours, so that sizes are right."""
     keep = [False] * len(lines)
     for number, line in enumerate(lines):
         name, *module = line.split()[2:]
@@ -91,9 +91,9 @@ def wanted(lines: list[str]) -> list[bool]:
             for near in range(max(number - 1, 0), number + 4):
                 keep[near] = True
         elif module:
-            name_of = module[0].strip("[]")
-            keep[number] |= name_of in WHOLE_MODULES
-            keep[number] |= name_of == "ext4" and bool(EXT4.fullmatch(name))
+            module_name = module[0].strip("[]")
+            keep[number] |= module_name in WHOLE_MODULES
+            keep[number] |= module_name == "ext4" and bool(EXT4.fullmatch(name))
     return keep
 
 
