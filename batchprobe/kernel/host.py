@@ -145,7 +145,7 @@ def check_privileges(root: str | PathLike[str] = "", *, euid: int | None = None)
     # The initial user namespace maps all 2^32 - 1 users to themselves.
     if (_read(f"{root}/proc/self/uid_map") or "").split() not in ([], ["0", "0", "4294967295"]):
         return lacking(
-            "root in a user namespace, which the kernel does not allow to attach kprobes",
+            "root in a user namespace, which may not attach kprobes",
             "run it as root on the host, outside the container",
         )
     if not is_capable:
