@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from batchprobe import KernelError
+from batchprobe.errors import KernelError
 from batchprobe.kernel.tracefs import (
     Definition,
     Tracefs,
