@@ -38,11 +38,13 @@ def test_built_once_and_found_again(folder: Path) -> None:
     assert not list(folder.glob("*tmp*"))
 
 
-def test_two_at_once_build_once(folder: Path) -> None:
+def test_two_at_once_build_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     builds = []
+    begun, may_end = threading.Event(), threading.Event()
 
     def build(product: Path) -> None:
-        time.sleep(0.2)
+        begun.set()
+        assert may_end.wait(20)
         builds.append(product)
 
     threads = [
@@ -50,6 +52,13 @@ def test_two_at_once_build_once(folder: Path) -> None:
     ]
     for thread in threads:
         thread.start()
+    assert begun.wait(20)
+    said, end = "", time.monotonic() + 20
+    while said.count("waiting for another process") < 2:
+        said += capsys.readouterr().err
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    may_end.set()
     for thread in threads:
         thread.join()
     assert len(builds) == 1
