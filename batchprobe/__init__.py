@@ -1,4 +1,4 @@
-"""Probes on thousands of kernel functions, and all off again in one batch.
+"""Kprobes on thousands of kernel functions, detached in one batch.
 
 from batchprobe import Session
 
@@ -7,61 +7,82 @@ with Session() as session:
     ...
     session.detach(probes[:10])
     report = session.commit()
+
+`docs/architecture.md` describes the packages below.
 """
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from batchprobe.commit.queue import CommitReport, Left
-    from batchprobe.errors import (
-        AttachCancelledError,
-        BatchprobeError,
-        KernelError,
-        NotAttachedError,
-        NothingAttachedError,
-        SessionError,
-        SpecError,
-        UnsupportedError,
-    )
-    from batchprobe.funclist.spec import ProbeSpec, parse_list
-    from batchprobe.functions.targets import Reason, Skipped
-    from batchprobe.probe import Probe, ProbeState
-    from batchprobe.session import Session
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "AttachCancelledError",
-    "BatchprobeError",
-    "CommitReport",
-    "KernelError",
-    "Left",
-    "NotAttachedError",
-    "NothingAttachedError",
-    "Probe",
-    "ProbeSpec",
-    "ProbeState",
-    "Reason",
-    "Session",
-    "SessionError",
-    "Skipped",
-    "SpecError",
-    "UnsupportedError",
-    "parse_list",
-]
+if TYPE_CHECKING:
+    from batchprobe.actions.base import Action as Action
+    from batchprobe.actions.base import Column as Column
+    from batchprobe.actions.base import RawEvent as RawEvent
+    from batchprobe.actions.base import Reader as Reader
+    from batchprobe.actions.count import Count as Count
+    from batchprobe.commit.queue import CommitReport as CommitReport
+    from batchprobe.commit.queue import RemovalFailure as RemovalFailure
+    from batchprobe.errors import AttachCancelledError as AttachCancelledError
+    from batchprobe.errors import BatchprobeError as BatchprobeError
+    from batchprobe.errors import KernelError as KernelError
+    from batchprobe.errors import ListError as ListError
+    from batchprobe.errors import NotAttachedError as NotAttachedError
+    from batchprobe.errors import NothingAttachedError as NothingAttachedError
+    from batchprobe.errors import SessionError as SessionError
+    from batchprobe.errors import SpecError as SpecError
+    from batchprobe.errors import UnsupportedError as UnsupportedError
+    from batchprobe.errors import UsageError as UsageError
+    from batchprobe.errors import VerifierError as VerifierError
+    from batchprobe.filters.base import Filter as Filter
+    from batchprobe.filters.base import ProbeKind as ProbeKind
+    from batchprobe.funclist.parse import parse_list as parse_list
+    from batchprobe.funclist.spec import ProbeSpec as ProbeSpec
+    from batchprobe.functions.targets import Reason as Reason
+    from batchprobe.functions.targets import Skipped as Skipped
+    from batchprobe.probe import Event as Event
+    from batchprobe.probe import Probe as Probe
+    from batchprobe.probe import ProbeState as ProbeState
+    from batchprobe.programs.maps import MapSpec as MapSpec
+    from batchprobe.session import Session as Session
 
 __version__ = "0.1.0"
 
-_HOMES = ("commit.queue", "errors", "functions.targets", "probe", "session", "funclist.spec")
+# Where each public name is defined. A module is imported when one of its names is first used,
+# because the command has to answer Ctrl-C before it has imported much, and the guardian needs
+# little of the package.
+_PUBLIC = {
+    "actions.base": ("Action", "Column", "RawEvent", "Reader"),
+    "actions.count": ("Count",),
+    "commit.queue": ("CommitReport", "RemovalFailure"),
+    "errors": (
+        "AttachCancelledError",
+        "BatchprobeError",
+        "KernelError",
+        "ListError",
+        "NotAttachedError",
+        "NothingAttachedError",
+        "SessionError",
+        "SpecError",
+        "UnsupportedError",
+        "UsageError",
+        "VerifierError",
+    ),
+    "filters.base": ("Filter", "ProbeKind"),
+    "funclist.parse": ("parse_list",),
+    "funclist.spec": ("ProbeSpec",),
+    "functions.targets": ("Reason", "Skipped"),
+    "probe": ("Event", "Probe", "ProbeState"),
+    "programs.maps": ("MapSpec",),
+    "session": ("Session",),
+}
+_HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> object:
-    # Loaded when first asked for: the command must answer Ctrl-C before it has imported much, and
-    # the guardian needs little of the package.
-    if name in __all__:
-        from importlib import import_module  # noqa: PLC0415  (takes longer than it looks)
-
-        for home in _HOMES:
-            module = import_module(f"{__name__}.{home}")
-            if name in module.__all__:
-                value: object = getattr(module, name)
-                globals()[name] = value
-                return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

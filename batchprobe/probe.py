@@ -1,137 +1,197 @@
-"""A probe, as the user holds it."""
+"""A probe as the user holds it, and the group it is detached with."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import Any, NamedTuple, Protocol
 
 from batchprobe.errors import NotAttachedError
+from batchprobe.functions.targets import Target
+from batchprobe.programs.probe_maps import Hits, ProbeMaps
 
-if TYPE_CHECKING:
-    from batchprobe.attach.base import Carrier
-    from batchprobe.functions.targets import Target
-    from batchprobe.programs.probe_maps import Bank, Counts
+__all__ = ["DetachGroup", "Event", "Final", "Holder", "Probe", "ProbeState", "Snapshot"]
 
-__all__ = ["Departure", "Probe", "ProbeState"]
+
+class Snapshot(Protocol):
+    """Values by slot."""
+
+    def __getitem__(self, slot: int, /) -> Any:
+        """The value of one slot."""
+        ...
+
+
+class Final(NamedTuple):
+    """What one kernel object's probes ended with."""
+
+    hits: Hits
+    values: Snapshot
+
+
+class Holder(Protocol):
+    """The kernel object that carries a probe, as far as the probe needs it."""
+
+    maps: ProbeMaps
+    detach_group: DetachGroup | None
+    """That of all its probes, if they are detached together."""
+
+    def snapshot(self) -> Snapshot:
+        """The values now."""
+        ...
+
+    def final(self, slots: Sequence[int]) -> Final:
+        """The final results of these slots."""
+        ...
+
+    def events(self) -> Sequence[Event]:
+        """Events since the last call."""
+        ...
 
 
 class ProbeState(Enum):
-    """ATTACHED counts; QUEUED does not any more, and waits for the commit; DETACHED is gone."""
+    """Where a probe is in its life."""
 
     ATTACHED = "attached"
+    """It counts."""
     QUEUED = "queued"
+    """It counts no more and waits for the commit."""
     DETACHED = "detached"
+    """Its result is final."""
 
 
-class Departure:
-    """Probes that leave together: what is true of all of them is noted once, however many."""
+class DetachGroup:
+    """Probes that are detached together: their state is stored once, however many they are."""
 
-    __slots__ = ("_banks", "_probes", "finals", "size", "state")
+    __slots__ = ("_probes", "_whole", "finals", "size", "state")
 
-    def __init__(self, probes: Sequence[Probe], banks: Sequence[Bank] = ()) -> None:
-        """`banks` are theirs if all leave that are in them."""
+    def __init__(self, probes: Sequence[Probe], whole: Sequence[Holder] = ()) -> None:
+        """`whole` are all holders of these probes, if every probe of theirs is in the group."""
         self._probes = probes
-        self._banks = banks
+        self._whole = whole
         self.size = len(probes)
         self.state = ProbeState.QUEUED
-        # Of each bank, the final counts by slot.
-        self.finals: dict[Bank, Counts] = {}
+        self.finals: dict[Holder, Final] = {}
 
-    def settle(self) -> Sequence[Probe]:
-        """The barrier has passed: keep the final counts, and let go of the probes; which it were.
+    def finalize(self) -> Sequence[Probe]:
+        """After the barrier: keep the final results, drop our references, return the probes.
 
-        The second time there is nothing to do.
+        Returns nothing the second time.
         """
         if self.state is ProbeState.DETACHED:
             return ()
-        if self._banks:
-            self.finals = {bank: bank.counts() for bank in self._banks}
-        else:
-            slots: dict[Bank, list[int]] = {}
+        slots: dict[Holder, Sequence[int]] = {
+            holder: range(1, holder.maps.layout.slots + 1) for holder in self._whole
+        }
+        if not self._whole:
+            listed: dict[Holder, list[int]] = {}
             for probe in self._probes:
-                slots.setdefault(probe.bank, []).append(probe.slot)
-            self.finals = {bank: bank.finals(those) for bank, those in slots.items()}
+                listed.setdefault(probe.holder, []).append(probe.slot)
+            slots = dict(listed)
+        self.finals = {holder: holder.final(those) for holder, those in slots.items()}
         self.state = ProbeState.DETACHED
-        # Whoever keeps one of them must not keep them all.
-        gone, self._probes, self._banks = self._probes, (), ()
-        return gone
+        # A reference to one probe must not keep all of them alive.
+        probes, self._probes, self._whole = self._probes, (), ()
+        return probes
 
 
 class Probe:
-    """One function's probe: made by `Session.attach`, ended by `Session.detach` and a commit."""
+    """One probe on a function: made by `Session.attach`, ended by `Session.detach` and a commit."""
 
-    __slots__ = ("_departure", "abi", "carrier", "offset", "placement", "slot", "target")
+    __slots__ = ("_detach_group", "abi", "attachment", "offset", "placement", "slot", "target")
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        # Its own; it may also leave with all that its carrier carries.
-        self._departure: Departure | None = None
-        # Its place: the carrier that takes it says so.
-        self.carrier: Carrier | None = None
+        # Its own; all probes of an attachment may share that attachment's.
+        self._detach_group: DetachGroup | None = None
+        self.attachment: Any = None
+        """The kernel object that carries it (a `batchprobe.attach.base.Attachment`)."""
         self.slot = 0
-        # Which probe ABI carries it, and where it really stands: the ABI that attaches it says so.
+        """Its index in the maps of `attachment`."""
         self.abi = ""
+        """The probe ABI that carries it."""
         self.offset = target.offset
-        # `entry`, `after` (behind the entry patch site), or `offset` (asked for).
+        """Bytes from the function's symbol to the probe."""
         self.placement = "offset" if target.offset else "entry"
+        """`entry`, `after` (behind the entry patch site), or `offset` (asked for)."""
 
     @property
-    def departure(self) -> Departure | None:
-        """With whom it leaves or has left; None while it is attached."""
-        if self._departure is None and self.carrier is not None:
-            return self.carrier.departure
-        return self._departure
+    def detach_group(self) -> DetachGroup | None:
+        """The group it is detached with; None while it is attached."""
+        if self._detach_group is None and self.attachment is not None:
+            group: DetachGroup | None = self.attachment.detach_group
+            return group
+        return self._detach_group
 
-    def depart(self, departure: Departure) -> None:
-        """It leaves, and does not count any more."""
-        self._departure = departure
+    def leave_with(self, group: DetachGroup) -> None:
+        """It is detached, with this group."""
+        self._detach_group = group
 
     @property
     def state(self) -> ProbeState:
         """Whether it counts, waits for its commit, or is gone."""
-        departure = self.departure
-        return ProbeState.ATTACHED if departure is None else departure.state
+        group = self.detach_group
+        return ProbeState.ATTACHED if group is None else group.state
 
     @property
     def label(self) -> str:
-        """The name it has in tables: unique within one attach call."""
+        """Its name in tables: unique within one attach call."""
         return self.target.label
 
     @property
     def address(self) -> int | None:
-        """Where the probe stands, None while its module is not loaded."""
+        """Where the probe stands; None while its module is not loaded."""
         function = self.target.function
         return None if function is None else function.address + self.offset
 
     @property
     def count(self) -> int:
-        """Hits so far; the final count once it is detached and committed.
+        """Hits so far; the final number once it is detached and committed.
 
-        Raises SessionError in a forked child, where it is not final.
+        Raises SessionError in a forked child, where the number would not be final.
         """
-        bank = self.bank
-        final = self._final(bank)
-        if final is None:
-            bank.require_ours()
-            with bank.lock:
-                # A commit of another thread may have settled it, and closed the bank, just now.
-                final = self._final(bank)
-                return bank.count(self.slot) if final is None else final
-        return final
-
-    def _final(self, bank: Bank) -> int | None:
-        departure = self.departure
-        if departure is None or departure.state is not ProbeState.DETACHED:
-            return None
-        return departure.finals[bank][self.slot]
+        if (final := self._final()) is not None:
+            return final.hits[self.slot]
+        holder = self.holder
+        holder.maps.require_ours()
+        with holder.maps.lock:
+            # Another thread's commit may have finalized it and closed the maps just now.
+            final = self._final()
+            return holder.maps.hits_of(self.slot) if final is None else final.hits[self.slot]
 
     @property
-    def bank(self) -> Bank:
-        """The maps it counts in. Raises NotAttachedError where no carrier took it."""
-        if self.carrier is None:
+    def value(self) -> Any:
+        """What the session's action made of its hits; for Count that is `count`.
+
+        Raises SessionError in a forked child.
+        """
+        if (final := self._final()) is not None:
+            return final.values[self.slot]
+        holder = self.holder
+        holder.maps.require_ours()
+        with holder.maps.lock:
+            final = self._final()
+            return (holder.snapshot() if final is None else final.values)[self.slot]
+
+    def _final(self) -> Final | None:
+        group = self.detach_group
+        if group is None or group.state is not ProbeState.DETACHED:
+            return None
+        return group.finals[self.holder]
+
+    @property
+    def holder(self) -> Holder:
+        """The kernel object that carries it. Raises NotAttachedError if none does."""
+        if self.attachment is None:
             raise NotAttachedError(f"{self.label} is not attached")
-        return self.carrier.bank
+        holder: Holder = self.attachment
+        return holder
 
     def __repr__(self) -> str:
         return f"<Probe {self.label} {self.state.value} {self.abi} {self.placement}>"
+
+
+class Event(NamedTuple):
+    """One hit of a probe, with what the action recorded of it."""
+
+    probe: Probe
+    fields: Mapping[str, object]

@@ -1,11 +1,13 @@
-/* A kprobe_multi link: the kernel tells the function. While a smaller link takes over from a larger
- * one both fire; the epoch of a CPU decides which of them counts there.
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * A kprobe_multi link: the kernel names the function. While a smaller link takes over from a larger
+ * one, both fire; the epoch of the CPU decides which of them counts.
  *
- * A cookie would name the slot at once. But the kernel sorts them when it makes the link, and at each
- * hit looks for the function's among all of them (bpf_kprobe_multi_cookie(),
- * kernel/trace/bpf_trace.c). */
+ * A cookie could hold the slot, but the kernel finds a cookie by binary search over all functions
+ * of the link at every hit (bpf_kprobe_multi_cookie(), kernel/trace/bpf_trace.c).
+ */
 
-/* [cpu]: the epoch that counts on that CPU. */
+/* [cpu]: the epoch that counts there. */
 BPF_ARRAY(epochs, u64, 1);
 
 int by_link(struct pt_regs *ctx)
@@ -14,6 +16,6 @@ int by_link(struct pt_regs *ctx)
 	u64 *epoch = epochs.lookup(&cpu);
 
 	if (epoch && *epoch == EPOCH)
-		hit_at(bpf_get_func_ip(ctx));
+		hit_at(ctx, bpf_get_func_ip(ctx));
 	return 0;
 }

@@ -1,11 +1,14 @@
-/* Return probes before Linux 5.15: the kernel notes the kprobe whose handler runs in the per-CPU
- * variable current_kprobe, also around the handler of a return probe. */
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Return probes before Linux 5.15: the kernel stores the kprobe whose handler runs in the per-CPU
+ * variable current_kprobe, for return probes too (kernel/kprobes.c).
+ */
 
-/* [0]: address of __per_cpu_offset[], [1]: address of the per-CPU current_kprobe. */
+/* [0]: address of __per_cpu_offset[], [1]: address of the per-CPU variable current_kprobe. */
 BPF_ARRAY(symbols, u64, 1);
 
-/* In struct kprobe (include/linux/kprobes.h) addr follows a hlist_node, a list_head and an
- * unsigned long: the same from 2.6.17 to 6.12. */
+/* In struct kprobe (include/linux/kprobes.h) addr follows a hlist_node, a list_head and an unsigned
+ * long; unchanged from 2.6.17 to 6.12. */
 #define KPROBE_ADDR (5 * sizeof(WORD))
 
 int by_running_kprobe(struct pt_regs *ctx)
@@ -20,6 +23,6 @@ int by_running_kprobe(struct pt_regs *ctx)
 	bpf_probe_read_kernel(&offset, sizeof(offset), (void *)(*offsets + cpu * sizeof(offset)));
 	bpf_probe_read_kernel(&kprobe, sizeof(kprobe), (void *)(*variable + offset));
 	bpf_probe_read_kernel(&address, sizeof(address), (void *)(kprobe + KPROBE_ADDR));
-	hit_at(address);
+	hit_at(ctx, address);
 	return 0;
 }

@@ -1,43 +1,53 @@
-/* What all counting programs share: the maps, and what one hit does.
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What every program does on a hit: find the probe's slot, test its gate, count, run the action.
  *
- * The maps here have one element each: they give bcc the types, and batchprobe/programs.py puts
- * maps of the right size in their place. Each value is a u64, so that an array can be mapped into
- * user space without padding.
+ * programs/source.py puts text in front of this file:
+ *   WORD, INSTRUCTION_POINTER_AT  type and pt_regs offset of the instruction pointer
+ *   CELLS_ARE_SHARED              defined where a program may read another CPU's number
+ *   BUCKET_SHIFT, EPOCH           placeholders, which the loader replaces
+ *   WANTED(ctx)                   the filters, if there are any
+ *   ON_HIT(ctx, slot, cell)       the action, if it does more than count
  *
- * Of the architecture they need some facts, which batchprobe/programs.py puts before this text: WORD,
- * a register's type, INSTRUCTION_POINTER_AT, where it is in struct pt_regs, and CELLS_ARE_SHARED
- * where a program may be told another CPU than the one it runs on. PLACE_SHIFT and EPOCH are for the
- * loader, which puts others in their place: no other shift is as wide, no other number the same.
+ * The maps have one element here. They give bcc the types; programs/probe_maps.py creates maps of
+ * the right size and the loader puts their descriptors into the code. All values are u64, so that
+ * an array can be mapped into user space without padding.
  */
 
-/* [slot]: while the probe counts, how many cells of counts[] one CPU owns; 0 from its detach on. Slot
- * 0's gate is never closed. */
+/* [slot]: the cells of hits[] per CPU while the probe counts, 0 once it is detached. Slot 0 stands
+ * for no probe; its gate is always open. */
 BPF_ARRAY(gates, u64, 1);
-/* [cpu * stride + slot]: a CPU writes to its own cells only. Slot 0 counts the hits that no open
- * gate wanted, so that all runs of the program can be compared with the kernel's own count. */
-BPF_ARRAY(counts, u64, 1);
-/* Where the slot of an instruction pointer is looked for first: its own place, free or taken. Once
- * taken, a place is that instruction pointer's for ever. */
-struct place {
+/* [cpu * stride + slot]: each CPU writes its own cells only. Slot 0 counts the runs that no open
+ * gate wanted, so the sum of all cells can be compared with the kernel's count of hits. */
+BPF_ARRAY(hits, u64, 1);
+/* Instruction pointer -> slot, a hash table without chains. A bucket keeps its first owner. */
+struct bucket {
 	u64 ip;
 	u64 slot;
 };
-BPF_ARRAY(places, struct place, 1);
-/* Instruction pointer -> slot, of those whose place another one had taken: it takes longer. */
+BPF_ARRAY(buckets, struct bucket, 1);
+/* Instruction pointer -> slot where the bucket was taken: slower. */
 BPF_HASH(slots, u64, u64, 1);
-/* Hits at an address that is in no slot: a probe the kernel armed when its module came. */
-BPF_HASH(strays, u64, u64, 1);
+/* Instruction pointer -> hits of a probe without a slot: its module was loaded after the attach. */
+BPF_HASH(unclaimed, u64, u64, 1);
 
-static inline void hit(u64 slot)
+#ifndef WANTED
+#define WANTED(ctx) 1
+#endif
+#ifndef ON_HIT
+#define ON_HIT(ctx, slot, cell)
+#endif
+
+static inline void hit(struct pt_regs *ctx, u64 slot)
 {
 	u32 index = slot, cell;
 	u64 *gate, *count, stride = 0;
 
 	gate = gates.lookup(&index);
-	/* Read once: it may be closed at any moment. */
+	/* Read once: user space may close it at any moment. */
 	if (gate)
 		stride = *(volatile u64 *)gate;
-	if (!stride) {
+	if (!stride || !WANTED(ctx)) {
 		index = slot = 0;
 		gate = gates.lookup(&index);
 		if (!gate)
@@ -45,33 +55,37 @@ static inline void hit(u64 slot)
 		stride = *gate;
 	}
 	cell = bpf_get_smp_processor_id() * stride + slot;
-	count = counts.lookup(&cell);
-	if (count)
+	count = hits.lookup(&cell);
+	if (count) {
 #ifdef CELLS_ARE_SHARED
 		__sync_fetch_and_add(count, 1);
 #else
-		/* No handler of ours can interrupt this one: the kernel skips a program while
-		 * another runs on the CPU, and counts that as missed. */
+		/* Handlers do not nest on a CPU: the kernel skips the inner one and counts it as
+		 * missed (trace_call_bpf(), kernel/trace/bpf_trace.c). */
 		*count += 1;
 #endif
+	}
+	if (slot) {
+		ON_HIT(ctx, slot, cell);
+	}
 }
 
-static inline void hit_at(u64 ip)
+static inline void hit_at(struct pt_regs *ctx, u64 ip)
 {
-	/* batchprobe/bank.py looks in the same place; with fewer places the shift is wider. */
-	u32 index = (u32)ip * 2654435769u >> PLACE_SHIFT;
-	struct place *place = places.lookup(&index);
+	/* bucket_of() in programs/probe_maps.py computes the same. */
+	u32 index = (u32)ip * 2654435769u >> BUCKET_SHIFT;
+	struct bucket *bucket = buckets.lookup(&index);
 	u64 *slot;
 
-	/* On some architectures ip may be seen before the slot that was written before it. */
-	if (place && place->ip == ip && place->slot) {
-		hit(place->slot);
+	/* User space writes slot before ip, but weakly ordered CPUs may see ip first. */
+	if (bucket && bucket->ip == ip && bucket->slot) {
+		hit(ctx, bucket->slot);
 		return;
 	}
 	slot = slots.lookup(&ip);
 	if (slot) {
-		hit(*slot);
+		hit(ctx, *slot);
 		return;
 	}
-	strays.increment(ip);
+	unclaimed.increment(ip);
 }

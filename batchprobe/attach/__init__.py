@@ -1,1 +1,6 @@
-"""TODO."""
+"""Kernel objects that carry probes: one file per probe ABI, and the choice between them.
+
+`attacher` is the way in: it takes targets and returns attached probes. `base` says what an
+attachment is, `kprobe` where a probe may stand, `calibration` whether it counts correctly here.
+Imports actions and what is below them; knows neither the session nor any output.
+"""

@@ -1,38 +1,22 @@
-"""The probe ABIs, by name."""
+"""The probe ABIs by name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING
 
-from batchprobe.attach.base import (
-    Attached,
-    Carrier,
-    Context,
-    Placement,
-    Refusal,
-    hit_ips,
-    sum_of_known,
-)
+from batchprobe.attach.base import AttachContext, Attached
 from batchprobe.errors import UnsupportedError
+from batchprobe.probe import Probe
 
-if TYPE_CHECKING:
-    from batchprobe.probe import Probe
+__all__ = ["ABIS", "attach"]
 
-__all__ = [
-    "ABIS",
-    "Attached",
-    "Carrier",
-    "Context",
-    "Placement",
-    "Refusal",
-    "hit_ips",
-    "sum_of_known",
-]
+_MODULES = {"multi": "kprobe_multi", "event": "trace_event", "perf": "perf_kprobe"}
+ABIS = tuple(_MODULES)
+"""`multi`: a kprobe_multi link. `event`: a trace event. `perf`: a perf kprobe per probe."""
 
-
-# A function without which the kernel has not what the ABI stands on, and what to tell then.
+# By ABI: a kernel function without which the kernel cannot have it, the message and the remedy.
+# Looking it up is cheaper than importing the module and loading a program.
 _NEEDED = {
     "multi": (
         "register_fprobe_ips",
@@ -42,18 +26,16 @@ _NEEDED = {
 }
 
 
-def _abi(name: str) -> Callable[[Sequence[Probe], Context, Attached], None]:
-    def attach(probes: Sequence[Probe], context: Context, attached: Attached) -> None:
-        function, lacking, remedy = _NEEDED.get(name, ("", "", ""))
-        if function and context.table.symbol_address(function) is None:
-            raise UnsupportedError(lacking, remedy=remedy)
-        # Imported when first used: mostly one will do.
-        module = import_module(f"batchprobe.attach.{_MODULES[name]}")
-        module.attach(probes, context, attached)
+def attach(name: str, probes: Sequence[Probe], context: AttachContext, attached: Attached) -> None:
+    """Attach probes by this ABI, and add what came of it to `attached`.
 
-    return attach
-
-
-_MODULES = {"multi": "kprobe_multi", "event": "trace_event", "perf": "perf_kprobe"}
-
-ABIS = {name: _abi(name) for name in ("multi", "event", "perf")}
+    Raises UnsupportedError where the kernel does not have the ABI.
+    """
+    if needed := _NEEDED.get(name):
+        function, message, remedy = needed
+        if context.table.symbol_address(function) is None:
+            raise UnsupportedError(message, remedy=remedy)
+    # A start uses one ABI, mostly: the others are not imported.
+    module = import_module(f"batchprobe.attach.{_MODULES[name]}")
+    by_abi: Callable[[Sequence[Probe], AttachContext, Attached], None] = module.attach
+    by_abi(probes, context, attached)

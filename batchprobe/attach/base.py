@@ -1,123 +1,250 @@
-"""What every probe ABI answers, and what it is given to work with."""
+"""What an attachment is (a kernel object with its probes), and what it is given to attach with."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from batchprobe.errors import KernelError, UnsupportedError
-from batchprobe.programs.probe_maps import NO_SLOT, Bank
+from batchprobe.actions.base import Action
+from batchprobe.arch import Arch
+from batchprobe.commit.queue import Reclaimed
+from batchprobe.errors import BatchprobeError, KernelError, UnsupportedError
+from batchprobe.filters.base import Filter
+from batchprobe.functions.table import FunctionTable
+from batchprobe.kernel.kcore import Kcore
+from batchprobe.kernel.tracefs import Tracefs
+from batchprobe.probe import DetachGroup, Event, Final, Probe, Snapshot
+from batchprobe.programs.maps import MapSpec, SlotLayout
+from batchprobe.programs.probe_maps import NO_SLOT, ProbeMaps
+from batchprobe.programs.program import Program
 
-if TYPE_CHECKING:
-    from batchprobe.arch import Arch
-    from batchprobe.commit.queue import Reclaimed
-    from batchprobe.functions.table import Function, FunctionTable
-    from batchprobe.kernel.kcore import KernelText
-    from batchprobe.kernel.tracefs import Tracefs
-    from batchprobe.probe import Departure, Probe
-    from batchprobe.programs.program import Program
+__all__ = [
+    "AttachContext",
+    "Attached",
+    "Attachment",
+    "Placement",
+    "Refusal",
+    "ignore",
+    "sum_of_known",
+]
 
-__all__ = ["Attached", "Carrier", "Context", "Placement", "Refusal", "hit_ips", "sum_of_known"]
-
-# A function longer than this is probed at its entry: its code is not read whole.
-_LONGEST_FUNCTION = 1 << 16
+# A longer function is probed at its entry, so that its code need not be read.
+_MAX_FUNCTION_SIZE = 1 << 16
 
 
 class Placement(Enum):
-    """Where an entry probe stands: at the function's entry or behind the entry patch site."""
+    """Where an entry probe stands."""
 
     AUTO = "auto"
+    """What the architecture prefers."""
     ENTRY = "entry"
+    """At the function's entry."""
     AFTER = "after"
+    """Behind the entry patch site."""
 
 
-class Context(NamedTuple):
+def ignore(*_arguments: object) -> None:
+    """A callback that does nothing."""
+
+
+class AttachContext(NamedTuple):
     """What an ABI needs to attach probes."""
 
     arch: Arch
     tracefs: Tracefs
-    text: KernelText
+    kcore: Kcore
     table: FunctionTable
     programs: Mapping[str, Program]
+    action: Action
+    filters: Sequence[Filter]
     placement: Placement
-    # The group that this process's trace events live in.
     group: str
-    # While in this block, grace periods are expedited, if they may be.
+    """The event group of this process."""
     short_waits: Callable[[], AbstractContextManager[None]]
-    # Called before anything is made that the kernel does not remove when this process ends.
+    """Grace periods are expedited inside this block, where that is allowed."""
     guard: Callable[[], None]
-    # Called with a number of probes that are attached; raises to give up.
+    """To be called before creating anything that outlives this process."""
     progress: Callable[[int], None]
-    # Where probes of the ABI in use tell what they should not, each with what: `calibration`.
+    """Called with a number of probes just attached; raises to cancel."""
     distrusted: Mapping[str, str] = {}
-    # Where an entry asks for an offset: no other probe of the same function may move there, since
-    # the kernel takes a place once an event, and a hit's instruction pointer names one probe.
+    """For the ABI in use: placements (or "return") that count wrongly here, and how. See
+    `calibration`."""
     taken: Collection[int] = ()
-    # Whether waits are short, and so not worth any progress.
+    """Addresses that entries with an offset ask for. No other probe may move there: an event takes
+    an address once, and an instruction pointer must name one probe."""
     expedites: Callable[[], bool] = lambda: True
-    # Called during a slow reclaim with how many probes are removed, and of how many.
+    """Whether grace periods are short, so that a removal needs no progress."""
     reclaimed: Callable[[int, int], None] = lambda _done, _total: None
+    """Called during a slow reclaim with the number of probes removed, and of all."""
+    explain: Callable[[str], None] = ignore
+    """Called with a sentence for each decision a user may ask about."""
 
     def code(self, probe: Probe) -> bytes | None:
-        """The code of the probe's function, None if it cannot be read."""
+        """The machine code of the probe's function; None if it cannot be read."""
         function = probe.target.function
-        if function is None or not 0 < function.size <= _LONGEST_FUNCTION:
+        if function is None or not 0 < function.size <= _MAX_FUNCTION_SIZE:
             return None
-        return self.text.read(function.address, function.size)
+        return self.kcore.read(function.address, function.size)
 
     def distrust(self, probe: Probe) -> str:
         """Why a probe of the ABI in use would count wrongly; empty if it would not."""
         if probe.target.is_return:
             return self.distrusted.get("return", "")
-        # An entry probe may have another place: who places it looks.
+        # An entry probe may have another site: `kprobe.sites` leaves the distrusted ones out.
         return self.distrusted.get("after", "") if probe.target.offset else ""
 
 
-def hit_ips(probe: Probe, function: Function, arch: Arch) -> tuple[int, ...]:
-    """What names a hit of the probe, now that its function is there: see `Arch`."""
-    if probe.target.is_return:
-        return arch.return_probe_ips(function.address, probe.offset)
-    return arch.hit_ips(function.address, probe.offset)
-
-
 def sum_of_known(*counts: int | None) -> int | None:
-    """Their sum, None if any is unknown."""
+    """Their sum; None if any is unknown."""
     known = [count for count in counts if count is not None]
     return sum(known) if len(known) == len(counts) else None
 
 
 class Refusal(NamedTuple):
-    """A probe that this ABI, or the kernel under it, would not take."""
+    """A probe that an ABI, or the kernel, did not take."""
 
     probe: Probe
-    # 0 where the ABI itself can't express the probe.
     errno: int
+    """What the kernel said; 0 where the ABI cannot express the probe."""
     detail: str
 
 
+class Attachment(ABC):
+    """A kernel object, or a bundle of equal ones, with its live probes and its maps.
+
+    The maps live as long as the object: results are read before the reclaim.
+    Raises UnsupportedError where the maps cannot be had.
+    """
+
+    def __init__(
+        self, probes: Sequence[Probe], context: AttachContext, *, ips: int, waits: bool = True
+    ) -> None:
+        """Each probe is named by up to `ips` instruction pointers. It `waits` if its probes may
+        have no address yet, or lose it when their module goes.
+        """
+        self._action = context.action
+        self._filters = context.filters
+        self.maps = ProbeMaps(
+            len(probes),
+            ips=ips * len(probes),
+            unclaimed=waits and any(probe.target.module for probe in probes),
+            more=self._map_specs,
+            constants=self._constants(),
+        )
+        self.reader = context.action.reader(self.maps)
+        for wanted in context.filters:
+            wanted.fill(self.maps)
+        for slot, probe in enumerate(probes, NO_SLOT + 1):
+            probe.attachment, probe.slot = self, slot
+        # In slot order.
+        self.live = dict.fromkeys(probes)
+        self._by_slot = tuple(probes) if context.action.has_events else ()
+        self.detach_group: DetachGroup | None = None
+        """That of all its probes, if they were detached together."""
+        self._lost: int | None = 0
+        self.refused: list[Refusal] = []
+        """Probes that it was given and the kernel did not take."""
+
+    def _map_specs(self, layout: SlotLayout) -> Iterator[MapSpec]:
+        yield from self._action.maps(layout)
+        for one in self._filters:
+            yield from one.maps()
+
+    def _constants(self) -> dict[str, int]:
+        constants = dict(self._action.constants())
+        for one in self._filters:
+            constants.update(one.constants())
+        return constants
+
+    @abstractmethod
+    def attach(self, context: AttachContext) -> None:
+        """Attach `live`; a probe that the kernel refuses moves to `refused`.
+
+        `reclaim` undoes it, even after an error.
+        """
+
+    @property
+    @abstractmethod
+    def is_empty(self) -> bool:
+        """Whether there is no kernel object."""
+
+    @abstractmethod
+    def reclaim(self, gone: Sequence[Probe]) -> Reclaimed:
+        """The bottom half: see `batchprobe.commit.queue.Attachment`. Closes the maps when no probe
+        is live any more.
+        """
+
+    @abstractmethod
+    def missed(self) -> int | None:
+        """Hits that found a probe but ran no program; None where the kernel does not report it.
+
+        Of a trace event it is known once the attachment is gone.
+        """
+
+    # -- results -----------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """The action's values now."""
+        return self.reader.snapshot(self.maps.hits())
+
+    def final(self, slots: Sequence[int]) -> Final:
+        """The final results of these slots: called after the barrier, before the reclaim."""
+        hits = self.maps.final_hits(slots)
+        final = Final(hits, self.reader.final(slots, hits))
+        self.lost()
+        return final
+
+    def events(self) -> Sequence[Event]:
+        """Events since the last call; none if the action has none."""
+        if not self._by_slot:
+            return ()
+        with self.maps.lock:
+            found = () if self.maps.is_closed else tuple(self.reader.events())
+        return [Event(self._by_slot[slot - NO_SLOT - 1], fields) for slot, fields in found]
+
+    def lost(self) -> int | None:
+        """Hits whose result did not fit so far, also after the maps are closed."""
+        with self.maps.lock:
+            if not self.maps.is_closed:
+                self._lost = self.reader.lost()
+            return self._lost
+
+    # -- for subclasses ------------------------------------------------------------------------
+
+    def _refuse(self, probe: Probe, error: KernelError) -> None:
+        self.live.pop(probe, None)
+        self.refused.append(Refusal(probe, error.errno, str(error)))
+
+    def _forget(self, gone: Sequence[Probe]) -> None:
+        for probe in gone:
+            self.live.pop(probe, None)
+
+
 class Attached:
-    """What attaching came to: an ABI fills it as it goes, so that an interrupt loses nothing."""
+    """What attaching came to. An ABI fills it as it goes, so that an interrupt loses nothing."""
 
     def __init__(self) -> None:
-        self.carriers: list[Carrier] = []
+        self.attachments: list[Attachment] = []
         self.refused: list[Refusal] = []
-        # Carriers that ended with no probe: to be reclaimed.
-        self.failed: list[Carrier] = []
-        # Why an ABI could carry nothing of a kind.
+        self.failed: list[Attachment] = []
+        """Attachments that ended without a probe: to be reclaimed."""
         self.unsupported: UnsupportedError | None = None
+        """Why an ABI could attach nothing of a kind."""
+        self.error: BatchprobeError | None = None
+        """The first one that refused all probes of a kind."""
 
-    def carry(
+    def add(
         self,
         probes: Sequence[Probe],
-        context: Context,
-        make: Callable[[list[Probe], bool], Carrier],
+        context: AttachContext,
+        make: Callable[[list[Probe], bool], Attachment],
     ) -> None:
-        """`make` a carrier of the entry probes, and one of the return probes: kinds never mix.
+        """`make` and attach one attachment of the entry probes, and one of the return probes.
 
-        What it cannot attach is refused: those of the other kind may be attached by then.
+        Its failure refuses its probes only: those of the other kind may be attached by then.
         """
         for is_return in (False, True):
             wanted = [probe for probe in probes if probe.target.is_return is is_return]
@@ -126,90 +253,42 @@ class Attached:
             if not wanted:
                 continue
             try:
-                carrier = make(wanted, is_return)
+                attachment = make(wanted, is_return)
             except UnsupportedError as error:
-                self._refuse(wanted, error)
+                self._refuse_all(wanted, error, context)
                 continue
-            self.carriers.append(carrier)
+            self.attachments.append(attachment)
             try:
-                carrier.attach(context)
+                attachment.attach(context)
             except (KernelError, UnsupportedError) as error:
-                self._refuse(wanted, error)
+                self._refuse_all(wanted, error, context)
             else:
-                self.refused += carrier.refused
-                if carrier.live:
+                self.refused += attachment.refused
+                if attachment.live:
                     continue
-            self.carriers.pop()
-            if carrier.is_empty:
-                # Only maps: nothing to wait for.
-                carrier.reclaim(list(carrier.live))
+            self.attachments.pop()
+            if attachment.is_empty:
+                # Only maps: there is nothing to wait for.
+                attachment.reclaim(list(attachment.live))
             else:
-                self.failed.append(carrier)
+                self.failed.append(attachment)
 
-    def _trusts(self, probe: Probe, context: Context) -> bool:
+    def _trusts(self, probe: Probe, context: AttachContext) -> bool:
         if wrong := context.distrust(probe):
             self.refused.append(Refusal(probe, 0, f"not trusted: {wrong}"))
         return not wrong
 
-    def _refuse(self, probes: Sequence[Probe], error: KernelError | UnsupportedError) -> None:
+    def _refuse_all(
+        self,
+        probes: Sequence[Probe],
+        error: KernelError | UnsupportedError,
+        context: AttachContext,
+    ) -> None:
+        context.explain(f"{len(probes)} probes refused: {error}")
+        if log := getattr(error, "log", ""):
+            context.explain(f"the verifier's log:\n{log}")
+        self.error = self.error or error
         if isinstance(error, UnsupportedError):
             self.unsupported = error
         errno = error.errno if isinstance(error, KernelError) else 0
         self.refused += [Refusal(probe, errno, str(error)) for probe in probes]
-
-
-class Carrier(ABC):
-    """A kernel object, or a bundle of like ones, and the live probes it carries.
-
-    Its bank lives as long as it does: who needs a count later takes it before the reclaim.
-    Raises UnsupportedError where the bank cannot be had.
-    """
-
-    def __init__(self, probes: Sequence[Probe], *, ips: int, waits: bool = True) -> None:
-        """`ips` is how many values of the instruction pointer may name one probe; it `waits` if
-        what it carries may have no address yet, or lose it with its module.
-        """
-        self.bank = Bank(
-            len(probes),
-            addresses=ips * len(probes),
-            strays=waits and any(probe.target.module for probe in probes),
-        )
-        for slot, probe in enumerate(probes, NO_SLOT + 1):
-            probe.carrier, probe.slot = self, slot
-        # In slot order; a dict, for a set has none.
-        self.live = dict.fromkeys(probes)
-        # That of all that it carries, if it went whole.
-        self.departure: Departure | None = None
-        # What it was given and the kernel would not take.
-        self.refused: list[Refusal] = []
-
-    @abstractmethod
-    def attach(self, context: Context) -> None:
-        """Attach `live`; what the kernel refuses moves to `refused`.
-
-        Whatever it raises, `reclaim` undoes what it did.
-        """
-
-    @property
-    @abstractmethod
-    def is_empty(self) -> bool:
-        """Whether no kernel object carries anything."""
-
-    @abstractmethod
-    def reclaim(self, gone: Sequence[Probe]) -> Reclaimed:
-        """See `batchprobe.commit.Carrier`. Once nothing is live, the bank is closed."""
-
-    @abstractmethod
-    def missed(self) -> int | None:
-        """Hits that found a probe but were not counted; None where nobody can tell.
-
-        For the event ABI it is known once the carrier is gone.
-        """
-
-    def _refuse(self, probe: Probe, error: KernelError) -> None:
-        self.live.pop(probe, None)
-        self.refused.append(Refusal(probe, error.errno, str(error)))
-
-    def _bury(self, gone: Sequence[Probe]) -> None:
-        for probe in gone:
-            self.live.pop(probe, None)

@@ -1,59 +1,58 @@
-"""Give each target to the first probe ABI that takes it, and say why the others got none."""
+"""Gives each target to the first probe ABI that takes it, and says why the others got no probe."""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from batchprobe.attach import abis
+from batchprobe.attach.base import AttachContext, Attached, Refusal
 from batchprobe.errors import UnsupportedError
-from batchprobe.functions.targets import Reason, Skipped
+from batchprobe.functions.table import FunctionTable
+from batchprobe.functions.targets import Reason, Skipped, Target
 from batchprobe.probe import Probe
 
-if TYPE_CHECKING:
-    from batchprobe.attach.abis import Attached, Context, Refusal
-    from batchprobe.functions.table import FunctionTable
-    from batchprobe.functions.targets import Target
-
-__all__ = ["carry"]
+__all__ = ["select"]
 
 
-def carry(
+def select(
     targets: Sequence[Target],
-    context: Context,
+    context: AttachContext,
     attached: Attached,
     *,
     abi: str,
     distrusted: Callable[[str], Mapping[str, str]],
 ) -> tuple[list[Probe], list[Skipped]]:
-    """Attach a probe to each target, by `abi`, or by those of the architecture if it is "auto".
+    """Attach a probe to each target, by `abi`, or if that is "auto" by the architecture's ABIs.
 
-    `distrusted` tells of an ABI where its probes would count wrongly: see `Context`.
-    Returns the probes that are attached, gates closed, and why the others are not. What was made is
-    in `attached`, also after an error. Raises UnsupportedError if no ABI can carry anything here.
+    `distrusted` is asked for each ABI in use: see `AttachContext.distrusted`.
+    Returns the attached probes, whose gates are closed, and why the others are missing. `attached`
+    has all kernel objects, after an error too. Raises UnsupportedError if no ABI works here.
     """
     everything = [Probe(target) for target in targets]
     waiting = everything
     refusals: dict[Probe, Refusal] = {}
     unsupported: UnsupportedError | None = None
     for name in (abi,) if abi != "auto" else context.arch.abi_order:
+        context.explain(f"{len(waiting)} probes: trying the ABI {name}")
         try:
-            abis.ABIS[name](waiting, context._replace(distrusted=distrusted(name)), attached)
+            abis.attach(name, waiting, context._replace(distrusted=distrusted(name)), attached)
         except UnsupportedError as error:
+            context.explain(f"the ABI {name} is passed over: {error}")
             unsupported = error
             continue
         unsupported = attached.unsupported or unsupported
         for refusal in attached.refused:
-            # What the kernel said tells more than what an ABI cannot express.
+            # The kernel's reason is worth more than that of an ABI which cannot express the probe.
             if refusal.errno or refusal.probe not in refusals:
                 refusals[refusal.probe] = refusal
         waiting = [refusal.probe for refusal in attached.refused]
         attached.refused = []
         if not waiting:
             break
+        context.explain(_refused(name, [refusals[probe] for probe in waiting]))
     tried = any(refusal.errno for refusal in refusals.values())
-    if not attached.carriers and not tried and unsupported is not None:
+    if not attached.attachments and not tried and unsupported is not None:
         raise unsupported
     lost = set(waiting)
     return (
@@ -62,8 +61,14 @@ def carry(
     )
 
 
+def _refused(abi: str, refusals: Sequence[Refusal]) -> str:
+    first = refusals[0]
+    more = f", and {len(refusals) - 1} more probes" if refusals[1:] else ""
+    return f"the ABI {abi} refused {first.probe.label} ({first.detail}){more}"
+
+
 def _skip(refusal: Refusal, table: FunctionTable) -> Skipped:
-    """A refusal as a person can act on it: errno means this much in a probe's attach."""
+    """A refusal as users can act on it: what each errno means when a probe is attached."""
     target = refusal.probe.target
     traceable = target.function is None or table.is_traceable(target.function)
     reason, detail = {

@@ -1,1 +1,5 @@
-"""TODO."""
+"""The command line: arguments, signals, and one file per command. A thin skin on the library.
+
+`app` makes the commands, `args` declares the options of `attach`, `attach` runs it. Imports
+everything else; nothing imports it.
+"""

@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP for the command: the first stops it, none abandons its probes."""
+"""SIGINT, SIGTERM and SIGHUP for the command: the first one stops it, none abandons its probes."""
 
 from __future__ import annotations
 
@@ -15,47 +15,50 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stop:
-    """Set by the first signal; later ones are answered with `busy`'s words, if there are any.
+    """Set by the first signal. A later one prints what `busy` returns, if that is not empty.
 
     Not a threading.Event: its set() takes a lock, which the interrupted main thread may hold.
     """
 
     def __init__(self) -> None:
         self.number = 0
+        """The signal that came; 0 if none did."""
         self.busy: Callable[[], str] = str
         self._reader, self._writer = os.pipe()
         for number in _SIGNALS:
-            # Who starts us with nohup means it.
+            # nohup(1) ignores SIGHUP on purpose.
             if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, self._note)
+                signal.signal(number, self._on_signal)
 
-    def _note(self, number: int, _frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if self.number:
-            if words := self.busy():
-                # A closed terminal sends SIGHUP more than once, and takes no words: raised here,
-                # that would interrupt the clean-up.
+            if message := self.busy():
+                # A closed terminal sends SIGHUP more than once and cannot be written to. An error
+                # raised here would interrupt the clean-up.
                 with suppress(OSError):
                     # Not print: the main thread may be inside it.
-                    os.write(2, f"batchprobe: {words}\n".encode())
+                    os.write(2, f"batchprobe: {message}\n".encode())
             return
         self.number = number
-        # Once only, so the pipe is never full.
+        # Written once, so the pipe never blocks.
         os.write(self._writer, b".")
 
     def over(self) -> None:
-        """All is done: from here on a signal is too late to change how the process ends.
+        """Ignore signals from now on: they are too late to change how the process ends.
 
-        The interpreter's end would restore what ends it (PyOS_FiniInterrupts), but not this.
+        The interpreter restores default handlers when it exits (PyOS_FiniInterrupts), but leaves
+        ignored signals ignored.
         """
         for number in _SIGNALS:
-            if signal.getsignal(number) == self._note:
+            if signal.getsignal(number) == self._on_signal:
                 signal.signal(number, signal.SIG_IGN)
 
     def is_set(self) -> bool:
+        """Whether a signal came."""
         return self.number != 0
 
     def wait(self, seconds: float | None) -> bool:
-        """Wait for a signal; whether one came."""
+        """Wait for a signal, or this long; returns whether one came."""
         if not self.number:
             select.select([self._reader], [], [], seconds)
         return self.is_set()

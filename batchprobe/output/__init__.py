@@ -1,1 +1,5 @@
-"""TODO."""
+"""How results look: text, JSON lines, a live table, progress. Each sink is a file.
+
+Sinks get values by probe, and make labels of probes; nothing else does. They know no kernel.
+Imports actions (for columns and JSON of a value) and what is below them.
+"""

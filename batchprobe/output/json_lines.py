@@ -1,4 +1,4 @@
-"""What programs read: JSON lines."""
+"""JSON lines for programs: one object a line, each with `type` and `schema`."""
 
 from __future__ import annotations
 
@@ -6,31 +6,40 @@ import json
 from collections.abc import Mapping
 from typing import TextIO
 
+from batchprobe.actions.base import Action
 from batchprobe.functions.targets import Resolution, Skipped, Target
-from batchprobe.output.text import Summary, by_words
+from batchprobe.output.base import Sink, Summary, Values
+from batchprobe.output.text import by_text
+from batchprobe.probe import Event, Probe
 
-__all__ = ["SCHEMA", "JsonReport"]
+__all__ = ["SCHEMA", "JsonSink", "record"]
 
 SCHEMA = 1
 
 
-class JsonReport:
-    """One object a line, each with `type` and `schema`."""
+class JsonSink(Sink):
+    """Writes one record at each call. A value stands under the action's unit."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO, action: Action) -> None:
         self._out = out
+        self._action = action
 
-    def counts(self, seconds: float, hits: Mapping[str, int]) -> None:
-        self._line("counts", {"seconds": round(seconds, 3), "hits": dict(hits)})
+    def interval(self, seconds: float, total: Values, delta: Values) -> None:
+        self._write("counts", {"seconds": round(seconds, 3), **self._values(delta)})
 
-    def final(self, hits: Mapping[str, int]) -> None:
-        self._line("final", {"hits": dict(hits)})
+    def event(self, event: Event) -> None:
+        self._write("event", {"function": event.probe.label, **event.fields})
+
+    def final(self, values: Values) -> None:
+        self._write("final", self._values(values))
 
     def end(self, summary: Summary) -> None:
+        # The keys of this schema are older than the names in the code.
         commit = summary.commit._asdict()
-        commit["left"] = len(summary.commit.left)
-        commit["left_behind"] = [left.what for left in summary.commit.left]
-        self._line(
+        failed = commit.pop("failed")
+        commit["left"] = len(failed)
+        commit["left_behind"] = [failure.what for failure in failed]
+        self._write(
             "summary",
             {
                 "kernel": summary.kernel,
@@ -39,42 +48,51 @@ class JsonReport:
                 "placement": summary.placement,
                 "requested": len(summary.hits) + len(summary.skipped),
                 "attached": len(summary.hits),
-                "skipped": [_skipped_json(skip) for skip in summary.skipped],
-                "left_out": by_words(summary.left_out),
-                "pending": list(summary.pending),
-                "hits": dict(summary.hits),
+                "skipped": [_skipped(skip) for skip in summary.skipped],
+                "left_out": by_text(summary.omitted),
+                "pending": [probe.label for probe in summary.pending],
+                **self._values(summary.values),
+                "hits": _by_label(summary.hits),
                 "missed": summary.missed,
+                **({} if summary.lost == 0 else {"lost": summary.lost}),
                 "attach_seconds": summary.attach_seconds,
                 "commit": commit,
             },
         )
 
     def resolution(self, found: Resolution) -> None:
-        """What `functions` found."""
         for target in found.targets:
-            self._line("function", _target_json(target))
+            self._write("function", _target(target))
         for skip in found.skipped:
-            self._line("skipped", _skipped_json(skip))
-        self._line(
+            self._write("skipped", _skipped(skip))
+        self._write(
             "summary",
             {
                 "functions": len(found.targets),
                 "skipped": len(found.skipped),
-                "left_out": by_words(found.left_out),
+                "left_out": by_text(found.omitted),
             },
         )
 
-    def record(self, kind: str, content: Mapping[str, object]) -> None:
-        """Any other object."""
-        self._line(kind, content)
+    def _values(self, values: Values) -> dict[str, object]:
+        to_json = self._action.to_json
+        return {self._action.unit: {p.label: to_json(value) for p, value in values.items()}}
 
-    def _line(self, kind: str, content: Mapping[str, object]) -> None:
-        record = {"type": kind, "schema": SCHEMA, **content}
-        self._out.write(json.dumps(record, separators=(",", ":")) + "\n")
+    def _write(self, kind: str, content: Mapping[str, object]) -> None:
+        self._out.write(record(kind, content))
         self._out.flush()
 
 
-def _skipped_json(skip: Skipped) -> dict[str, object]:
+def record(kind: str, content: Mapping[str, object]) -> str:
+    """One line: an object of this `type`."""
+    return json.dumps({"type": kind, "schema": SCHEMA, **content}, separators=(",", ":")) + "\n"
+
+
+def _by_label(hits: Mapping[Probe, int]) -> dict[str, int]:
+    return {probe.label: count for probe, count in hits.items()}
+
+
+def _skipped(skip: Skipped) -> dict[str, object]:
     return {
         "entry": skip.entry,
         "file": skip.source.file,
@@ -83,7 +101,7 @@ def _skipped_json(skip: Skipped) -> dict[str, object]:
     }
 
 
-def _target_json(target: Target) -> dict[str, object]:
+def _target(target: Target) -> dict[str, object]:
     return {
         "label": target.label,
         "name": target.name,

@@ -1,9 +1,8 @@
-"""A live table on a terminal's stdout."""
+"""A live table on a terminal, followed by the plain one."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from typing import Self
 
 from rich.console import Console
@@ -11,29 +10,40 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["LiveTable"]
+from batchprobe.actions.base import Action
+from batchprobe.output.base import Values
+from batchprobe.output.text import TextSink
+
+__all__ = ["LiveSink"]
 
 
-class LiveTable:
-    """The functions hit most, redrawn in place on stdout until it is left."""
+class LiveSink(TextSink):
+    """Redraws the largest values in place on stdout while the run is inside it."""
 
-    def __init__(self, *, top: int | None) -> None:
+    def __init__(self, action: Action, *, top: int | None = None) -> None:
+        super().__init__(sys.stdout, action, top=top)
         self._console = Console(file=sys.stdout)
-        self._top = top
         self._live = Live(console=self._console, transient=True, auto_refresh=False)
 
-    def update(self, seconds: float, total: Mapping[str, int], delta: Mapping[str, int]) -> None:
-        """Show all hits so far, and those since the last update."""
+    def interval(self, seconds: float, total: Values, delta: Values) -> None:
         rows = self._top or max(self._console.height - 5, 1)
+        columns = self._action.columns
+        rank = columns[0].cell
         table = Table(box=None, title=f"{seconds:.0f} s, Ctrl-C stops", title_justify="left")
-        table.add_column("HITS", justify="right")
+        for column in columns:
+            table.add_column(column.title, justify="right")
         table.add_column("NOW", justify="right")
         table.add_column("FUNCTION")
-        busiest = sorted(total, key=lambda label: (-total[label], label))[:rows]
-        for label in busiest:
-            if total[label]:
-                # Text: a symbol's brackets are no markup.
-                table.add_row(str(total[label]), str(delta.get(label, 0) or ""), Text(label))
+        called = [(probe, value) for probe, value in total.items() if value]
+        called.sort(key=lambda row: (-rank(row[1]), row[0].label))
+        for probe, value in called[:rows]:
+            now = delta.get(probe)
+            table.add_row(
+                *(str(column.cell(value)) for column in columns),
+                str(rank(now)) if now else "",
+                # Text, because rich would read markup into a symbol's brackets.
+                Text(probe.label),
+            )
         self._live.update(table, refresh=True)
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""How far a start or an end has come, told on stderr."""
+"""Progress of an attach or a removal, on stderr."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
-from batchprobe.output.text import forget_unwritten, tell
+from batchprobe.output.stderr import drop_unwritten, say
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-__all__ = ["Stages"]
+__all__ = ["ProgressBar"]
 
 _STAGES = {
     "resolve": "reading the kernel's symbols",
@@ -20,33 +20,34 @@ _STAGES = {
     "attach": "attaching",
     "reclaim": "removing the probes",
 }
-_QUIET_SECONDS = 5.0
-# What takes less is over before it is seen, and rich takes long to import.
-_DRAWN_AFTER_SECONDS = 0.3
+_SECONDS_BETWEEN_LINES = 5.0
+# Whatever takes less is over before it is seen, and rich is slow to import.
+_DRAW_AFTER_SECONDS = 0.3
 
 
-class Stages:
-    """Progress of a start or an end: a bar on a terminal, a line now and then elsewhere."""
+class ProgressBar:
+    """A bar on a terminal; elsewhere a line every few seconds. Called as `Session` does."""
 
     def __init__(self) -> None:
-        # Not rich's word: FORCE_COLOR makes it draw on pipes, and exit where one breaks.
+        # Not rich's Console.is_terminal: with FORCE_COLOR set, it draws on pipes, and exits on
+        # EPIPE.
         self._drawing = sys.stderr.isatty()
         self._bar: Progress | None = None
-        self._told = self._entered = time.monotonic()
+        self._last_line = self._entered = time.monotonic()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         if self._drawing:
-            if self._bar is None and time.monotonic() - self._entered < _DRAWN_AFTER_SECONDS:
+            if self._bar is None and time.monotonic() - self._entered < _DRAW_AFTER_SECONDS:
                 return
             try:
                 self._draw(stage, done, total)
             except (OSError, ImportError):
-                # The terminal was closed, or there are no descriptors to import with; what it
-                # shows goes on.
+                # The terminal was closed, or no descriptor is left to import rich with. The attach
+                # goes on.
                 self._drawing = False
-        elif time.monotonic() - self._told > _QUIET_SECONDS:
-            self._told = time.monotonic()
-            tell(_STAGES[stage] + (f": {done} of {total}" if total > 1 else ""))
+        elif time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            say(_STAGES[stage] + (f": {done} of {total}" if total > 1 else ""))
 
     def _draw(self, stage: str, done: int, total: int) -> None:
         if self._bar is None:
@@ -80,7 +81,7 @@ class Stages:
 
     def __exit__(self, *_error: object) -> None:
         if self._bar is not None:
-            with suppress(OSError):  # likewise
+            with suppress(OSError):  # the terminal was closed
                 self._bar.stop()
             self._bar = None
-            forget_unwritten(sys.stderr)
+            drop_unwritten(sys.stderr)

@@ -1,178 +1,115 @@
-"""What the user reads: tables on the output, the story of the run on stderr."""
+"""Text for people: tables on the output, the summary on stderr."""
 
 from __future__ import annotations
 
-import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TextIO
+from collections.abc import Mapping
+from typing import TextIO
 
-from batchprobe.commit.queue import CommitReport
+from batchprobe.actions.base import Action
+from batchprobe.functions.targets import Reason, Resolution
+from batchprobe.output.base import Sink, Summary, Values
+from batchprobe.output.stderr import say, say_skipped
+from batchprobe.probe import Event
 
-if TYPE_CHECKING:
-    from batchprobe.commit.queue import Left
-    from batchprobe.functions.targets import Reason, Resolution, Skipped
-
-    class Report(Protocol):
-        """Where the data of a run goes: counts while it runs, the final ones, the end."""
-
-        def counts(self, seconds: float, hits: Mapping[str, int]) -> None:
-            """Hits since the last call, `seconds` after the first probe counted."""
-            ...
-
-        def final(self, hits: Mapping[str, int]) -> None:
-            """All hits: no counter changes any more."""
-            ...
-
-        def end(self, summary: Summary) -> None:
-            """All is removed."""
-            ...
+__all__ = ["TextSink", "by_text"]
 
 
-__all__ = [
-    "Summary",
-    "TextReport",
-    "by_words",
-    "forget_unwritten",
-    "tell",
-    "tell_left",
-    "tell_skips",
-]
+class TextSink(Sink):
+    """Plain tables, largest values first. Probes without hits are only counted, in the summary."""
 
-_MOST_SKIPS_TOLD = 20
-
-
-class Summary(NamedTuple):
-    """One run of `attach`, from its first line to its last probe's removal."""
-
-    kernel: str = os.uname().release
-    arch: str = os.uname().machine
-    abi: str = ""
-    placement: str = ""
-    skipped: Sequence[Skipped] = ()
-    left_out: Mapping[Reason, int] = {}
-    hits: Mapping[str, int] = {}
-    # Probes whose module was not loaded when they were attached.
-    pending: Sequence[str] = ()
-    missed: int | None = None
-    attach_seconds: float = 0.0
-    commit: CommitReport = CommitReport()
-    barrier_note: str = ""
-
-
-class TextReport:
-    """Plain tables, most hits first; functions that were not called are only counted."""
-
-    def __init__(self, out: TextIO, *, top: int | None) -> None:
+    def __init__(self, out: TextIO, action: Action, *, top: int | None = None) -> None:
+        """`top` limits the rows of a table."""
         self._out = out
+        self._action = action
         self._top = top
 
-    def counts(self, seconds: float, hits: Mapping[str, int]) -> None:
+    def interval(self, seconds: float, total: Values, delta: Values) -> None:
         self._out.write(f"after {seconds:.1f} s\n")
-        self.table(hits)
+        self.table(delta)
 
-    def final(self, hits: Mapping[str, int]) -> None:
-        self.table(hits)
+    def event(self, event: Event) -> None:
+        fields = " ".join(f"{name}={value}" for name, value in event.fields.items())
+        self._out.write(f"{event.probe.label}  {fields}\n")
+        self._out.flush()
+
+    def final(self, values: Values) -> None:
+        self.table(values)
 
     def end(self, summary: Summary) -> None:
-        for line in _story(summary):
-            tell(line)
+        for line in _summary(summary):
+            say(line)
 
-    def table(self, hits: Mapping[str, int]) -> None:
+    def table(self, values: Values) -> None:
         """One block."""
-        self._out.write("\n".join(_rows(hits, self._top)) + "\n\n")
+        self._out.write("\n".join(self._rows(values)) + "\n\n")
         self._out.flush()
 
     def resolution(self, found: Resolution) -> None:
-        """What `functions` found."""
         for target in found.targets:
-            where = "when its module comes" if target.address is None else f"{target.address:#x}"
-            self._out.write(f"{where:>18}  {target.label}\n")
+            at = "when its module loads" if target.address is None else f"{target.address:#x}"
+            self._out.write(f"{at:>18}  {target.label}\n")
         self._out.flush()
-        tell_skips(found.skipped, most=None)
-        out = _left_out(found.left_out)
-        tell(f"{len(found.targets)} functions, {len(found.skipped)} skipped{out}")
+        say_skipped(found.skipped, most=None)
+        omitted = _omitted(found.omitted)
+        say(f"{len(found.targets)} functions, {len(found.skipped)} skipped{omitted}")
 
-
-def _rows(hits: Mapping[str, int], top: int | None) -> list[str]:
-    called = sorted(((n, label) for label, n in hits.items() if n), key=lambda r: (-r[0], r[1]))
-    shown = called[:top]
-    width = max(len("HITS"), *(len(str(n)) for n, _ in shown)) if shown else len("HITS")
-    rows = [f"{'HITS':>{width}}  FUNCTION", *(f"{n:>{width}}  {label}" for n, label in shown)]
-    if len(called) > len(shown):
-        rows.append(f"{'':>{width}}  … {len(called) - len(shown)} more")
-    return rows
-
-
-def tell(line: str) -> None:
-    """One line on stderr."""
-    try:
-        os.write(2, f"batchprobe: {line}\n".encode(errors="replace"))
-    except OSError:
-        # Nobody listens; the exit status still speaks.
-        return
-
-
-def forget_unwritten(stream: TextIO) -> None:
-    """Let what cannot be written go: the interpreter would try again at its exit, and say 120."""
-    try:
-        stream.flush()
-    except OSError:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, stream.fileno())
-        os.close(null)
-
-
-def tell_skips(skipped: Sequence[Skipped], most: int | None = _MOST_SKIPS_TOLD) -> None:
-    """Each skip with its place and reason; past `most`, only how many more."""
-    for skip in skipped[:most]:
-        tell(f"skipped {skip}")
-    if most is not None and len(skipped) > most:
-        kinds = Counter(skip.reason for skip in skipped[most:])
-        what = ", ".join(f"{count} {reason.value}" for reason, count in kinds.items())
-        tell(f"… and {len(skipped) - most} more skipped ({what}): `batchprobe functions` names all")
-
-
-def tell_left(left: Sequence[Left]) -> None:
-    """Say on stderr what could not be removed, and what becomes of it."""
-    for one in left:
-        tell(f"error: left behind: {one.what}")
-    if left:
-        tell(
-            "it counts nothing any more; a process in the background goes on trying to remove it "
-            "for a minute, after that `batchprobe cleanup` does"
+    def _rows(self, values: Values) -> list[str]:
+        columns = self._action.columns
+        rank = columns[0].cell
+        called = sorted(
+            ((probe.label, value) for probe, value in values.items() if value),
+            key=lambda row: (-rank(row[1]), row[0]),
         )
+        shown = called[: self._top]
+        cells = [
+            [column.title, *(str(column.cell(value)) for _, value in shown)] for column in columns
+        ]
+        widths = [max(map(len, column)) for column in cells]
+        labels = ["FUNCTION", *(label for label, _ in shown)]
+        rows = [
+            "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True))
+            for row in zip(*cells, strict=True)
+        ]
+        lines = [f"{row}  {label}" for row, label in zip(rows, labels, strict=True)]
+        if len(called) > len(shown):
+            lines.append(f"{'':>{len(rows[0])}}  … {len(called) - len(shown)} more")
+        return lines
 
 
-def _story(summary: Summary) -> list[str]:
+def _summary(summary: Summary) -> list[str]:
     commit = summary.commit
-    missed = "unknown" if summary.missed is None else str(summary.missed)
-    never = sum(1 for n in summary.hits.values() if not n)
+    lost = "" if summary.lost == 0 else f", lost: {_or_unknown(summary.lost)}"
+    never = sum(1 for hits in summary.hits.values() if not hits)
     lines = [
         f"{len(summary.hits)} probes ({summary.abi}, {summary.placement}) in "
         f"{summary.attach_seconds:.2f} s, {len(summary.skipped)} skipped"
-        f"{_left_out(summary.left_out)}",
-        f"{sum(summary.hits.values())} hits, {never} functions never called, missed: {missed}",
+        f"{_omitted(summary.omitted)}",
+        f"{sum(summary.hits.values())} hits, {never} functions never called, "
+        f"missed: {_or_unknown(summary.missed)}{lost}",
         f"{commit.probes} probes off in one commit ({commit.clean} clean, {commit.dirty} dirty), "
         f"barriers: {commit.barriers}; gates {commit.top_seconds * 1e3:.1f} ms, "
         f"final after {commit.barrier_seconds * 1e3:.1f} ms, "
         f"reclaimed in {commit.reclaim_seconds:.2f} s",
     ]
     if summary.pending:
-        lines.insert(1, f"waiting for their module: {', '.join(summary.pending)}")
+        labels = ", ".join(probe.label for probe in summary.pending)
+        lines.insert(1, f"waiting for their module: {labels}")
     if summary.barrier_note:
         lines.append(f"grace periods were not expedited: {summary.barrier_note}")
     return lines
 
 
-def _left_out(left_out: Mapping[Reason, int]) -> str:
-    if not left_out:
+def _or_unknown(count: int | None) -> str:
+    return "unknown" if count is None else str(count)
+
+
+def _omitted(omitted: Mapping[Reason, int]) -> str:
+    if not omitted:
         return ""
-    return "; patterns left out " + ", ".join(
-        f"{count} {words}" for words, count in by_words(left_out).items()
-    )
+    counts = ", ".join(f"{count} {text}" for text, count in by_text(omitted).items())
+    return f"; patterns left out {counts}"
 
 
-def by_words(counts: Mapping[Reason, int]) -> dict[str, int]:
-    """The same, by what people read."""
+def by_text(counts: Mapping[Reason, int]) -> dict[str, int]:
+    """Counts by the text of their reason."""
     return {reason.value: count for reason, count in counts.items()}

@@ -1,1 +1,7 @@
-"""TODO."""
+"""BPF as batchprobe loads it: C text, bytecode with open operands, and the maps of a kernel object.
+
+`source` composes the text of bpf/ with an action and filters, `compiler` makes bytecode of it with
+bcc, `shipped` reads bytecode that was compiled ahead, `probe_maps` holds the maps that a loaded
+program works on. Knows nothing of probes; imports functions downwards only (`kernel`, `sys`,
+`arch`).
+"""

@@ -1,8 +1,7 @@
-"""Child process: compiles the programs of bpf/ with bcc and prints them as JSON.
+"""Child process that compiles programs with bcc and prints their bytecode as JSON.
 
 A process of its own, so that Ctrl-C need not wait for clang, the parent reads kallsyms meanwhile,
-and clang's memory is gone when the probing starts. Reads C from stdin, and the names of the
-programs from its arguments.
+and clang's memory is gone before tracing begins. stdin: a ProgramSource as JSON.
 """
 
 from __future__ import annotations
@@ -10,52 +9,73 @@ from __future__ import annotations
 import json
 import re
 import signal
+import struct
 import sys
 from ctypes import CDLL
 
 __all__ = ["main"]
 
-INSTRUCTION_SIZE = 8
-LD_IMM64 = 0x18
-PSEUDO_MAP_FD = 1
-# BPF_ALU | BPF_RSH | BPF_K, and that of 64 bits.
-RSH = frozenset({0x74, 0x77})
+# include/uapi/linux/bpf.h, bpf_common.h
+_INSTRUCTION_SIZE = 8
+_LD_IMM64 = 0x18
+_PSEUDO_MAP_FD = 1
+_LDX = 0x01
+_RSH = frozenset({0x74, 0x77})  # by an immediate, 32 and 64 bits
 _PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
 
 
 def main() -> int:
-    """Print {program: {"code": hex, "maps": ..., "constants": ...}} on stdout, each of both a list
-    of pairs: an instruction, and what its operand is to be.
-    """
-    # clang takes seconds, for nobody once the parent was killed.
+    """Print {PROGRAM: {"code": HEX, "operands": [[INDEX, NAME], ...]}} on stdout."""
+    # clang takes seconds, in vain once the parent was killed.
     CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    from bcc import BPF, lib  # noqa: PLC0415  (slow, and absent on many machines)
+    from bcc import BPF, lib  # noqa: PLC0415  (the distribution's; absent on many machines)
 
-    # The programs have no debug info to name variables by, and a warning is no use to a tracer.
-    source = sys.stdin.read()
-    module = BPF(text=source, cflags=["-w"])
-    maps = re.findall(r"^BPF_(?:ARRAY|HASH)\((\w+)", source, re.MULTILINE)
-    map_of_fd = {lib.bpf_table_fd(module.module, name.encode()): name for name in maps}
-    names = re.findall(r"^#define (PLACE_SHIFT|EPOCH) (\d+)$", source, re.MULTILINE)
-    constants = {int(value): name for name, value in names}
+    request = json.load(sys.stdin)
+    text, names = request["text"], {v: k for k, v in request["placeholders"].items()}
+    # bcc's own warnings about the text are no use to a tracer.
+    module = BPF(text=text, cflags=["-w"])
+    maps = {
+        lib.bpf_table_fd(module.module, name.encode()): name
+        for name in re.findall(r"^BPF_[A-Z_]+\((\w+)", text, re.MULTILINE)
+    }
     result = {}
-    for name in sys.argv[1:]:
-        code = bytearray(module.dump_func(name.encode()))
-        loads, found = [], []
-        for at in range(0, len(code), INSTRUCTION_SIZE):
-            # struct bpf_insn: code u8, registers u8 (two nibbles), off s16, imm s32
-            kind = code[at + 1] >> 4 if sys.byteorder == "little" else code[at + 1] & 0xF
-            operand = int.from_bytes(code[at + 4 : at + 8], sys.byteorder)
-            name_there = constants.get(operand)
-            if name_there and (code[at] in RSH) == (name_there == "PLACE_SHIFT"):
-                found.append([at // INSTRUCTION_SIZE, name_there])
-            if code[at] == LD_IMM64 and kind == PSEUDO_MAP_FD:
-                loads.append([at // INSTRUCTION_SIZE, map_of_fd[operand]])
-                # The compiler's descriptor is nobody else's.
-                code[at + 4 : at + 8] = bytes(4)
-        result[name] = {"code": code.hex(), "maps": loads, "constants": found}
+    for program in request["programs"]:
+        code = bytearray(module.dump_func(program.encode()))
+        operands = []
+        for at in range(0, len(code), _INSTRUCTION_SIZE):
+            if name := _operand(code, at, maps, names):
+                operands.append([at // _INSTRUCTION_SIZE, name])
+        found = {name for _, name in operands}
+        if lost := [name for name in request["required"] if name not in found]:
+            print(
+                f"{program} has no operand {', '.join(lost)}: a constant must be used as it is, "
+                "in a comparison for (in)equality or an assignment",
+                file=sys.stderr,
+            )
+            return 1
+        result[program] = {"code": code.hex(), "operands": operands}
     json.dump(result, sys.stdout)
     return 0
+
+
+def _operand(code: bytearray, at: int, maps: dict[int, str], names: dict[int, str]) -> str | None:
+    """The map or constant that the instruction at this offset needs; its placeholder is cleared."""
+    operation, registers, offset, immediate = struct.unpack_from("=BBhi", code, at)
+    source = registers >> 4 if sys.byteorder == "little" else registers & 0xF
+    if operation == _LD_IMM64 and source == _PSEUDO_MAP_FD:
+        # The compiler's descriptor means nothing in another process.
+        struct.pack_into("=i", code, at + 4, 0)
+        return maps[immediate]
+    if operation & 0x07 == _LDX:
+        if names.get(offset) != "INSTRUCTION_POINTER_AT":
+            return None
+        struct.pack_into("=h", code, at + 2, 0)
+        return names[offset]
+    name = names.get(immediate)
+    if name is None or (operation in _RSH) != (name == "BUCKET_SHIFT"):
+        return None
+    struct.pack_into("=i", code, at + 4, 0)
+    return name
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The BPF programs of bpf/ where none are shipped: compiled by bcc in a child process, and kept."""
+"""Compiles programs with bcc where none are shipped, and keeps the result for the next start."""
 
 from __future__ import annotations
 
@@ -6,45 +6,48 @@ import hashlib
 import json
 import os
 import subprocess
+import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from batchprobe.arch import Arch
 from batchprobe.errors import UnsupportedError
-from batchprobe.programs import child, program
-from batchprobe.programs.program import PROGRAMS, Program
+from batchprobe.programs.program import Program, from_json
+from batchprobe.programs.source import LOOKUPS, ProgramSource
 from batchprobe.sys import cache_file
 
-__all__ = ["Compiler", "build", "headers", "parse"]
+__all__ = ["Compiler", "compile_json", "headers"]
 
-_HEAD = '"""Built from bpf/ by scripts/build-programs: not to be edited."""\n\n'
+_CHILD = "batchprobe.programs.bcc_child"
 
 
 class Compiler:
-    """The programs, compiled in a child process meanwhile: for this kernel, and so kept for it.
+    """One compilation, in a child process, for the running kernel.
 
-    Once they are there, they serve the whole process.
+    Its result serves the rest of this process, and through a cache file later ones on this kernel.
+    Raises UnsupportedError where bcc or the kernel's headers are missing.
     """
 
-    _ready: ClassVar[dict[str, Program] | None] = None
+    _compiled: ClassVar[dict[str, dict[str, Program]]] = {}
 
-    def __init__(self) -> None:
+    def __init__(self, source: ProgramSource) -> None:
+        self._text = source.text
         self._child: subprocess.Popen[str] | None = None
-        if Compiler._ready is not None:
+        if self._text in Compiler._compiled:
             return
-        source = program.source()
-        self._cache = _cache_file(source)
-        Compiler._ready = _read_cache(self._cache)
-        if Compiler._ready is None:
+        self._cache = _cache_file(self._text)
+        programs = _read_cache(self._cache)
+        if programs is None:
             _require_bcc_and_headers()
-            self._child = _compile(source)
+            self._child = _start(source)
+        else:
+            Compiler._compiled[self._text] = programs
 
     def wait(self, timeout: float | None = None) -> dict[str, Program] | None:
         """The programs by name, or None if they are not ready within `timeout` seconds.
 
-        Raises UnsupportedError where bcc cannot compile, with what clang said.
+        Raises UnsupportedError with clang's output where bcc cannot compile.
         """
         if self._child is not None:
             try:
@@ -55,57 +58,63 @@ class Compiler:
             self._child = None
             if status != 0:
                 raise _cannot_compile(status, err)
-            Compiler._ready = parse(out)
+            Compiler._compiled[self._text] = from_json(json.loads(out))
             cache_file.write(self._cache, out.encode())
-        return Compiler._ready
+        return Compiler._compiled[self._text]
 
     def close(self) -> None:
-        """End the child, if it still compiles."""
+        """End the child if it still compiles."""
         if self._child is not None:
             self._child.kill()
             self._child.communicate()
             self._child = None
 
 
-def _compile(text: str) -> subprocess.Popen[str]:
-    with tempfile.TemporaryFile("w+") as source:
-        source.write(text)
-        source.seek(0)
-        return subprocess.Popen(
-            **child.arguments("programs.bcc_child", *PROGRAMS),
-            stdin=source,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,  # the terminal's Ctrl-C is ours to answer
-        )
-
-
-def build(adapter: Arch | None = None) -> str:
-    """What is shipped for this machine, or the adapter's: the programs as bcc compiles them here.
-
-    A module of Python, for that is read fastest.
-
-    The adapter's must be of this machine's byte order. Raises UnsupportedError like
-    `Compiler.wait`.
-    """
-    source = program.source(adapter)
+def compile_json(source: ProgramSource) -> dict[str, Any]:
+    """The programs as bcc compiles them here, as JSON; waits for it. Raises UnsupportedError."""
     _require_bcc_and_headers()
     done = subprocess.run(
-        **child.arguments("programs.bcc_child", *PROGRAMS),
-        input=source,
-        capture_output=True,
-        text=True,
-        check=False,
+        **_command(), input=_request(source), capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
         raise _cannot_compile(done.returncode, done.stderr)
-    shipped = {"source": source.splitlines(), "programs": json.loads(done.stdout)}
-    return f"{_HEAD}SHIPPED = {json.dumps(shipped, indent=1)}\n"
+    programs: dict[str, Any] = json.loads(done.stdout)
+    return programs
+
+
+def _start(source: ProgramSource) -> subprocess.Popen[str]:
+    with tempfile.TemporaryFile("w+") as request:
+        request.write(_request(source))
+        request.seek(0)
+        return subprocess.Popen(
+            **_command(),
+            stdin=request,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # the terminal's Ctrl-C is for the parent to answer
+        )
+
+
+def _command() -> dict[str, Any]:
+    """Arguments of Popen for the child.
+
+    It imports this very package and nothing from the working directory, because the parent may be
+    root in another user's /tmp.
+    """
+    path = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
+    return {
+        "args": [sys.executable, "-P", "-m", _CHILD],
+        "env": {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))},
+    }
+
+
+def _request(source: ProgramSource) -> str:
+    return json.dumps({**source._asdict(), "programs": LOOKUPS})
 
 
 def headers() -> Path | None:
-    """Where bcc finds the running kernel's headers, None if it would not."""
+    """Where bcc finds the running kernel's headers; None if it would find none."""
     build = Path("/lib/modules") / os.uname().release / "build"
     for candidate in (Path(os.environ.get("BCC_KERNEL_SOURCE", build)), build):
         if (candidate / "include").is_dir():
@@ -119,7 +128,7 @@ def _require_bcc_and_headers() -> None:
         raise UnsupportedError(
             "bcc's Python module is missing",
             remedy="on Debian and Ubuntu: apt install python3-bpfcc; on Fedora: dnf install "
-            "python3-bcc; the package 'bcc' on PyPI is something else; a venv needs "
+            "python3-bcc; the package named bcc on PyPI is something else; a venv needs "
             "--system-site-packages",
         )
     if headers() is None:
@@ -130,29 +139,24 @@ def _require_bcc_and_headers() -> None:
         )
 
 
-def _cannot_compile(status: int, why: str) -> UnsupportedError:
+def _cannot_compile(status: int, output: str) -> UnsupportedError:
     return UnsupportedError(
-        f"bcc could not compile the programs (exit {status}):\n{why.strip()}",
+        f"bcc could not compile the programs (exit status {status}):\n{output.strip()}",
         remedy="do python3-bpfcc and the kernel headers match this kernel?",
     )
 
 
-def parse(text: str) -> dict[str, Program]:
-    """The programs that `batchprobe.programs.bcc_child` printed."""
-    return program.made_of(json.loads(text))
-
-
-def _cache_file(source: str) -> Path:
-    # sudo may keep HOME: the file's owner is checked when it is read.
+def _cache_file(text: str) -> Path:
+    # sudo may keep HOME, so the owner of the file is checked when it is read.
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     kernel = os.uname()
-    key = "\0".join((source, kernel.release, kernel.version, kernel.machine))
+    key = "\0".join((text, kernel.release, kernel.version, kernel.machine))
     return base / "batchprobe" / "programs" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
 
 
 def _read_cache(file: Path) -> dict[str, Program] | None:
     try:
-        return parse(bytes(cache_file.read(file) or b"").decode())
+        return from_json(json.loads(bytes(cache_file.read(file) or b"")))
     except (ValueError, KeyError, TypeError, AttributeError):
-        # Absent or damaged: compiling makes it anew.
+        # Absent or damaged: it is compiled again.
         return None

@@ -1,123 +1,56 @@
-"""The BPF programs of bpf/, shipped as bytecode; loaded once per bank.
-
-Where they are not shipped, or bpf/ was changed, `batchprobe.programs.compiler` makes them.
-"""
+"""Bytecode whose maps and constants are still names, and how it becomes a loaded program."""
 
 from __future__ import annotations
 
-import os
+import struct
 import sys
 from collections.abc import Mapping
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from batchprobe import arch
 from batchprobe.sys import bpf
-from batchprobe.sys.files import read_text
 
-if TYPE_CHECKING:
-    from batchprobe.arch import Arch
+__all__ = ["Program", "from_json"]
 
-__all__ = [
-    "COMPILE",
-    "HASH_BITS",
-    "MOST_PLACE_BITS",
-    "PROGRAMS",
-    "Program",
-    "made_of",
-    "shipped",
-    "source",
-]
-
-PROGRAMS = ("by_ip", "by_link", "by_func_ip", "by_running_kprobe")
-COMPILE = "BATCHPROBE_COMPILE"
-"""The environment variable that asks for compiling whatever is shipped."""
-HASH_BITS = 32
-"""Width of the product of an instruction pointer, of which the highest bits name its place."""
-MOST_PLACE_BITS = 18
-"""There are at most 2 to this many places, 4 MiB of them."""
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_EPOCH = 1164988227  # stands for a link's
 _INSTRUCTION_SIZE = 8
+_OFFSET_AT, _IMMEDIATE_AT = 2, 4  # in struct bpf_insn, include/uapi/linux/bpf.h
+_CLASS, _LDX = 0x07, 0x01
 
 
 class Program(NamedTuple):
-    """Bytecode whose maps, and some numbers, are still names."""
+    """Bytecode with open operands."""
 
     name: str
     code: bytes
-    # Which instruction loads the address of which map.
-    maps: tuple[tuple[int, str], ...]
-    # Likewise numbers: PLACE_SHIFT, EPOCH.
-    constants: tuple[tuple[int, str], ...] = ()
+    operands: tuple[tuple[int, str], ...]
+    """Index of an instruction, and the name of the map or number it needs."""
 
-    def load(self, operands: Mapping[str, int], *, attach_type: int = 0) -> int:
-        """Load it on these maps, with these numbers; returns its fd. Raises KernelError."""
-        return bpf.prog_load(self.name, self.code_with(operands), attach_type=attach_type)
+    def load(self, values: Mapping[str, int], *, attach_type: int = 0) -> int:
+        """Load it with these map descriptors and numbers; returns its descriptor.
 
-    def code_with(self, operands: Mapping[str, int]) -> bytes:
-        """The bytecode with these maps and numbers in it."""
+        Raises KeyError for an operand without a value, VerifierError if the kernel refuses it.
+        """
+        return bpf.prog_load(self.name, self.code_with(values), attach_type=attach_type)
+
+    def code_with(self, values: Mapping[str, int]) -> bytes:
+        """The bytecode with its operands filled in: the offset of a load, else the immediate."""
         code = bytearray(self.code)
-        for index, name in (*self.maps, *self.constants):
-            at = index * _INSTRUCTION_SIZE + 4
-            code[at : at + 4] = operands[name].to_bytes(4, sys.byteorder)
+        for index, name in self.operands:
+            at = index * _INSTRUCTION_SIZE
+            if code[at] & _CLASS == _LDX:
+                struct.pack_into("=h", code, at + _OFFSET_AT, values[name])
+            else:
+                immediate = values[name].to_bytes(4, sys.byteorder)
+                code[at + _IMMEDIATE_AT : at + _INSTRUCTION_SIZE] = immediate
         return bytes(code)
 
 
-def shipped(built_of: str | None = None) -> dict[str, Program] | None:
-    """The programs that are shipped for this machine, None if there are none.
-
-    They use no struct of the kernel's but pt_regs, and so fit every kernel of the architecture.
-    They serve as long as they were built from `built_of`, or, in a checkout, from what bpf/ says.
-    """
-    if os.environ.get(COMPILE):
-        return None
-    name = arch.current().name
-    try:
-        found = import_module(f"{__package__}.bytecode.{name}").SHIPPED
-    except ModuleNotFoundError:
-        return None
-    if built_of is None and not _is_installed():
-        # Somebody may have changed bpf/ and not built yet.
-        built_of = source()
-    if built_of is not None and found["source"] != built_of.splitlines():
-        return None
-    return made_of(found["programs"])
-
-
-def source(adapter: Arch | None = None) -> str:
-    """The programs in C, for this machine or the adapter's."""
-    # In a checkout it is beside the package.
-    folder = f"{_PACKAGE if _is_installed() else os.path.dirname(_PACKAGE)}/bpf"
-    texts = [_facts(adapter or arch.current())]
-    for name in ("hit.h", *(f"{program}.c" for program in PROGRAMS)):
-        texts.append(read_text(f"{folder}/{name}"))
-    return "".join(texts)
-
-
-def _is_installed() -> bool:
-    """Whether the C sources are where a wheel has them, which nobody edits."""
-    return os.path.isdir(f"{_PACKAGE}/bpf")
-
-
-def _facts(adapter: Arch) -> str:
-    """What the programs ask of the architecture; no header of the kernel's tells it everywhere."""
-    at = adapter.registers.instruction_pointer
-    shared = "#define CELLS_ARE_SHARED\n" if adapter.may_tell_wrong_cpu else ""
-    return (
-        f"#define WORD u{adapter.bits}\n#define INSTRUCTION_POINTER_AT {at}\n"
-        f"#define PLACE_SHIFT {HASH_BITS - MOST_PLACE_BITS}\n#define EPOCH {_EPOCH}\n{shared}"
-    )
-
-
-def made_of(entries: Mapping[str, Any]) -> dict[str, Program]:
-    """The programs that `batchprobe.programs.bcc_child` printed."""
+def from_json(entries: Mapping[str, Any]) -> dict[str, Program]:
+    """Programs by name, from {NAME: {"code": HEX, "operands": [[INDEX, NAME], ...]}}."""
     return {
         name: Program(
             name,
             bytes.fromhex(entry["code"]),
-            tuple((index, map_name) for index, map_name in entry["maps"]),
-            tuple((index, constant) for index, constant in entry["constants"]),
+            tuple((index, operand) for index, operand in entry["operands"]),
         )
         for name, entry in entries.items()
     }

@@ -1,0 +1,107 @@
+"""What an action is, and what reads its result.
+
+Every action counts hits: the gate, slot 0 and the comparison with the kernel's own count need them
+(bpf/hit.h). An action adds to that: C that runs on each counted hit, maps, and a Reader.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+from batchprobe.filters.base import ProbeKind
+from batchprobe.probe import Snapshot
+from batchprobe.programs.maps import MapSpec, SlotLayout
+from batchprobe.programs.probe_maps import Hits, ProbeMaps
+
+__all__ = ["Action", "Column", "RawEvent", "Reader", "Value"]
+
+
+class Value(Protocol):
+    """What an action makes of one probe's hits. An int is one."""
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to show."""
+        ...
+
+    def __sub__(self, earlier: Any, /) -> Any:
+        """What came since `earlier`."""
+        ...
+
+
+class Column(NamedTuple):
+    """A column of a table of values; the first one also sorts it, largest first."""
+
+    title: str
+    cell: Any
+    """Called with a value: an int, a float or a text."""
+
+
+class RawEvent(NamedTuple):
+    """One hit as a reader of events delivers it."""
+
+    slot: int
+    fields: Mapping[str, object]
+
+
+class Reader(ABC):
+    """Reads what an action left in the maps of one kernel object."""
+
+    @abstractmethod
+    def snapshot(self, hits: Hits) -> Snapshot:
+        """The values now, by slot. `hits` were read at the same moment."""
+
+    def final(self, slots: Sequence[int], hits: Hits) -> Snapshot:
+        """The final values of these slots, which are all that will be asked for.
+
+        Called once for a detached probe, after the barrier and before the reclaim: no program runs
+        for these slots any more. The maps may be freed as soon as it returns.
+        """
+        del slots
+        return self.snapshot(hits)
+
+    def events(self) -> Iterable[RawEvent]:
+        """Events since the last call. Only asked if the action `has_events`."""
+        return ()
+
+    def lost(self) -> int | None:
+        """Hits whose result did not fit so far; None if that cannot be known."""
+        return 0
+
+
+class Action(ABC):
+    """What happens on a hit. A subclass sets the class variables it needs and makes a Reader."""
+
+    name: ClassVar[str]
+    """Identifies it in messages and in the shipped bytecode."""
+    unit: ClassVar[str]
+    """What its values are, in lower case: the key of JSON records, the title of its column."""
+    source: ClassVar[str] = ""
+    """C as bcc takes it; empty if it only counts. Defines
+    `static inline void on_hit(struct pt_regs *ctx, u64 slot, u32 cell)`, which runs for each hit
+    that counts; `cell` is cpu * stride + slot. No other run of it on the same CPU overlaps."""
+    kind: ClassVar[ProbeKind] = ProbeKind.AS_LISTED
+    has_events: ClassVar[bool] = False
+
+    @property
+    def columns(self) -> Sequence[Column]:
+        """How a table shows its values."""
+        return (Column(self.unit.upper(), lambda value: value),)
+
+    def to_json(self, value: Any) -> object:
+        """A value as JSON can hold it."""
+        return value
+
+    def constants(self) -> Mapping[str, int]:
+        """As `Filter.constants`."""
+        return {}
+
+    def maps(self, layout: SlotLayout) -> Sequence[MapSpec]:
+        """Maps that `source` declares with one element, as they shall be created."""
+        del layout
+        return ()
+
+    @abstractmethod
+    def reader(self, maps: ProbeMaps) -> Reader:
+        """Reads the values from the maps of one kernel object."""

@@ -1,0 +1,25 @@
+"""Count: the value of a probe is its hits."""
+
+from __future__ import annotations
+
+from batchprobe.actions.base import Action, Reader
+from batchprobe.programs.probe_maps import Hits, ProbeMaps
+
+__all__ = ["Count"]
+
+
+class Count(Action):
+    """Counts hits, which every action does: it adds no code and no map."""
+
+    name = "count"
+    unit = "hits"
+
+    def reader(self, maps: ProbeMaps) -> Reader:
+        """Hands the hits on."""
+        del maps
+        return _HitsReader()
+
+
+class _HitsReader(Reader):
+    def snapshot(self, hits: Hits) -> Hits:
+        return hits

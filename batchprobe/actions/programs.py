@@ -1,0 +1,73 @@
+"""The programs of an action with its filters: shipped as bytecode, or compiled with bcc."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Self
+
+from batchprobe.actions.base import Action
+from batchprobe.actions.shipped import SHIPPED
+from batchprobe.arch import Arch
+from batchprobe.filters.base import Filter
+from batchprobe.programs.program import Program
+from batchprobe.programs.shipped import shipped
+from batchprobe.programs.source import ProgramSource, compose
+
+if TYPE_CHECKING:
+    from batchprobe.programs.compiler import Compiler
+
+__all__ = ["ProgramLoader", "source_of"]
+
+Progress = Callable[[str, int, int], None]
+_POLL_SECONDS = 0.1
+
+
+def source_of(arch: Arch, action: Action, filters: Sequence[Filter] = ()) -> ProgramSource:
+    """The C text of an action with its filters."""
+    constants = [*action.constants()]
+    for one in filters:
+        constants += one.constants()
+    return compose(
+        arch,
+        action=action.source,
+        filters={one.name: one.source for one in filters},
+        constants=constants,
+    )
+
+
+class ProgramLoader:
+    """Finds the programs when it is created, or starts to compile them in a child process.
+
+    Raises UnsupportedError where they must be compiled and cannot be.
+    """
+
+    def __init__(self, arch: Arch, action: Action, filters: Sequence[Filter]) -> None:
+        self._programs: dict[str, Program] | None = None
+        self._compiler: Compiler | None = None
+        if type(action) in SHIPPED and not filters:
+            self._programs = shipped(arch, action.name, lambda: source_of(arch, action))
+        if self._programs is None:
+            from batchprobe.programs.compiler import Compiler  # noqa: PLC0415  (rarely needed)
+
+            self._compiler = Compiler(source_of(arch, action, filters))
+
+    def get(self, check: Callable[[], None], progress: Progress) -> dict[str, Program]:
+        """The programs by name; waits for the compiler if need be. `check` raises to cancel."""
+        if self._compiler is None:
+            return self._programs or {}
+        progress("compile", 0, 1)
+        while (programs := self._compiler.wait(_POLL_SECONDS)) is None:
+            check()
+        progress("compile", 1, 1)
+        return programs
+
+    def close(self) -> None:
+        """End the compiler if it still runs."""
+        if self._compiler is not None:
+            self._compiler.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()

@@ -1,0 +1,220 @@
+"""From entries of a list to attached probes: resolve, load programs, choose ABIs, attach, undo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+from batchprobe import arch
+from batchprobe.actions.base import Action
+from batchprobe.actions.programs import ProgramLoader
+from batchprobe.attach.base import AttachContext, Attached, Attachment, Placement
+from batchprobe.attach.probe_kind import as_kind, required_kind
+from batchprobe.attach.select import select
+from batchprobe.commit.queue import RemovalFailure
+from batchprobe.errors import NothingAttachedError, UnsupportedError
+from batchprobe.filters.base import Filter
+from batchprobe.funclist.parse import parse_entry
+from batchprobe.funclist.spec import ProbeSpec, Source
+from batchprobe.functions.kernel_symbols import KernelSymbols
+from batchprobe.functions.resolve import resolve
+from batchprobe.functions.targets import Reason, Resolution, Skipped
+from batchprobe.kernel.host import require_tracing
+from batchprobe.kernel.kcore import Kcore
+from batchprobe.kernel.tracefs import Tracefs
+from batchprobe.probe import Probe
+
+__all__ = ["AttachResult", "Attacher", "Progress", "parse"]
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage ("resolve", "compile", "attach", and, where it takes long, "reclaim"), how
+much of it is done, and of how much."""
+
+
+class AttachResult(NamedTuple):
+    """What one attach came to. The gates of its probes are closed."""
+
+    probes: list[Probe]
+    attachments: list[Attachment]
+
+
+class Attacher:
+    """Attaches probes for a session, and remembers what one attach can spare the next.
+
+    `discard` reclaims attachments whose probes never counted. `guard`, `short_waits`, `expedites`,
+    `group` and `reclaimed` are as in `AttachContext`.
+    """
+
+    def __init__(
+        self,
+        *,
+        action: Action,
+        filters: Sequence[Filter],
+        abi: str,
+        placement: Placement,
+        group: str,
+        guard: Callable[[], None],
+        short_waits: Callable[[], AbstractContextManager[None]],
+        expedites: Callable[[], bool],
+        discard: Callable[[Sequence[Attachment]], None],
+        progress: Progress,
+        reclaimed: Callable[[int, int], None],
+        explain: Callable[[str], None],
+    ) -> None:
+        self._action = action
+        self._filters = filters
+        self._kind = required_kind(action, filters)
+        self._abi = abi
+        self._placement = placement
+        self._group = group
+        self._guard = guard
+        self._short_waits = short_waits
+        self._expedites = expedites
+        self._discard = discard
+        self._progress = progress
+        self._reclaimed = reclaimed
+        self._explain = explain
+        self.symbols = KernelSymbols()
+        self._loader: ProgramLoader | None = None
+        self._distrusted: dict[str, Mapping[str, str]] = {}
+        self.skipped: list[Skipped] = []
+        """Entries that became no probe, of all attaches."""
+        self.omitted: dict[Reason, int] = {}
+        """Functions that patterns matched and that got no probe, of all attaches."""
+
+    @property
+    def distrusted(self) -> dict[tuple[str, str], str]:
+        """By ABI and placement (or "return"): why such probes would count wrongly here."""
+        return {
+            (abi, placement): wrong
+            for abi, placements in self._distrusted.items()
+            for placement, wrong in placements.items()
+        }
+
+    def attach(self, specs: Sequence[ProbeSpec], check: Callable[[], None]) -> AttachResult:
+        """Attach a probe to every function that the entries name; `check` raises to cancel.
+
+        Whatever it raises, no kernel object stays, except what `discard` has to retry.
+        Raises UnsupportedError, NothingAttachedError, and what `check` raises.
+        """
+        require_tracing()
+        tracefs = Tracefs.find()
+        adapter = arch.current()
+        # bcc compiles in a child process while the symbols are read.
+        with self._loader or ProgramLoader(adapter, self._action, self._filters) as loader:
+            found = self._resolve(specs, tracefs, adapter)
+            check()
+            if not found.targets:
+                self._note(found, ())
+                raise NothingAttachedError("no entry of the list names a function to probe")
+            programs = loader.get(check, self._progress)
+        self._loader = loader
+        done = 0
+
+        def progress(count: int) -> None:
+            nonlocal done
+            # Another ABI tries again what one refuses.
+            done = min(done + count, len(found.targets))
+            self._progress("attach", done, len(found.targets))
+            check()
+
+        kcore = Kcore()
+        context = AttachContext(
+            arch=adapter,
+            tracefs=tracefs,
+            kcore=kcore,
+            table=self.symbols.table(tracefs),
+            programs=programs,
+            action=self._action,
+            filters=self._filters,
+            placement=self._placement,
+            taken={target.address for target in found.targets if target.address and target.offset},
+            group=self._group,
+            short_waits=self._short_waits,
+            guard=self._guard,
+            expedites=self._expedites,
+            progress=progress,
+            reclaimed=self._reclaimed,
+            explain=self._explain,
+        )
+        try:
+            return self._attach(found, context)
+        finally:
+            kcore.close()
+
+    def _resolve(
+        self, specs: Sequence[ProbeSpec], tracefs: Tracefs, adapter: arch.Arch
+    ) -> Resolution:
+        self._progress("resolve", 0, 1)
+        wanted, unfit = as_kind(specs, self._kind)
+        table = self.symbols.table(tracefs)
+        found = resolve(wanted, table, syscall_prefixes=adapter.syscall_prefixes)
+        found.skipped.extend(unfit)
+        self._progress("resolve", 1, 1)
+        return found
+
+    def _attach(self, found: Resolution, context: AttachContext) -> AttachResult:
+        attached = Attached()
+        try:
+            probes, refused = select(
+                found.targets,
+                context,
+                attached,
+                abi=self._abi,
+                distrusted=lambda abi: self._calibrated(abi, context),
+            )
+        except BaseException:
+            self._discard(attached.attachments + attached.failed)
+            raise
+        self._discard(attached.failed)
+        self._note(found, refused)
+        if not probes:
+            raise NothingAttachedError("the kernel took none of the probes") from attached.error
+        return AttachResult(probes, attached.attachments)
+
+    def _calibrated(self, abi: str, context: AttachContext) -> Mapping[str, str]:
+        """Placements of this ABI that count wrongly. That none does is kept for the boot."""
+        if abi not in self._distrusted:
+            wrong: dict[str, str] = {}
+
+            def look() -> bytes | None:
+                wrong.update(self._calibrate(abi, context))
+                return None if wrong else b"as described"
+
+            if self.symbols.cache is not None:
+                self.symbols.cache.text(f"calibration-{abi}", look)
+            self._distrusted[abi] = wrong
+        return self._distrusted[abi]
+
+    def _calibrate(self, abi: str, context: AttachContext) -> dict[str, str]:
+        from batchprobe.attach import calibration  # noqa: PLC0415  (once a boot)
+
+        try:
+            probed = calibration.target(context.table)
+        except UnsupportedError as error:
+            context.explain(f"not calibrated, the adapter is taken at its word: {error}")
+            return {}
+        kinds = [kind for kind in calibration.KINDS if kind.abi == abi]
+
+        def discard(attachments: Sequence[Attachment]) -> Sequence[RemovalFailure]:
+            self._discard(attachments)
+            return ()
+
+        tries = calibration.calibrate(context, probed, kinds, discard)
+        return {kind.placement: finding.wrong for kind, finding, _ in tries if finding.wrong}
+
+    def _note(self, found: Resolution, refused: Sequence[Skipped]) -> None:
+        self.skipped += [*found.skipped, *refused]
+        for reason, count in found.omitted.items():
+            self.omitted[reason] = self.omitted.get(reason, 0) + count
+
+
+def parse(entries: Iterable[str | ProbeSpec]) -> list[ProbeSpec]:
+    """Entries as a caller gives them. Raises SpecError for a malformed one."""
+    specs = []
+    for number, entry in enumerate(entries, 1):
+        spec = parse_entry(entry, Source("<entries>", number)) if isinstance(entry, str) else entry
+        if spec is not None:
+            specs.append(spec)
+    return specs

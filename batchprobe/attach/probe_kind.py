@@ -1,0 +1,43 @@
+"""Whether entries become entry or return probes, where the action or a filter needs one kind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from batchprobe.actions.base import Action
+from batchprobe.filters.base import Filter, ProbeKind
+from batchprobe.funclist.spec import ProbeSpec
+from batchprobe.functions.targets import Reason, Skipped
+
+__all__ = ["as_kind", "required_kind"]
+
+
+def required_kind(action: Action, filters: Sequence[Filter]) -> ProbeKind:
+    """The kind of probe that these need. Raises ValueError if they need different ones."""
+    everything: list[Action | Filter] = [action, *filters]
+    needed = {one.kind: one.name for one in everything if one.kind is not ProbeKind.AS_LISTED}
+    if len(needed) > 1:
+        words = " and ".join(f"{name} needs {kind.value} probes" for kind, name in needed.items())
+        raise ValueError(f"these do not go together: {words}")
+    return next(iter(needed), ProbeKind.AS_LISTED)
+
+
+def as_kind(
+    specs: Sequence[ProbeSpec], kind: ProbeKind
+) -> tuple[Sequence[ProbeSpec], list[Skipped]]:
+    """The entries as probes of this kind, and those that cannot be."""
+    if kind is ProbeKind.AS_LISTED:
+        return specs, []
+    fit: list[ProbeSpec] = []
+    unfit: list[Skipped] = []
+    for spec in specs:
+        if spec.exclude:
+            fit.append(spec)
+        elif (kind is ProbeKind.RETURN and spec.offset) or (
+            kind is ProbeKind.ENTRY and spec.is_return
+        ):
+            detail = f"{kind.value} probes are needed here"
+            unfit.append(Skipped(spec.text, spec.source, Reason.UNSUPPORTED, detail))
+        else:
+            fit.append(spec._replace(is_return=kind is ProbeKind.RETURN))
+    return fit, unfit

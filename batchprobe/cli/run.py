@@ -1,0 +1,54 @@
+"""From the arguments to a command, and from its error to a message and an exit status."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Sequence
+
+from batchprobe._util.gc_pause import gc_pause
+from batchprobe.cli.signals import Stop
+from batchprobe.errors import BatchprobeError, ExitStatus, VerifierError
+from batchprobe.output.stderr import say
+
+__all__ = ["run"]
+
+DEBUG = "BATCHPROBE_DEBUG"
+_MAX_LOG_LINES = 40
+
+
+def run(arguments: Sequence[str], stop: Stop) -> int:
+    """Run the command; returns its exit status."""
+    try:
+        return _command(arguments, stop)
+    except (BatchprobeError, OSError) as error:
+        # An OSError is, for example, having no descriptors left for a file of /proc.
+        if os.environ.get(DEBUG):
+            traceback.print_exception(error)
+        say(f"error: {error}")
+        _say_verifier_log(error)
+        return error.exit_status if isinstance(error, BatchprobeError) else ExitStatus.ERROR
+    finally:
+        stop.over()
+
+
+def _command(arguments: Sequence[str], stop: Stop) -> int:
+    with gc_pause():
+        from batchprobe.cli.args import read_usual  # noqa: PLC0415  (errors of it are reported)
+        from batchprobe.cli.attach import attach_lists  # noqa: PLC0415
+    usual = read_usual(arguments)
+    if usual is not None:
+        return attach_lists(*usual, stop)
+    from batchprobe.cli import app  # noqa: PLC0415  (typer takes longer to import than an attach)
+
+    return app.run(stop)
+
+
+def _say_verifier_log(error: BaseException | None) -> None:
+    """Print the end of the verifier's log, if one is among the causes of an error."""
+    while error is not None:
+        if isinstance(error, VerifierError) and error.log:
+            say(f"{error}; the end of the verifier's log:")
+            for line in error.log.strip().splitlines()[-_MAX_LOG_LINES:]:
+                say(f"  {line}")
+        error = error.__cause__

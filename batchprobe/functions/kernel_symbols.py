@@ -1,0 +1,27 @@
+"""The running kernel's function table, rebuilt only when modules come or go."""
+
+from __future__ import annotations
+
+from batchprobe.functions.cache import SymbolCache
+from batchprobe.functions.table import FunctionTable
+from batchprobe.kernel.tracefs import Tracefs
+
+__all__ = ["KernelSymbols"]
+
+
+class KernelSymbols:
+    """One process's view of the kernel's functions."""
+
+    def __init__(self) -> None:
+        self._table: FunctionTable | None = None
+        self._loaded = ""
+        self.cache: SymbolCache | None = None
+        """The cache that `table` last looked into; it is valid for the same set of modules."""
+
+    def table(self, tracefs: Tracefs) -> FunctionTable:
+        """The functions as they are now. Raises UnsupportedError where they cannot be read."""
+        self.cache = cache = SymbolCache()
+        if self._table is None or cache.loaded != self._loaded:
+            self._table = FunctionTable.from_kernel(tracefs.root, cache=cache)
+            self._loaded = cache.loaded
+        return self._table

@@ -1,1 +1,0 @@
-"""The programs of bpf/ as bytecode, a file an architecture: see `batchprobe.programs`."""

@@ -1,0 +1,107 @@
+"""BPF maps: arrays that are mapped into this process, and descriptions of maps to be created."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import NamedTuple, Self
+
+from batchprobe.errors import KernelError
+from batchprobe.kernel.host import kernel_version
+from batchprobe.sys import bpf, fds, libc
+from batchprobe.sys.files import read_text
+
+__all__ = ["CELL_SIZE", "Cells", "MapSpec", "SlotLayout", "lift_memlock_limit", "possible_cpus"]
+
+CELL_SIZE = 8
+_CELLS_PER_CACHE_LINE = 8
+
+
+def possible_cpus() -> int:
+    """One more than the highest CPU number the kernel may use (sysfs, devices/system/cpu)."""
+    text = read_text("/sys/devices/system/cpu/possible")
+    return int(text.strip().replace(",", "-").rpartition("-")[2]) + 1
+
+
+def lift_memlock_limit() -> None:
+    """Before Linux 5.11 maps are charged to RLIMIT_MEMLOCK, 64 KiB by default."""
+    if kernel_version(os.uname().release) >= (5, 11):
+        return
+    import resource  # noqa: PLC0415  (old kernels only)
+
+    # Without the right to raise it, creating the maps reports what is wrong.
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(
+            resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        )
+
+
+class SlotLayout(NamedTuple):
+    """How per-CPU values of slots lie in one array: cell[cpu * stride + slot]."""
+
+    slots: int
+    """Slots 1 to this; slot 0 stands for no probe."""
+    cpus: int
+    stride: int
+    """Cells per CPU, a multiple of a cache line, so that CPUs share none."""
+
+    @classmethod
+    def of(cls, slots: int) -> Self:
+        """The layout for this many slots on this machine."""
+        stride = -(-(slots + 1) // _CELLS_PER_CACHE_LINE) * _CELLS_PER_CACHE_LINE
+        return cls(slots, possible_cpus(), stride)
+
+    @property
+    def cells(self) -> int:
+        """All cells, of all CPUs."""
+        return self.stride * self.cpus
+
+
+class MapSpec(NamedTuple):
+    """A map that an action or a filter needs; its C declares one of the same name with bcc."""
+
+    name: str
+    type: int
+    """BPF_MAP_TYPE_*, include/uapi/linux/bpf.h."""
+    key_size: int
+    value_size: int
+    entries: int
+
+    @classmethod
+    def array(cls, name: str, count: int, cells: int = 1) -> Self:
+        """`count` elements of `cells` u64 each, mapped into this process."""
+        return cls(name, bpf.BPF_MAP_TYPE_ARRAY, 4, cells * CELL_SIZE, count)
+
+    @classmethod
+    def hash(cls, name: str, entries: int) -> Self:
+        """A hash map from u64 to u64."""
+        return cls(name, bpf.BPF_MAP_TYPE_HASH, CELL_SIZE, CELL_SIZE, entries)
+
+
+class Cells:
+    """A BPF array of u64 that is mapped into this process (BPF_F_MMAPABLE, Linux 5.5).
+
+    Access costs no system call. While the kernel serves one, it may skip a BPF program on that CPU.
+    """
+
+    def __init__(self, spec: MapSpec) -> None:
+        self.fd = bpf.map_create(
+            spec.name,
+            spec.type,
+            key_size=spec.key_size,
+            value_size=spec.value_size,
+            entries=spec.entries,
+            flags=bpf.BPF_F_MMAPABLE,
+        )
+        try:
+            size = spec.entries * spec.value_size
+            memory = libc.mapped(spec.name, self.fd, size, writable=True)
+        except KernelError:
+            fds.close(self.fd)
+            raise
+        self.cells = memory.cast("Q")
+
+    def close(self) -> None:
+        """Unmap and close it."""
+        self.cells.release()
+        fds.close(self.fd)
