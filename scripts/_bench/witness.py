@@ -1,4 +1,4 @@
-"""When a function is probed, by the kernel's own code: what arms a probe writes to it (x86)."""
+"""Detects armed probes in the kernel's code, which arming a probe changes (x86)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from batchprobe.kernel.kcore import KernelText
+from batchprobe.kernel.kcore import Kcore
 
 _REACH = 16
 _NOP5 = bytes.fromhex("0f1f440000")
 _CALL, _JUMP, _BREAKPOINT = 0xE8, 0xE9, 0xCC
 _POLL_SECONDS = 0.005
-# No further function was armed for so long: the tool left the rest out.
+# If no further function was armed for this long, the tool has left the rest out.
 _STALL_SECONDS = 3.0
-# How many functions are looked at between two rests, and at most in all.
+# Functions to check between two pauses, and at most in all.
 _WINDOW = 5
 _SAMPLE = 300
 
@@ -23,7 +23,7 @@ _SAMPLE = 300
 def is_armed(before: bytes, now: bytes) -> bool:
     """Whether a probe was armed between two looks at the beginning of a function.
 
-    A breakpoint in ftrace's place is a call that is still being written.
+    A breakpoint at the patch site means that the kernel is still writing ftrace's call.
     """
     for at, (old, new) in enumerate(zip(before, now, strict=True)):
         if old != new:
@@ -44,7 +44,7 @@ class Witness:
     """Watches functions, reading some bytes at a time: watching must not slow the tool."""
 
     def __init__(self, addresses: Iterable[int]) -> None:
-        self._text = KernelText()
+        self._text = Kcore()
         self._before: dict[int, bytes] = {}
         for address in addresses:
             code = self._text.read(address, _REACH)
@@ -65,7 +65,7 @@ class Witness:
         return sum(map(self.is_armed, self._before))
 
     def wait(self, began: float, go_on: Callable[[], bool]) -> Armed:
-        """Until a sample of them is armed, or no more of it, or `go_on` says no."""
+        """Wait until a sample of them is armed, or no more are, or `go_on` returns false."""
         first = last = 0.0
         addresses = list(self._before)
         waiting = deque(addresses[:: -(-len(addresses) // _SAMPLE)])

@@ -4,7 +4,7 @@
 set -eu
 
 site=$(mktemp -d -p /run)
-tar -c --exclude=__pycache__ batchprobe bpf | tar -x -C "$site"
+tar -ch --exclude=__pycache__ batchprobe | tar -x -C "$site"
 python3 -m compileall -q "$site"
 # Nor from the working directory.
 PYTHONSAFEPATH=1 PYTHONPATH=$site:$PYTHONPATH exec python3 -m pytest "$@"

@@ -18,13 +18,14 @@ from helpers.figures import record, tell
 from helpers.machine import ABIS, BCC_COMPILES, MACHINE, PLACES, kinds
 
 from batchprobe import Probe, Session, arch
-from batchprobe.attach.abis import Context, Placement
-from batchprobe.attach.calibration import KINDS, Finding, Kind, calibrate, take_off, target
+from batchprobe.actions import Count
+from batchprobe.attach.base import AttachContext, Placement
+from batchprobe.attach.calibration import KINDS, Finding, Kind, calibrate, target, undo
 from batchprobe.functions.table import FunctionTable
 from batchprobe.kernel import kprobes_list
-from batchprobe.kernel.kcore import KernelText
+from batchprobe.kernel.kcore import Kcore
 from batchprobe.kernel.tracefs import Tracefs
-from batchprobe.sys import bpf, fds
+from batchprobe.sys import bpf, fds, libc, perf
 from batchprobe.sys.process import Owner
 
 # What the instruction pointer reads behind the symbol of the function that is tried: a function
@@ -42,14 +43,16 @@ TOLD = {
 
 def tried() -> dict[Kind, Finding]:
     """Every kind of probe on this kernel."""
-    tracefs, text = Tracefs.find(), KernelText()
+    tracefs, kcore = Tracefs.find(), Kcore()
     table = FunctionTable.from_kernel(tracefs.root)
-    context = Context(
+    context = AttachContext(
         arch=arch.current(),
         tracefs=tracefs,
-        text=text,
+        kcore=kcore,
         table=table,
         programs={},
+        action=Count(),
+        filters=(),
         placement=Placement.AUTO,
         group=Owner.this_process().group,
         short_waits=contextlib.nullcontext,
@@ -57,9 +60,9 @@ def tried() -> dict[Kind, Finding]:
         progress=lambda _count: None,
     )
     try:
-        tries = list(calibrate(context, target(table), KINDS, take_off))
+        tries = list(calibrate(context, target(table), KINDS, undo))
     finally:
-        text.close()
+        kcore.close()
     assert not [left for _, _, left in tries if left]
     return {kind: finding for kind, finding, _ in tries}
 
@@ -73,14 +76,14 @@ def test_the_adapter_says_what_the_kernel_does() -> None:
     expected |= {Kind("multi", "entry")} if "multi" in ABIS else set()
     assert works == expected
     for kind in works:
-        told = found[kind].told
-        # Before 5.15 nobody tells a return probe's function, but the kernel's own variable.
-        if kind.abi != "multi" and (told is not None or kind.place != "return"):
-            assert told in TOLD[MACHINE][kind.place], kind
+        ip = found[kind].ip
+        # Before 5.15 a return probe's function is known from current_kprobe only.
+        if kind.abi != "multi" and (ip is not None or kind.placement != "return"):
+            assert ip in TOLD[MACHINE][kind.placement], kind
     record(
         "places",
         {
-            f"{kind.abi} {kind.place}": finding.refused or [finding.offset, finding.told]
+            f"{kind.abi} {kind.placement}": finding.refused or [finding.offset, finding.ip]
             for kind, finding in found.items()
         },
     )
@@ -95,7 +98,7 @@ def some_functions(number: int = 200) -> list[str]:
     return [name for name in names if namesakes[name] == 1][:number]
 
 
-@pytest.mark.skipif(not arch.current().optimizes, reason="no breakpoint is made a jump here")
+@pytest.mark.skipif(not arch.current().jump_optimizes, reason="no breakpoint is made a jump here")
 def test_a_breakpoint_that_stays_one_goes_to_the_entry_if_there_are_few() -> None:
     def places(names: list[str], placement: str) -> dict[str, str]:
         with Session(abi="event", placement=placement) as session:
@@ -107,7 +110,7 @@ def test_a_breakpoint_that_stays_one_goes_to_the_entry_if_there_are_few() -> Non
                 for probe in probes
             }
             Path("/").stat()
-            assert session.detach_all().left == ()
+            assert session.detach_all().failed == ()
             # Known, though something was moved: how many depends on who else is busy.
             assert session.missed() is not None
         if "vfs_statx" in names:
@@ -163,8 +166,8 @@ def by_system_calls(probes: list[Probe]) -> tuple[int, float, float]:
     began = time.perf_counter()
     opened = []
     for probe in probes:
-        opened.append(bpf.perf_kprobe_open(pmu, probe.address or 0, is_return=False))
-        bpf.perf_run_bpf(opened[-1], program)
+        opened.append(perf.open_kprobe(pmu, probe.address or 0, is_return=False))
+        perf.enable(opened[-1], program)
     middle = time.perf_counter()
     for fd in opened:
         fds.close(fd)
@@ -185,11 +188,11 @@ def test_teardown_beside_one_by_one() -> None:
         began = time.perf_counter()
         report = session.detach_all()
         detach = time.perf_counter() - began
-    assert (report.barriers, report.left) == (1, ())
+    assert (report.barriers, report.failed) == (1, ())
     graces = []
     for _ in range(5):
         began = time.perf_counter()
-        bpf.membarrier_global()
+        libc.membarrier_global()
         graces.append(time.perf_counter() - began)
     tool = "bcc" if BCC_COMPILES else "system calls"
     count, other_attach, other_detach = by_bcc(names) if tool == "bcc" else by_system_calls(probes)

@@ -74,7 +74,7 @@ def test_every_kind_of_bad_entry_is_named_with_its_reason(tmp_path: Path) -> Non
     blacklisted = _forbidden()
     bad = [
         ("getppid_nonsense", "unknown function"),
-        ("vfs_raed", "there is vfs_read"),
+        ("vfs_raed", "similar names: vfs_read"),
         (blacklisted, "blacklisted by the kernel"),
         ("jiffies", _what_jiffies_is()),
         ("vfs_read+0x100000", "bad offset"),

@@ -48,7 +48,7 @@ def test_contract(abi: str, workers: list[Worker]) -> None:
 
     report = session.commit()
     left = {"clean": 0, "dirty": 1} if abi == "perf" else {"clean": 1, "dirty": 0}
-    assert (report.probes, report.barriers, report.left) == (1, 1, ())
+    assert (report.probes, report.barriers, report.failed) == (1, 1, ())
     assert {"clean": report.clean, "dirty": report.dirty} == left
     assert states(a) == [ProbeState.DETACHED]
     with pytest.raises(NotAttachedError):
@@ -72,7 +72,7 @@ def test_contract(abi: str, workers: list[Worker]) -> None:
 
     final: list[int] = []
     rest = session.detach_all(lambda: final.extend(probe.count for probe in probes))
-    assert (rest.probes, rest.dirty, rest.barriers, rest.left) == (6, 6, 1, ())
+    assert (rest.probes, rest.dirty, rest.barriers, rest.failed) == (6, 6, 1, ())
     assert final == counts() == [10, 40, 50, 50] + [60] * 6
     assert not session.attached
 

@@ -7,14 +7,15 @@ import threading
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.machine import ABIS, MACHINE, PLACES, PREFIX, kinds
 from helpers.workers import CALLS, Worker
 
 from batchprobe import Probe, Session, arch
-from batchprobe.kernel.kcore import KernelText
-from batchprobe.programs.probe_maps import Bank
+from batchprobe.kernel.kcore import Kcore
+from batchprobe.programs.probe_maps import ProbeMaps
 
 PLACEMENTS = [
     *((abi, placement) for abi in ABIS for placement in PLACES if abi != "multi"),
@@ -56,7 +57,7 @@ def test_calls_from_all_cpus_are_counted_exactly(
     assert together == {kind: calls.get(kind, 0) + 2_000 for kind in labels}
     assert counts(probes) == together
     assert session.missed() in ((None,) if abi == "perf" else (0, None))
-    assert (report.probes, report.barriers, report.left) == (len(labels), 1, ())
+    assert (report.probes, report.barriers, report.failed) == (len(labels), 1, ())
 
 
 @pytest.mark.parametrize("abi", ABIS)
@@ -74,18 +75,18 @@ def test_threads_are_counted_exactly(abi: str) -> None:
 
 
 @pytest.mark.parametrize("abi", [abi for abi in ABIS if abi != "multi"])
-def test_probes_whose_places_are_taken(
+def test_probes_whose_buckets_are_taken(
     abi: str, workers: list[Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of many probes some find another one's instruction pointer where theirs should be."""
-    make = Bank.__init__
+    """Some of many probes find another one's instruction pointer in their bucket."""
+    make = ProbeMaps.__init__
 
-    def crowd(bank: Bank, slots: int, *, addresses: int, strays: bool) -> None:
-        make(bank, slots, addresses=addresses, strays=strays)
-        places = bank._places.cells
-        places[:] = memoryview(array("Q", [1]) * len(places))
+    def crowd(maps: ProbeMaps, slots: int, **options: Any) -> None:
+        make(maps, slots, **options)
+        buckets = maps._buckets.cells
+        buckets[:] = memoryview(array("Q", [1]) * len(buckets))
 
-    monkeypatch.setattr(Bank, "__init__", crowd)
+    monkeypatch.setattr(ProbeMaps, "__init__", crowd)
     labels = [f"syscall:{call}{kind}" for call in CALLS for kind in kinds(abi)]
     with Session(abi=abi) as session:
         probes = session.attach(labels)
@@ -146,7 +147,7 @@ def address_of(name: str) -> int:
 
 def boundary(name: str) -> int:
     """The offset behind a function's entry patch site, an instruction boundary."""
-    text = KernelText()
+    text = Kcore()
     code = text.read(address_of(name), 16)
     text.close()
     assert code, text.reason

@@ -23,7 +23,7 @@ from helpers.machine import (
 )
 
 from batchprobe.cleanup.sweep import sweep
-from batchprobe.doctor.checks import Check, Status, can_trace, examine
+from batchprobe.doctor import Check, Status, can_trace, examine
 from batchprobe.kernel import host
 from batchprobe.kernel.tracefs import Tracefs
 from batchprobe.sys.process import Owner
@@ -97,7 +97,7 @@ def test_a_stock_kernel_can_trace_by_the_abis_it_should_have() -> None:
             assert (place in probed) == (place in PLACES)
             assert (f"refused at {place}" in refused) == (place not in PLACES)
     assert "MEMBARRIER" in checks["barrier"].detail
-    assert checks["leftovers"].detail == "none"
+    assert checks["stale objects"].detail == "none"
 
 
 def kprobe_state() -> list[str]:
@@ -111,7 +111,7 @@ def test_a_user_is_told_to_become_root() -> None:
     for name in ("rights", "tracefs", "symbols"):
         assert checks[name].status is Status.LACKING, checks[name]
         assert "root" in checks[name].remedy or "sudo" in checks[name].remedy
-    untried = ["abi multi", "abi event", "abi perf", "leftovers"]
+    untried = ["abi multi", "abi event", "abi perf", "stale objects"]
     if MACHINE not in {"aarch64", "armv7l"}:
         # There no code is looked at.
         untried.append("placement")
@@ -222,11 +222,11 @@ def test_what_a_killed_process_left_is_found() -> None:
     try:
         for function in ("vfs_fsync_range", "vfs_fallocate"):
             tracefs.command(f"p:{owner.group}/left {function}{BY_HAND}")
-        assert examined()["leftovers"].detail == "none; 2 probes of live processes"
+        assert examined()["stale objects"].detail == "none; 2 probes of live processes"
     finally:
         child.kill()
         child.wait()
-        found = examined()["leftovers"]
+        found = examined()["stale objects"]
         sweep(tracefs)
     assert found.status is Status.WARN
     assert found.detail == "2 probes of processes that died"
@@ -237,4 +237,4 @@ def test_locked_memory_is_a_matter_of_old_kernels() -> None:
     # Root may lift it, and this process, which is root's, has.
     checks = examined_as("prlimit", "--memlock=65536", user="nobody")
     assert (checks["locked memory"].status is Status.WARN) == (RELEASE < (5, 11))
-    assert host.version(os.uname().release) == RELEASE
+    assert host.kernel_version(os.uname().release) == RELEASE

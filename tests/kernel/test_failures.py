@@ -54,13 +54,13 @@ class Trial:
             self._hit(counts, self.session.attached)
             report = self._commit()
             self._hit(counts, self.session.attached)
-        if report is not None and not report.left:
+        if report is not None and not report.failed:
             assert _fds() == self.fds
             assert not our_events()
         self.failed = calls.failed
         calls.begin(0)
         # Nothing fails any more: whatever was left goes now.
-        assert self.session.commit().left == ()
+        assert self.session.commit().failed == ()
         assert _fds() == self.fds
         assert not our_events()
         assert KNOB.read_text().strip() == "0"
@@ -139,13 +139,13 @@ with Session(abi="event") as session:
     tracefs("ro")
     session.detach(probes[0])
     report = session.commit()
-    assert [left.errno for left in report.left] == [errno.EROFS], report
+    assert [left.errno for left in report.failed] == [errno.EROFS], report
     os.getsid(0), os.sched_yield()
     # What cannot be deleted counts no more, and what was not asked for counts on.
     assert [probe.count for probe in probes] == [1, 0, 2]
     report = session.detach_all()
-    assert {left.errno for left in report.left} == {errno.EROFS}, report
-    assert all("batchprobe_" in left.what for left in report.left)
+    assert {left.errno for left in report.failed} == {errno.EROFS}, report
+    assert all("batchprobe_" in left.what for left in report.failed)
     # Nothing new can be attached either, by this ABI.
     try:
         session.attach(["syscall:getsid"])
@@ -154,7 +154,7 @@ with Session(abi="event") as session:
         assert "took none" in str(error), error
     assert "EROFS" in str(session.skipped[0]), session.skipped
     tracefs("rw")
-    assert session.commit().left == ()
+    assert session.commit().failed == ()
     print("gone")
 """
 
@@ -179,9 +179,9 @@ with Session() as session:
     )
     session.detach(first)
     report = session.commit(lambda: sysfs("ro"))
-    assert [left.errno for left in report.left] == [errno.EROFS], report
+    assert [left.errno for left in report.failed] == [errno.EROFS], report
     assert knob.read_text().strip() == "1"
-    assert [left.errno for left in session.commit().left] == [errno.EROFS]
+    assert [left.errno for left in session.commit().failed] == [errno.EROFS]
     sysfs("rw")
     assert session.commit() == CommitReport()
     assert knob.read_text().strip() == "0"
@@ -189,7 +189,7 @@ with Session() as session:
     sysfs("ro")
     session.detach(second)
     report = session.commit()
-    assert (report.probes, report.left) == (1, ()), report
+    assert (report.probes, report.failed) == (1, ()), report
     assert "Read-only" in session.barrier_note
     os.sched_yield()
     assert third.count == 1, third.count
@@ -218,8 +218,8 @@ report = session.close()
 # Counted and quiet all the same; only the event's definition is root's to delete.
 assert [probe.count for probe in probes] == [2, 0, 0]
 wanted = {errno.EACCES} if sys.argv[1] == "event" else set()
-assert {left.errno for left in report.left} == wanted, report
-print("still there" if report.left else "gone")
+assert {left.errno for left in report.failed} == wanted, report
+print("still there" if report.failed else "gone")
 """
 
 
@@ -256,7 +256,7 @@ with Session(abi=abi) as session:
     os.getsid(0)
     counted = [probe.count for probe in probes if probe.label == "syscall:getsid"]
     assert counted in ([], [1]), counted
-    assert session.detach_all().left == ()
+    assert session.detach_all().failed == ()
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert len(os.listdir("/proc/self/fd")) - 1 == here
 print(len(probes))

@@ -34,7 +34,7 @@ from helpers.trials import Outcome, Trial, Trials
 
 from batchprobe import AttachCancelledError, Session
 from batchprobe.programs.compiler import Compiler
-from batchprobe.programs.program import COMPILE
+from batchprobe.programs.shipped import COMPILE
 
 pytestmark = pytest.mark.stress
 

@@ -14,7 +14,7 @@ from helpers.command import Running, run
 from helpers.machine import BY_HAND, GUARDIAN, HANG_SECONDS, KNOB, eventually, our_events
 from helpers.traced import define, traced
 
-from batchprobe.commit.barrier import ExpeditedKnob
+from batchprobe.commit.rcu_expedited import RcuExpedited
 from batchprobe.sys.process import Owner
 
 
@@ -126,9 +126,9 @@ def _foreign_events_are_not_ours(request: pytest.FixtureRequest, leaves_nothing:
 HOLDER = """
 import os, sys
 from pathlib import Path
-from batchprobe.commit.barrier import ExpeditedKnob
+from batchprobe.commit.rcu_expedited import RcuExpedited
 from batchprobe.sys.process import Owner
-knob, me = ExpeditedKnob(), Owner.this_process()
+knob, me = RcuExpedited(), Owner.this_process()
 for line in sys.stdin:
     getattr(knob, line.strip())(me)
     print(Path("/sys/kernel/rcu_expedited").read_text().strip(), flush=True)
@@ -188,13 +188,13 @@ def test_the_knob_is_restored_by_its_last_holder(
     assert b.do("give_back") == original
     assert b.do("take") == "1"
     b.end(signal.SIGKILL)
-    assert ExpeditedKnob().restore_for_dead() is True
+    assert RcuExpedited().restore_for_dead() is True
     assert KNOB.read_text().strip() == original
-    assert ExpeditedKnob().restore_for_dead() is False
+    assert RcuExpedited().restore_for_dead() is False
 
 
 def test_a_value_set_meanwhile_stays() -> None:
-    knob, me = ExpeditedKnob(), Owner.this_process()
+    knob, me = RcuExpedited(), Owner.this_process()
     knob.take(me)
     KNOB.write_text("0")
     knob.give_back(me)

@@ -14,8 +14,8 @@ from helpers.traced import traced
 
 from batchprobe import Session, UnsupportedError
 from batchprobe.commit import barrier
-from batchprobe.programs.program import COMPILE
-from batchprobe.sys import bpf
+from batchprobe.programs.shipped import COMPILE
+from batchprobe.sys import libc
 
 LIST = "vfs_read\n"
 
@@ -105,5 +105,5 @@ def test_waiting_through_a_map_waits_for_rcu() -> None:
 def test_membarrier_waits_for_rcu() -> None:
     with traced("synchronize_rcu", "synchronize_rcu_expedited") as calls:
         before = calls().total()
-        bpf.membarrier_global()
+        libc.membarrier_global()
         assert calls().total() > before

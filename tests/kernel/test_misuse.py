@@ -126,7 +126,7 @@ with Session(abi={abi!r}) as session:
     assert probe.count == 2, probe.count
     report = session.close()
     {after}
-    print(probe.count, report.dirty, report.left)
+    print(probe.count, report.dirty, report.failed)
 """
 ENDS = {
     # By the interpreter's exit, which closes sessions.

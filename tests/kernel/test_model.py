@@ -20,7 +20,7 @@ from helpers.workers import CALLS, Worker
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 from model.machine import Semantics
-from model.semantics import Model, ModelCarrier
+from model.semantics import Model, ModelAttachment
 
 from batchprobe import Probe, Session
 
@@ -42,7 +42,7 @@ LINKS_ARE_USERS = RELEASE < (6, 14)
 
 NameT = TypeVar("NameT", str, int)
 # A carrier, and how often its link was replaced.
-Generation = tuple[ModelCarrier, int]
+Generation = tuple[ModelAttachment, int]
 
 
 class KernelWorld:
@@ -82,7 +82,7 @@ class KernelWorld:
         return self._barriers().total()
 
     def compare(self, model: Model) -> None:
-        before, now, carriers = self._before, objects(), model.carriers
+        before, now, carriers = self._before, objects(), model.attachments
         kprobes = Counter(kprobe for carrier in carriers for kprobe in _kprobes(carrier))
         assert now.kprobes == before.kprobes + kprobes
         of_events = [carrier for carrier in carriers if carrier.abi == "event"]
@@ -102,11 +102,11 @@ class KernelWorld:
         eventually(freed, "each carrier has a program, and there are no others", seconds=20)
 
     def _compare_users(
-        self, now: Objects, kprobes: Iterable[Kprobe], linked: Sequence[ModelCarrier]
+        self, now: Objects, kprobes: Iterable[Kprobe], linked: Sequence[ModelAttachment]
     ) -> None:
         # All kprobes at entries are one user.
         users = Counter({kprobe.call for kprobe in kprobes if kprobe.is_ftrace})
-        users.update(probe.place.call for carrier in linked for probe in carrier.holds)
+        users.update(probe.site.call for carrier in linked for probe in carrier.holds)
         users += self._before.users
         if LINKS_ARE_USERS:
             assert now.users == users
@@ -120,14 +120,14 @@ class KernelWorld:
 
 def _named(
     names: dict[Generation, NameT],
-    carriers: Sequence[ModelCarrier],
+    carriers: Sequence[ModelAttachment],
     there: Mapping[NameT, Bundle],
 ) -> dict[NameT, Bundle]:
     """What must be there of these carriers; a new one is recognised by its probes."""
     bundles = [
         (
             (carrier, carrier.generation),
-            Bundle(carrier.is_return, tuple(sorted(probe.place.call for probe in carrier.holds))),
+            Bundle(carrier.is_return, tuple(sorted(probe.site.call for probe in carrier.holds))),
         )
         for carrier in carriers
     ]
@@ -144,11 +144,11 @@ def _named(
     return expected
 
 
-def _kprobes(carrier: ModelCarrier) -> list[Kprobe]:
+def _kprobes(carrier: ModelAttachment) -> list[Kprobe]:
     if carrier.abi == "multi":
         return []
     at_entry = carrier.is_return or carrier.placement == "entry"
-    return [Kprobe(p.place.call, carrier.is_return, at_entry) for p in carrier.holds]
+    return [Kprobe(p.site.call, carrier.is_return, at_entry) for p in carrier.holds]
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from helpers.command import Running
 from helpers.machine import ABIS, eventually, kinds, our_events
 
 from batchprobe import Reason, Session
-from batchprobe.functions.cache import BootMemory, loaded
+from batchprobe.functions.cache import SymbolCache, loaded_modules
 from batchprobe.functions.table import Function, FunctionTable
 from batchprobe.kernel.tracefs import Tracefs
 
@@ -87,7 +87,7 @@ def test_probes_wait_for_their_module() -> None:
         read(SIZE, 1)
         assert size.count == 150
         report = session.detach_all()
-        assert report.left == ()
+        assert report.failed == ()
     assert (size.count, state.count, getsid.count) == (150, 75, 1)
 
 
@@ -129,7 +129,7 @@ def test_probes_whose_module_went_away_come_off() -> None:
         read(SIZE, 30)
         assert unload().returncode == 0
         report = session.detach_all()
-        assert (report.probes, report.left) == (1, ())
+        assert (report.probes, report.failed) == (1, ())
     assert size.count == 30
 
 
@@ -170,7 +170,7 @@ def test_symbols_are_those_of_the_modules_that_are_loaded() -> None:
     root = Tracefs.find().root
 
     def same() -> bool:
-        kept = FunctionTable.from_kernel(root, memory=BootMemory())
+        kept = FunctionTable.from_kernel(root, cache=SymbolCache())
         asked = FunctionTable.from_kernel(root)
         return everything(kept) == everything(asked) and kept.modules == asked.modules
 
@@ -183,7 +183,7 @@ def test_symbols_are_those_of_the_modules_that_are_loaded() -> None:
     seen = []
     for change in (bool, bool, load, unload, load):
         change()
-        seen.append(loaded())
+        seen.append(loaded_modules())
         # Once asked of the kernel, and then kept.
         assert same()
         assert same()

@@ -61,7 +61,7 @@ class Rounds:
         self.session.detach(leaving)
         report = self.session.commit()
         final = {probe: probe.count for probe in leaving}
-        assert (report.probes, report.barriers, report.left) == (len(leaving), 1, ())
+        assert (report.probes, report.barriers, report.failed) == (len(leaving), 1, ())
         for worker in self.workers:
             worker.reach(LEAST_ROUNDS)
         done = sum(worker.end() for worker in self.workers)

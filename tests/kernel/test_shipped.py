@@ -6,28 +6,29 @@ import os
 import platform
 from pathlib import Path
 
+import _bytecode
 import pytest
 from helpers.command import run
 from helpers.machine import BCC_COMPILES
 
 from batchprobe import arch
-from batchprobe.programs import bytecode, compiler, program
+from batchprobe.programs.shipped import COMPILE, FOLDER
 
 pytestmark = pytest.mark.skipif(not BCC_COMPILES, reason="no bcc here, or none that compiles")
 
 
 @pytest.mark.skipif(
     platform.freedesktop_os_release().get("VERSION_ID") != "12",
-    reason="another clang than Debian 12's has other ways to say the same",
+    reason="another clang than Debian 12's emits other code",
 )
 def test_bcc_compiles_what_is_shipped() -> None:
-    shipped = Path(bytecode.__file__).parent / f"{arch.current().name}.py"
-    assert compiler.build() == shipped.read_text()
+    adapter = arch.current()
+    assert _bytecode.content(adapter) == Path(FOLDER, f"{adapter.bytecode}.json").read_text()
 
 
 def test_compiled_here(tmp_path: Path) -> None:
-    """The way of a machine that nothing is shipped for."""
-    env = {**os.environ, program.COMPILE: "1", "XDG_CACHE_HOME": str(tmp_path)}
+    """As on a machine that no bytecode is shipped for."""
+    env = {**os.environ, COMPILE: "1", "XDG_CACHE_HOME": str(tmp_path)}
     kept = []
     for _ in range(2):
         done = run("attach", "-", "-d", "0", "--json", stdin="syscall:getsid\n", env=env)

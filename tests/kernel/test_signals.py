@@ -10,7 +10,7 @@ import pytest
 from helpers.command import Finished, Running
 from helpers.machine import GUARDIAN, KNOB, children, our_events
 
-from batchprobe.programs.program import COMPILE
+from batchprobe.programs.shipped import COMPILE
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 # Enough to be caught in the middle of.

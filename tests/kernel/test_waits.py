@@ -50,7 +50,7 @@ def test_what_is_waited_for_does_not_depend_on_the_number(abi: str) -> None:
                 assert until_final[f"{PREFIX}membarrier"] == 1
                 assert total(until_final) == report.barriers == 1
                 reclaim = waits() - at_final[0]
-            assert (report.dirty, report.left) == (number, ())
+            assert (report.dirty, report.failed) == (number, ())
         shown = ", ".join(f"{n} {name}" for name, n in sorted(reclaim.items()))
         kernel = ".".join(map(str, RELEASE))
         tell(f"{kernel} {abi}, {number} probes: 1 wait before the results, then {shown}")

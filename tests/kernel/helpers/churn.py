@@ -142,11 +142,11 @@ class Churn:
                 self.finals[probe] = probe.count
         for _ in range(2):
             for probe in probes:
-                carrier = probe.carrier
-                if carrier is not None and probe.address is not None:
-                    with carrier.bank.lock:
-                        if carrier.live:
-                            assert carrier.bank.count(probe.slot) == probe.count, probe
+                attachment = probe.attachment
+                if attachment is not None and probe.address is not None:
+                    with attachment.maps.lock:
+                        if attachment.live:
+                            assert attachment.maps.hits_of(probe.slot) == probe.count, probe
             time.sleep(0.002)
 
     def fork(self, chance: random.Random) -> None:
@@ -236,7 +236,7 @@ def main() -> int:
         "probes": sum(report.probes for report in reports),
         "finals": len(churn.finals),
         "hits": sum(churn.finals.values()),
-        "left": [left.what for report in reports for left in report.left],
+        "left": [left.what for report in reports for left in report.failed],
         "moved": [repr(probe) for probe in moved],
     }
     print(json.dumps(told), flush=True)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import mmap
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from batchprobe.commit.barrier import ExpeditedKnob
+from batchprobe.commit.rcu_expedited import RcuExpedited
 from batchprobe.errors import KernelError
 from batchprobe.kernel.tracefs import Tracefs
-from batchprobe.sys import bpf
+from batchprobe.sys import libc
 
 __all__ = ["Calls", "failing_calls"]
 
@@ -54,14 +53,14 @@ def failing_calls() -> Iterator[Calls]:
     patch = pytest.MonkeyPatch()
     with patch.context():
         for place, name, kernel_error in (
-            (bpf, "_syscall", True),
-            (bpf, "_ioctl", True),
+            (libc, "syscall", True),
+            (libc, "ioctl", True),
+            (libc, "mapped", True),
             (Tracefs, "_write", True),
             (Tracefs, "event_id", True),
             (Tracefs, "hits", True),
-            (ExpeditedKnob, "take", False),
-            (ExpeditedKnob, "give_back", False),
-            (mmap, "mmap", False),
+            (RcuExpedited, "take", False),
+            (RcuExpedited, "give_back", False),
             (os, "sched_setaffinity", False),
         ):
             layer = calls.wrap(name, getattr(place, name), kernel_error=kernel_error)

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from batchprobe.programs.program import COMPILE
+from batchprobe.programs.shipped import COMPILE
 from helpers.bpf import link_ids, program_ids
 from helpers.command import COMMAND, Finished, Running, run
 from helpers.machine import (

@@ -1,4 +1,4 @@
-"""What a probe tells against what it should: the verdict, and the program that is told."""
+"""What a probe reports against what it should: the verdict, and the program that records it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import sys
 import pytest
 
 from batchprobe import arch
-from batchprobe.attach.calibration import KINDS, Kind, _programs, _wrong, _wrong_cpu
-from batchprobe.programs.program import PROGRAMS
+from batchprobe.attach.calibration import KINDS, Kind, _wrong, _wrong_cpu
+from batchprobe.attach.calibration_program import programs
+from batchprobe.programs.source import LOOKUPS
 
 ENTRY, RETURN, LINK = Kind("event", "entry"), Kind("perf", "return"), Kind("multi", "entry")
 AT = 0x1000
@@ -26,13 +27,13 @@ AT = 0x1000
         (1, 0, AT + 1, (AT + 1,), ENTRY, "the first argument"),
         (1, 0, AT, (AT,), RETURN, "the result"),
         (1, 2, AT, (AT,), RETURN, "the result"),
-        (1, 1, AT + 2, (AT + 1, AT + 5), ENTRY, r"at \+2 from its function, not at \+1, \+5"),
+        (1, 1, AT + 2, (AT + 1, AT + 5), ENTRY, r"reports \+2 from its function, not \+1, \+5"),
         (1, 1, AT, (AT,), LINK, ""),
-        # Before 5.15 nobody tells.
+        # Before 5.15 the program has nothing to report.
         (1, 1, 1, (AT,), RETURN, ""),
-        (1, 1, 0, (AT,), RETURN, "to be at -4096 from"),
+        (1, 1, 0, (AT,), RETURN, "reports -4096 from"),
         # As ppc64le says where a link was given the address of the symbol.
-        (1, 1, AT + 12, (AT,), LINK, r"at \+12 from its function, not at \+0"),
+        (1, 1, AT + 12, (AT,), LINK, r"reports \+12 from its function, not \+0"),
     ],
 )
 def test_verdicts(
@@ -45,7 +46,7 @@ def test_verdicts(
 
 def test_verdict_on_the_cpu() -> None:
     assert not _wrong_cpu(1, 1)
-    assert "on CPU 1 is told that it runs on CPU 0" in _wrong_cpu(0, 1)
+    assert "on CPU 1 reads that it runs on CPU 0" in _wrong_cpu(0, 1)
 
 
 def test_every_kind_is_tried_once() -> None:
@@ -57,13 +58,13 @@ def test_every_kind_is_tried_once() -> None:
 @pytest.mark.parametrize("is_return", [False, True])
 def test_programs_read_where_the_adapter_says(file: str, is_return: bool) -> None:
     adapter = arch.adapter(file)
-    programs = _programs(adapter, is_return=is_return)
-    assert set(programs) == set(PROGRAMS)
+    found = programs(adapter, is_return=is_return, argument=0x3FABCDEF)
+    assert set(found) == set(LOOKUPS)
     registers = adapter.registers
     wanted = registers.result if is_return else registers.arguments[0]
     load = {32: 0x61, 64: 0x79}[adapter.bits]
     context = 1 if sys.byteorder == "little" else 0
-    for name, program in programs.items():
+    for name, program in found.items():
         instructions = list(struct.iter_unpack("=BBhi", program.code))
         offsets = [
             offset
@@ -73,5 +74,5 @@ def test_programs_read_where_the_adapter_says(file: str, is_return: bool) -> Non
         ip = [registers.instruction_pointer] if name == "by_ip" else []
         assert offsets == [wanted, *ip]
         # Each map is where it is said to be.
-        assert all(instructions[at][0] == 0x18 for at, _ in program.maps)
-        assert {name for _, name in program.maps} == {"counts"}
+        assert all(instructions[at][0] == 0x18 for at, _ in program.operands)
+        assert {name for _, name in program.operands} == {"hits"}

@@ -36,7 +36,9 @@ def options(draw: st.DrawFn) -> list[str]:
     }[form]
 
 
-FLAGS = st.sampled_from([["--json"], ["--strict"], ["--help"], ["--jso"], ["--json=1"]])
+FLAGS = st.sampled_from(
+    [["--json"], ["--strict"], ["-v"], ["--verbose"], ["--help"], ["--jso"], ["--json=1"]]
+)
 FILES = st.sampled_from([["funcs.txt"], ["-"], ["--"], ["a b"], [""], ["-funcs"], ["--=x"]])
 LINES = st.lists(
     st.one_of(options(), options(), FLAGS, FILES, st.just(["funcs.txt"])), max_size=6
@@ -83,6 +85,7 @@ def test_what_is_read_is_what_typer_reads(
         ("--abi event --placement entry funcs.txt", AttachOptions(abi="event", placement="entry")),
         ("--barrier=normal --top 7 funcs.txt", AttachOptions(barrier="normal", top=7)),
         ("funcs.txt -o out -c true", AttachOptions(output="out", command="true")),
+        ("funcs.txt -v", AttachOptions(verbose=True)),
     ],
 )
 def test_usual_lines(line: str, expected: AttachOptions) -> None:

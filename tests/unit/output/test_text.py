@@ -1,21 +1,32 @@
-"""What is written: JSON lines, tables, the story on stderr."""
+"""What is written: JSON lines, tables, the summary on stderr."""
 
 from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from batchprobe.commit.queue import CommitReport, Left
-from batchprobe.funclist.spec import Source
-from batchprobe.functions.targets import Reason, Skipped
-from batchprobe.output.json_lines import JsonReport
-from batchprobe.output.text import Summary, TextReport, tell_left, tell_skips
+from batchprobe.actions import Count
+from batchprobe.commit.queue import CommitReport, RemovalFailure
+from batchprobe.funclist.spec import Kind, ProbeSpec, Source
+from batchprobe.functions.targets import Reason, Skipped, Target
+from batchprobe.output.base import Summary
+from batchprobe.output.json_lines import JsonSink
+from batchprobe.output.stderr import say_not_removed, say_skipped
+from batchprobe.output.text import TextSink
+from batchprobe.probe import Probe
 
 HITS = {"vfs_read": 7, "vfs_write": 1_000_000, "never": 0, "[odd] name": 7}
+ENTRY = ProbeSpec("*", Source("a list", 1), Kind.GLOB, "*")
 SKIPPED = [Skipped("nosuch", Source("a list", 3), Reason.UNKNOWN, "there is such")]
+
+
+def of_probes(hits: Mapping[str, int]) -> dict[Probe, int]:
+    """The same by probe."""
+    return {Probe(Target(label, ENTRY, None)): count for label, count in hits.items()}
 
 
 def summary() -> Summary:
@@ -25,12 +36,18 @@ def summary() -> Summary:
         abi="event+perf",
         placement="after",
         skipped=SKIPPED,
-        left_out={Reason.NOTRACE: 2},
-        hits=HITS,
+        omitted={Reason.NOTRACE: 2},
+        hits=of_probes(HITS),
+        values=of_probes(HITS),
         missed=None,
         attach_seconds=1.25,
         commit=CommitReport(
-            probes=4, clean=1, dirty=3, barriers=1, top_seconds=0.5, left=(Left("an event", 16),)
+            probes=4,
+            clean=1,
+            dirty=3,
+            barriers=1,
+            top_seconds=0.5,
+            failed=(RemovalFailure("an event", 16),),
         ),
         barrier_note="rcu_normal is set",
     )
@@ -42,10 +59,10 @@ def lines(out: io.StringIO) -> list[dict[str, Any]]:
 
 def test_json_lines() -> None:
     out = io.StringIO()
-    report = JsonReport(out)
-    report.counts(0.12345, {"vfs_read": 2})
-    report.final(HITS)
-    report.end(summary())
+    sink = JsonSink(out, Count())
+    sink.interval(0.12345, of_probes(HITS), of_probes({"vfs_read": 2}))
+    sink.final(of_probes(HITS))
+    sink.end(summary())
     counts, final, end = lines(out)
     assert counts == {"type": "counts", "schema": 1, "seconds": 0.123, "hits": {"vfs_read": 2}}
     assert final == {"type": "final", "schema": 1, "hits": HITS}
@@ -87,7 +104,7 @@ def test_json_lines() -> None:
 
 def test_summary_of_nothing() -> None:
     out = io.StringIO()
-    JsonReport(out).end(Summary())
+    JsonSink(out, Count()).end(Summary())
     (end,) = lines(out)
     assert (end["requested"], end["attached"], end["skipped"]) == (0, 0, [])
     assert (end["commit"]["barriers"], end["commit"]["left"]) == (0, 0)
@@ -103,7 +120,7 @@ def test_summary_of_nothing() -> None:
 )
 def test_tables_show_the_most_hit_first(top: int | None, expected: list[str]) -> None:
     out = io.StringIO()
-    TextReport(out, top=top).final(HITS)
+    TextSink(out, Count(), top=top).final(of_probes(HITS))
     title, *rows = [" ".join(line.split()) for line in out.getvalue().splitlines() if line]
     assert title == "HITS FUNCTION"
     assert rows == expected
@@ -112,7 +129,7 @@ def test_tables_show_the_most_hit_first(top: int | None, expected: list[str]) ->
 
 def test_columns_line_up() -> None:
     out = io.StringIO()
-    TextReport(out, top=None).table(HITS)
+    TextSink(out, Count()).table(of_probes(HITS))
     title, *rows = out.getvalue().rstrip("\n").split("\n")
     at = title.index("FUNCTION")
     assert [row[at:] for row in rows] == ["vfs_write", "[odd] name", "vfs_read"]
@@ -120,16 +137,16 @@ def test_columns_line_up() -> None:
 
 def test_an_empty_table_has_its_title() -> None:
     out = io.StringIO()
-    TextReport(out, top=5).table({"never": 0})
+    TextSink(out, Count(), top=5).table(of_probes({"never": 0}))
     assert out.getvalue() == "HITS  FUNCTION\n\n"
 
 
-def test_the_story_is_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_summary_is_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
     out = io.StringIO()
-    TextReport(out, top=None).end(summary())
+    TextSink(out, Count()).end(summary())
     assert out.getvalue() == ""
-    told = capfd.readouterr().err
-    assert all(line.startswith("batchprobe: ") for line in told.splitlines())
+    said = capfd.readouterr().err
+    assert all(line.startswith("batchprobe: ") for line in said.splitlines())
     for words in (
         "4 probes (event+perf, after)",
         "1 skipped; patterns left out 2 not traceable",
@@ -137,16 +154,18 @@ def test_the_story_is_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
         "4 probes off in one commit (1 clean, 3 dirty), barriers: 1",
         "grace periods were not expedited: rcu_normal is set",
     ):
-        assert words in told
+        assert words in said
 
 
-def test_what_is_left_is_named_with_what_becomes_of_it(capfd: pytest.CaptureFixture[str]) -> None:
-    tell_left([])
+def test_what_is_not_removed_is_named_with_what_happens_to_it(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    say_not_removed([])
     assert capfd.readouterr().err == ""
-    tell_left(summary().commit.left)
-    told = capfd.readouterr().err
-    assert "error: left behind: an event" in told
-    assert "batchprobe cleanup" in told
+    say_not_removed(summary().commit.failed)
+    said = capfd.readouterr().err
+    assert "error: not removed: an event" in said
+    assert "batchprobe cleanup" in said
 
 
 def test_many_skips_are_summed_up(capfd: pytest.CaptureFixture[str]) -> None:
@@ -154,10 +173,10 @@ def test_many_skips_are_summed_up(capfd: pytest.CaptureFixture[str]) -> None:
         Skipped(f"f{n}", Source("list", n), Reason.UNKNOWN if n % 2 else Reason.EXCLUDED, "")
         for n in range(30)
     ]
-    tell_skips(many)
+    say_skipped(many)
     *first, last = capfd.readouterr().err.splitlines()
     assert first == [f"batchprobe: skipped {skip}" for skip in many[:20]]
     assert "10 more" in last
     assert "5 excluded, 5 unknown function" in last
-    tell_skips(many, most=None)
+    say_skipped(many, most=None)
     assert len(capfd.readouterr().err.splitlines()) == 30

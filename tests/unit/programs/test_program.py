@@ -1,75 +1,89 @@
-"""The compiled programs: their cache, and the maps put into them."""
+"""Programs: their operands, the cache of the compiler, and what is shipped."""
 
 from __future__ import annotations
 
 import json
 import os
 import struct
-from importlib import import_module
+import sys
 from pathlib import Path
 from typing import Any
 
+import _bytecode
 import pytest
 from recorded import recorded
 
 from batchprobe import arch
-from batchprobe.programs import bytecode, compiler
-from batchprobe.programs import program as programs
-from batchprobe.programs.program import PROGRAMS
+from batchprobe.actions import Count
+from batchprobe.actions.programs import source_of
+from batchprobe.programs import compiler
+from batchprobe.programs.program import Program, from_json
+from batchprobe.programs.shipped import COMPILE, FOLDER, digest, shipped
+from batchprobe.programs.source import LOOKUPS, MAX_BUCKET_BITS, compose
 from batchprobe.sys import cache_file
 
 # What the compiler printed on Debian 12.
 TEXT = recorded("debian-12", "programs.json").decode()
-SHIPPED: dict[str, dict[str, Any]] = {
-    name: import_module(f"batchprobe.programs.bytecode.{name}").SHIPPED
-    for name in (file.stem for file in Path(bytecode.__file__).parent.glob("[!_]*.py"))
+FILES: dict[str, dict[str, Any]] = {
+    file.stem: json.loads(file.read_text()) for file in Path(FOLDER).glob("*.json")
 }
-MAPS = ("gates", "counts", "places", "slots", "strays", "epochs", "symbols")
+MAPS = ("gates", "hits", "buckets", "slots", "unclaimed", "epochs", "symbols")
+CONSTANTS = {"BUCKET_SHIFT": 27, "EPOCH": 9, "INSTRUCTION_POINTER_AT": 128}
+
+
+def compiled() -> dict[str, Program]:
+    return from_json(json.loads(TEXT))
 
 
 def test_every_program_is_there() -> None:
-    parsed = compiler.parse(TEXT)
-    assert set(parsed) == set(PROGRAMS)
-    for name, program in parsed.items():
+    programs = compiled()
+    assert set(programs) == set(LOOKUPS)
+    for name, program in programs.items():
         assert program.name == name
         assert len(program.code) % 8 == 0
-        used = {map_name for _, map_name in program.maps}
-        assert {"counts", "gates"} <= used <= set(MAPS)
-    assert "epochs" in {name for _, name in parsed["by_link"].maps}
-    assert "symbols" in {name for _, name in parsed["by_running_kprobe"].maps}
+        used = {operand for _, operand in program.operands} - CONSTANTS.keys()
+        assert {"hits", "gates"} <= used <= set(MAPS)
+    assert "epochs" in {name for _, name in programs["by_link"].operands}
+    assert "symbols" in {name for _, name in programs["by_running_kprobe"].operands}
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_maps_take_the_place_of_their_names(name: str) -> None:
-    """Only the immediate operand of a map's load (64 bits, pseudo source 1) changes, that of the
-    shift that leaves as many bits as there are places, and that with which a link's epoch is
-    compared.
+@pytest.mark.parametrize("name", LOOKUPS)
+def test_only_operands_are_filled_in(name: str) -> None:
+    """The immediate of a map's load (64 bits, pseudo source 1), of the shift that leaves as many
+    bits as there are buckets, of the comparison with a link's epoch; and the offset at which the
+    context has the instruction pointer.
     """
-    program = compiler.parse(TEXT)[name]
+    program = compiled()[name]
     fds = {map_name: 1000 + number for number, map_name in enumerate(MAPS)}
-    code = program.code_with({**fds, "PLACE_SHIFT": 27, "EPOCH": 9})
+    code = program.code_with({**fds, **CONSTANTS})
     before, after = (list(struct.iter_unpack("=BBhi", c)) for c in (program.code, code))
-    at, constants = dict(program.maps), dict(program.constants)
+    at = dict(program.operands)
     assert at
     for index, (old, new) in enumerate(zip(before, after, strict=True)):
-        if index in at:
-            assert (new[0], new[1] >> 4, new[3]) == (0x18, 1, fds[at[index]])
-            assert new[:3] == old[:3]
-        elif index in constants:
-            given = {"PLACE_SHIFT": (32 - programs.MOST_PLACE_BITS, 27), "EPOCH": (1164988227, 9)}
-            assert (old[3], new[3]) == given[constants[index]]
-            assert new[:3] == old[:3]
+        operand = at.get(index)
+        if operand in fds:
+            assert new == (0x18, old[1], old[2], fds[operand])
+            assert new[1] >> 4 == 1
+        elif operand == "INSTRUCTION_POINTER_AT":
+            assert new == (old[0], old[1], CONSTANTS[operand], old[3])
+        elif operand is not None:
+            assert new == (*old[:3], CONSTANTS[operand])
         else:
             assert new == old
-    # No load of a map was overlooked: it would name a descriptor of the compiler's.
+    # No load of a map was overlooked: it would name a descriptor of the compiler's process.
     loads = {i for i, (op, registers, _, _) in enumerate(before) if (op, registers >> 4) == (24, 1)}
-    assert loads == set(at)
-    assert sorted(constants.values()) == ["EPOCH"] * (name == "by_link") + ["PLACE_SHIFT"]
+    assert loads == {index for index, operand in at.items() if operand in fds}
+    constants = sorted(operand for operand in at.values() if operand in CONSTANTS)
+    assert constants == [
+        "BUCKET_SHIFT",
+        *["EPOCH"] * (name == "by_link"),
+        *["INSTRUCTION_POINTER_AT"] * (name == "by_ip"),
+    ]
 
 
-def test_a_map_that_is_missing_is_an_error() -> None:
+def test_an_operand_without_a_value_is_an_error() -> None:
     with pytest.raises(KeyError):
-        compiler.parse(TEXT)["by_ip"].code_with({"gates": 3})
+        compiled()["by_ip"].code_with({"gates": 3})
 
 
 @pytest.fixture
@@ -80,7 +94,7 @@ def cache(tmp_path: Path) -> Path:
 
 
 def test_cache_is_read_back(cache: Path) -> None:
-    assert compiler._read_cache(cache) == compiler.parse(TEXT)
+    assert compiler._read_cache(cache) == compiled()
     assert cache.stat().st_mode & 0o777 == 0o600
     assert cache.parent.stat().st_mode & 0o777 == 0o700
     assert os.listdir(cache.parent) == [cache.name]  # noqa: PTH208
@@ -101,8 +115,8 @@ def test_cache_of_another_user_is_not_trusted(cache: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", TEXT[: len(TEXT) // 2], "[]", "1", '{"by_ip": {}}', '{"by_ip": 1}',
-     json.dumps({"by_ip": {"code": "zz", "maps": []}}),
-     json.dumps({"by_ip": {"code": "00", "maps": 7}})],
+     json.dumps({"by_ip": {"code": "zz", "operands": []}}),
+     json.dumps({"by_ip": {"code": "00", "operands": 7}})],
 )  # fmt: skip
 def test_damaged_cache_counts_as_none(cache: Path, text: str) -> None:
     cache.write_text(text)
@@ -123,53 +137,85 @@ def test_the_cache_belongs_to_this_kernel_and_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    source = programs.source()
-    file = compiler._cache_file(source)
-    assert file == compiler._cache_file(source)
+    text = compose(arch.adapter("x86_64")).text
+    file = compiler._cache_file(text)
+    assert file == compiler._cache_file(text)
     assert file.is_relative_to(tmp_path / "batchprobe")
-    assert file != compiler._cache_file(source + " ")
-    for name in PROGRAMS:
-        assert f"int {name}(struct pt_regs *ctx)" in source
+    assert file != compiler._cache_file(text + " ")
+    for name in LOOKUPS:
+        assert f"int {name}(struct pt_regs *ctx)" in text
 
 
-def test_what_is_shipped_was_built_from_bpf(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a change in bpf/: scripts/build-programs."""
-    monkeypatch.delenv(programs.COMPILE, raising=False)
-    assert set(SHIPPED) == set(arch.ADAPTERS) - {"ia64"}
-    for name, shipped in SHIPPED.items():
-        assert shipped["source"] == programs.source(arch.adapter(name)).splitlines()
-        assert set(shipped["programs"]) == set(PROGRAMS)
+def test_an_action_and_filters_are_put_in() -> None:
+    source = compose(
+        arch.adapter("x86_64"),
+        action="/* the action */",
+        filters={"first": "/* one */", "second": "/* two */"},
+        constants=["LIMIT", "COLOUR"],
+    )
+    assert source.required == ("LIMIT", "COLOUR")
+    assert len(set(source.placeholders.values())) == len(source.placeholders)
+    for line in (
+        "#define WANTED(ctx) (first(ctx) && second(ctx))",
+        "#define ON_HIT on_hit",
+        f"#define LIMIT {source.placeholders['LIMIT']}",
+        "/* the action */",
+        "/* two */",
+    ):
+        assert line in source.text
+    # Definitions come before their use.
+    assert source.text.index("/* the action */") < source.text.index("static inline void hit(")
 
 
-def test_architectures_differ_in_one_instruction_and_byte_order() -> None:
-    """Whoever reads one program knows them all, but for how they add."""
-    code = {name: shipped["programs"] for name, shipped in SHIPPED.items()}
-    adapters = {file: arch.adapter(file) for file in code}
-    atomic = {file for file in code if adapters[file].may_tell_wrong_cpu}
-    assert atomic == {"arm64", "riscv64"}
+def test_counting_alone_has_neither_action_nor_filter() -> None:
+    text = compose(arch.adapter("x86_64")).text
+    assert "#define WANTED(ctx) 1" in text
+    assert "#define ON_HIT on_hit" not in text
+
+
+def test_what_is_shipped_was_built_from_bpf() -> None:
+    """After a change in bpf/ or in a shipped action: scripts/build-programs."""
+    adapters = list(_bytecode.variants())
+    assert set(FILES) == {adapter.bytecode for adapter in adapters}
+    for adapter in adapters:
+        entry = FILES[adapter.bytecode]["count"]
+        assert entry["sha256"] == digest(source_of(adapter, Count()))
+        assert set(entry["programs"]) == set(LOOKUPS)
+
+
+def test_each_architecture_finds_its_bytecode() -> None:
+    for file in set(arch.ADAPTERS) - {"ia64"}:
+        adapter = arch.adapter(file)
+        assert shipped(adapter, "count", lambda a=adapter: source_of(a, Count())), file  # type: ignore[misc]
+
+
+def test_kinds_of_machine_differ_in_width_order_and_addition() -> None:
+    code = {name: content["count"]["programs"] for name, content in FILES.items()}
     for name in ("by_link", "by_func_ip"):
-        little = {code[file][name]["code"] for file in code if file not in {"s390x", *atomic}}
-        assert len(little) == 1
-        assert len(code["s390x"][name]["code"]) == len(little.pop())
-        adding = {code[file][name]["code"] for file in atomic}
-        assert len(adding) == 1
+        assert code["le64"][name]["code"] == code["le32"][name]["code"]
+        assert len(code["be64"][name]["code"]) == len(code["le64"][name]["code"])
         # lock *(u64 *)(r0 + 0) += r1
-        assert "db10000000000000" in adding.pop()
-    for file, adapter in adapters.items():
-        order = ">" if file == "s390x" else "<"
-        program = bytes.fromhex(code[file]["by_ip"]["code"])
-        _, _, offset, _ = struct.unpack_from(f"{order}BBhi", program, 0)
-        assert offset == adapter.registers.instruction_pointer
+        assert "db10000000000000" in code["le64-atomic"][name]["code"]
+        assert "db10000000000000" not in code["le64"][name]["code"]
+    assert code["le64"]["by_ip"]["code"] != code["le32"]["by_ip"]["code"]
 
 
-def test_what_is_shipped_serves_only_what_it_was_built_from(
+def test_bytecode_serves_only_the_source_it_was_built_from(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delenv(programs.COMPILE, raising=False)
-    source = programs.source()
-    shipped = programs.shipped(source)
-    assert shipped is not None
-    assert set(shipped) == set(PROGRAMS)
-    assert programs.shipped(source + " ") is None
-    monkeypatch.setenv(programs.COMPILE, "1")
-    assert programs.shipped(source) is None
+    monkeypatch.delenv(COMPILE, raising=False)
+    adapter = arch.adapter("s390x" if sys.byteorder == "big" else "x86_64")
+    source = source_of(adapter, Count())
+    programs = shipped(adapter, "count", lambda: source)
+    assert programs is not None
+    assert set(programs) == set(LOOKUPS)
+    assert shipped(adapter, "latency", lambda: source) is None
+    # In a checkout, bpf/ may have been edited.
+    edited = source._replace(text=source.text + " ")
+    assert shipped(adapter, "count", lambda: edited) is None
+    monkeypatch.setenv(COMPILE, "1")
+    assert shipped(adapter, "count", lambda: source) is None
+
+
+def test_the_widest_shift_is_the_placeholder() -> None:
+    assert compose(arch.adapter("x86_64")).placeholders["BUCKET_SHIFT"] == 32 - MAX_BUCKET_BITS
