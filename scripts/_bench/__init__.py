@@ -1,4 +1,4 @@
 """scripts/bench: batchprobe beside bcc, funccount and bpftrace on the same kernel, same functions.
 
-`host` and what it imports run on the machine, `guest` and what it imports in its virtual machine.
+`host` and what it imports run on the host, `guest` and what it imports in the guest.
 """

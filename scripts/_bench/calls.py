@@ -1,4 +1,4 @@
-"""Attach and detach through the libraries, and the least that the kernel's interfaces cost."""
+"""Attach and detach through the libraries, and the floors: the kernel's interfaces alone."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _BCC_PROGRAM = """
 BPF_ARRAY(counts, u64, 1);
 int hit(struct pt_regs *ctx) { counts.increment(0); return 0; }
 """
-# Attached first and detached again, so that symbols are read and programs are at hand: of bcc, too,
-# the compiling is not in the figures.
+# Attached and detached before the measurement, so that symbols are read and programs are loaded.
+# bcc's compilation is not measured either.
 _READY = "vfs_statfs"
-# The guardian becomes a Python after the first attach, and imports somewhat later: where one thread
-# emulates all CPUs, that would be in the figures of the next.
+# The guardian starts Python after the first attach. Where one thread emulates all CPUs, that would
+# slow the next attach.
 _SETTLED_SECONDS = 3.0
 _EXPEDITED = Path("/sys/kernel/rcu_expedited")
 _WRITE_SIZE = 64 << 10
@@ -37,7 +37,7 @@ _GROUP = "bench_floor"
 
 
 class Calls:
-    """The tools of one function set; what batchprobe chose is kept for the floors."""
+    """Runs the tools on one function set. The floors use the sites that batchprobe chose."""
 
     def __init__(self, chosen: FunctionSet) -> None:
         self._functions = chosen.functions
@@ -45,7 +45,7 @@ class Calls:
         self._places: dict[str, list[int]] = {}
 
     def run(self, tool: str) -> Values:
-        """Attach and detach all once."""
+        """Attach and detach all functions once."""
         if tool == BCC:
             return _bcc(self._functions)
         if tool == LINK:
@@ -67,7 +67,7 @@ class Calls:
             values["attached"] = len(probes)
             for used in {probe.abi for probe in probes}:
                 self._places[used] = []
-            # In the order in which an event has them: see EventCarrier.
+            # In the order in which a trace event lists them.
             for probe in sorted(probes, key=lambda probe: probe.placement != "entry"):
                 self._places[probe.abi].append(probe.address or 0)
                 placed = f"placed {probe.abi} {probe.placement}"
@@ -94,7 +94,7 @@ def _timed(values: Values, name: str) -> Iterator[None]:
 
 
 def grace_period() -> float:
-    """Seconds that an ordinary synchronize_rcu() takes here, the median of some."""
+    """Seconds of an ordinary synchronize_rcu(), the median of five."""
     times = []
     for _ in range(5):
         began = time.perf_counter()
@@ -107,7 +107,7 @@ _bcc_program: BPF | None = None
 
 
 def bcc_program() -> BPF:
-    """bcc's object with its program compiled and loaded; made once."""
+    """bcc's object with its program loaded, compiled once."""
     global _bcc_program  # noqa: PLW0603
     if _bcc_program is None:
         _bcc_program = BPF(text=_BCC_PROGRAM, cflags=["-w"])
@@ -116,7 +116,7 @@ def bcc_program() -> BPF:
 
 
 def _bcc(functions: Sequence[Function]) -> Values:
-    """One by one, as bcc's tools do."""
+    """Attach and detach one by one, as bcc's tools do."""
     bpf = bcc_program()
     values: Values = {}
     attached = []
@@ -157,10 +157,10 @@ def _link_floor(addresses: Sequence[int]) -> Values:
 
 
 def _event_floor(places: Sequence[int]) -> Values:
-    """One trace event on these places, written by the page, with a program that does nothing."""
+    """One trace event on these sites, defined in large writes, with a program that does nothing."""
     tracefs = Tracefs.find()
     text = _text_address()
-    # As written by somebody who knows already what the kernel takes.
+    # batchprobe has attached these sites, so the kernel takes every line.
     lines = [f"p:{_GROUP}/all _text+{place - text}\n" for place in places]
     values: Values = {"attached": len(lines)}
     with idle_program() as program:
@@ -189,10 +189,10 @@ def _write_commands(tracefs: Tracefs, text: str) -> None:
     fd = os.open(f"{tracefs.root}/kprobe_events", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
     try:
         while text:
-            # The kernel's parser cannot take a line split over two writes.
+            # The kernel parses each write on its own, so no line may be split.
             end = len(text) if len(text) <= _WRITE_SIZE else text.rfind("\n", 0, _WRITE_SIZE) + 1
             if os.write(fd, text[:end].encode()) != end:
-                raise RuntimeError("kprobe_events took only a part")
+                raise RuntimeError("short write to kprobe_events")
             text = text[end:]
     finally:
         os.close(fd)
@@ -200,7 +200,7 @@ def _write_commands(tracefs: Tracefs, text: str) -> None:
 
 @contextlib.contextmanager
 def setting(file: Path, value: str) -> Iterator[None]:
-    """While in this block, a file of the kernel's says something else."""
+    """Set a kernel setting within the block."""
     before = file.read_text()
     file.write_text(value)
     try:

@@ -1,4 +1,4 @@
-"""The tools as commands: how long until probes are armed, results are out, and all is over."""
+"""The tools as commands: seconds until probes are armed, results are printed, and all is gone."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from _bench.jobs import FIRST_START
 from _bench.tools import command_line
 from _bench.witness import Witness
 
-# A tool that used hardly any CPU for so long is in the loop in which it waits for Ctrl-C.
+# A tool that has used hardly any CPU for this long is waiting for Ctrl-C.
 _IDLE_SECONDS = 1.0
 _IDLE_CPU_SECONDS = 0.1
 _POLL_MS = 2
 _WATCH_MS = 50
 _QUIET_SECONDS = 30.0
-# What batchprobe keeps for this boot.
+# Where batchprobe keeps the kernel's symbols for this boot.
 _KEPT = Path("/run/batchprobe/boot")
 _SHOWN = 2000
 
@@ -42,12 +42,12 @@ class Running:
     values: Values
 
     def said(self) -> str:
-        """All it printed."""
+        """Its output so far."""
         self.output.seek(0)
         return self.output.read().decode(errors="replace")
 
     def stop(self, patience: float) -> None:
-        """Ctrl-C, then watch: results, end (in so many seconds), peak of memory."""
+        """Send Ctrl-C, and measure the time to results and to the end, and peak memory."""
         size = os.fstat(self.output.fileno()).st_size
         _note_memory(self.process.pid, self.values)
         ended = select.poll()
@@ -55,7 +55,7 @@ class Running:
             ended.register(pidfd, select.POLLIN)
             began = time.perf_counter()
             self.process.send_signal(signal.SIGINT)
-            # Until there are results, look for them; then hardly wake, for one thread emulates all.
+            # Poll often only until there are results: one thread may emulate all CPUs.
             while not ended.poll(_WATCH_MS if "final" in self.values else _POLL_MS):
                 now = time.perf_counter()
                 if "final" in self.values:
@@ -71,22 +71,22 @@ class Running:
             raise RuntimeError(f"it ended with {self.process.returncode}: {self.said()[-_SHOWN:]}")
 
     def _state(self) -> str:
-        """Where it hangs."""
+        """Where in the kernel it waits."""
         folder = Path(f"/proc/{self.process.pid}")
         return f"{(folder / 'status').read_text()}{(folder / 'stack').read_text()}"
 
 
 @contextlib.contextmanager
 def started(tool: str, glob: str, witness: Witness, patience: float) -> Iterator[Running]:
-    """The tool with its probes armed, in so many seconds; it is gone at the end of the block."""
+    """Start a tool and wait for its probes; after the block it is gone."""
     argv = command_line(tool, glob)
-    # All tools are installed: what shows Python the measuring one is not for them.
+    # The tools are installed: PYTHONPATH is only for the bench itself.
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     with TemporaryFile() as output:
         values: Values = {}
         began = time.perf_counter()
-        # With a path and without close_fds Popen takes posix_spawn(3): what it does itself is not
-        # the tool's time. (None of our descriptors is inherited all the same: PEP 446.)
+        # With an absolute path and close_fds=False, Popen uses posix_spawn(3), so that no fork of
+        # ours is measured. The tool inherits no descriptor anyway (PEP 446).
         process = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
@@ -120,12 +120,12 @@ def started(tool: str, glob: str, witness: Witness, patience: float) -> Iterator
 
 
 def run_command(tool: str, chosen: FunctionSet, witness: Witness, patience: float) -> Values:
-    """One run from exec to exit, armed in so many seconds."""
-    # The kernel takes jumps out, and ends what a tool held, some time after the tool has ended.
+    """One run from exec to exit."""
+    # The kernel removes jumps and frees probes some time after the tool has ended.
     end = time.monotonic() + _QUIET_SECONDS
     while before := witness.armed():
         if time.monotonic() > end:
-            raise RuntimeError(f"{before} functions have probes already")
+            raise RuntimeError(f"{before} functions still have probes of an earlier run")
         time.sleep(_IDLE_SECONDS)
     if tool == FIRST_START:
         shutil.rmtree(_KEPT, ignore_errors=not _KEPT.exists())
@@ -140,14 +140,14 @@ def run_command(tool: str, chosen: FunctionSet, witness: Witness, patience: floa
 
 
 def _cpu_seconds(pid: int) -> float:
-    """What a process has used so far."""
+    """CPU seconds that a process has used."""
     # The name before the last parenthesis may hold anything; utime and stime are fields 14 and 15.
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _note_memory(pid: int, values: Values) -> None:
-    """Peak memory in MB, as long as the process has any."""
+    """Note the peak memory in MB, unless the process has ended."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         text = Path(f"/proc/{pid}/status").read_text()
         if found := re.search(r"^VmHWM:\s*(\d+) kB", text, re.MULTILINE):

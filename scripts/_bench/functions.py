@@ -1,4 +1,4 @@
-"""Sets of functions that every tool can be pointed at with one word."""
+"""Sets of functions that one glob selects in every tool."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class FunctionSet:
 
 
 class Functions:
-    """The running kernel's."""
+    """The functions of the running kernel."""
 
     def __init__(self) -> None:
         table = FunctionTable.from_kernel(Tracefs.find().root)
@@ -34,7 +34,7 @@ class Functions:
         self._good = [
             function
             for function in everything
-            # A name that means several functions is refused by some tools.
+            # Some tools refuse an ambiguous name.
             if seen[function.name] == 1
             and "." not in function.name
             and table.is_traceable(function)
@@ -50,7 +50,7 @@ class Functions:
         raise RuntimeError(f"{name} cannot be probed")
 
     def choose(self, count: int) -> FunctionSet:
-        """About that many: bpftrace makes one link only of what one glob matches."""
+        """About `count` functions, by one glob: bpftrace makes one link per glob."""
         if count == 1:
             return FunctionSet(_ONE, [f for f in self._good if f.name == _ONE])
         if count >= len(self._good):
@@ -63,7 +63,7 @@ class Functions:
 
 
 def best_glob(names: Sequence[str], count: int) -> str:
-    """The glob, `prefix*` or `*part*`, that matches nearly that many; a prefix if it is as good."""
+    """The glob whose number of matches is nearest to `count`; prefixes first."""
     found: Counter[str] = Counter()
     for name in names:
         found.update(_globs(name))

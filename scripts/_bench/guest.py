@@ -1,4 +1,4 @@
-"""In the guest: makes the measurements it is given, prints a JSON object for each."""
+"""In the guest: run the jobs and print a JSON object for each."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ from _bench.jobs import (
 )
 from _bench.witness import Witness
 
-# Seconds a probe before anything was measured, under emulation: what is too slow is not begun.
+# Seconds per probe under emulation, until measured: a run that is too slow is not begun.
 _GUESSES = {BCC: 0.15, FUNCCOUNT: 0.5, f"{BATCHPROBE} perf": 0.1, f"{BATCHPROBE} event": 0.02}
 _BPFTRACE_ONE_BY_ONE = 0.2
 _DEFAULT_GUESS = 0.001
-# How long the first start of a tool may take.
+# Time limit of a tool's first start.
 _WARM_SECONDS = 120.0
-# What a run costs whatever the number of probes is.
+# Seconds of a run that do not depend on the number of probes.
 _ONCE = 5.0
 _TOO_SLOW = "left out: it would take about"
 
 
 def say(text: str) -> None:
-    """Progress, for people."""
+    """Print a line of progress."""
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
 class Pace:
-    """What tools cost, as far as is known."""
+    """Estimates how long runs take, and keeps to the deadline."""
 
     def __init__(self, deadline: float, *, has_links: bool) -> None:
         self._deadline = deadline
@@ -61,23 +61,23 @@ class Pace:
             self._each[BATCHPROBE] = self._each[f"{BATCHPROBE} event"]
 
     def expected(self, tool: str, count: int) -> float:
-        """Seconds of a run."""
+        """Expected seconds of a run."""
         return _ONCE + count * self._each.get(tool, _DEFAULT_GUESS)
 
     def took(self, tool: str, count: int, seconds: float) -> None:
-        """What a run really took."""
+        """Note how long a run took."""
         if count >= 10:
             self._each[tool] = max(seconds - _ONCE, 0.1) / count
 
     def is_over(self, seconds: float) -> bool:
-        """Whether there is no time for that long."""
+        """Whether the deadline leaves less time than this."""
         return time.monotonic() + seconds > self._deadline
 
 
 def measure(
     job: Job, run: Callable[[str], Values], count: int, pace: Pace
 ) -> tuple[dict[str, list[Values]], dict[str, str]]:
-    """Let the tools take turns; what each gave, and why one gave nothing."""
+    """Let the tools take turns; the samples of each, and why one has none."""
     samples: dict[str, list[Values]] = {}
     left_out: dict[str, str] = {}
     spent = dict.fromkeys(job.tools, 0.0)
@@ -98,7 +98,7 @@ def measure(
             try:
                 values = run(tool)
             except Exception as error:
-                # Whatever one tool cannot do must not stop the others; it is shown on the page.
+                # A tool that fails must not stop the others; the page shows why.
                 left_out[tool] = f"failed: {error}"
                 traceback.print_exc()
                 say(f"{job.name}: {tool} {left_out[tool]}")
@@ -114,7 +114,7 @@ def measure(
 
 @contextmanager
 def runner(job: Job, functions: Functions) -> Iterator[tuple[Callable[[str], Values], str, int]]:
-    """What makes one run of a tool, the glob and the number of the functions."""
+    """The function that runs a tool once, the glob, and the number of functions."""
     if job.kind == HIT:
         with closing(Hits(functions, job.count)) as hits:
             yield hits.run, hits.name, 1
@@ -134,7 +134,7 @@ def runner(job: Job, functions: Functions) -> Iterator[tuple[Callable[[str], Val
 
 
 def versions() -> dict[str, str]:
-    """What was measured, on what."""
+    """Versions of the kernel and the tools."""
     said = subprocess.run(["bpftrace", "--version"], capture_output=True, text=True, check=True)
     cpu = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")]
     return {
@@ -158,7 +158,7 @@ def warm(functions: Functions, tools: set[str], pace: Pace) -> None:
 
 
 def main() -> int:
-    """Make the measurements."""
+    """Run the jobs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("jobs", type=unpack)

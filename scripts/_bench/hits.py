@@ -1,4 +1,4 @@
-"""What one hit costs: a loop of getppid(2) with a probe on it, less the same loop without."""
+"""The cost of a hit: a loop of getppid(2) with a probe minus the same loop without."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from _bench.worker import Worker
 from batchprobe import Session
 from batchprobe.sys import bpf, fds
 
-# getppid(2) calls it once; unlike the system call's own function, a jump fits behind its entry.
+# getppid(2) calls it once, and a jump fits after its entry, unlike in the system call's function.
 _FUNCTION = "__task_pid_nr_ns"
 _CALLS = 2000
-# So long that the processes of several CPUs run at the same time for most of it.
+# Long enough for the processes on several CPUs to overlap.
 _CALLS_TOGETHER = 20_000
 _BATCHES = 25
 _OPTIMIZER_SECONDS = 3.0
 _START_SECONDS = 120.0
 _KPROBES = Path("/sys/kernel/debug/kprobes/list")
-# Whether the kernel makes jumps of breakpoints.
+# Whether the kernel replaces breakpoints by jumps.
 _OPTIMIZE = Path("/proc/sys/debug/kprobes-optimization")
 
 
 class Hits:
-    """The tools, hit by one process a CPU."""
+    """Measures the tools with one process per CPU."""
 
     def __init__(self, functions: Functions, cpus: int) -> None:
         function = functions.find(_FUNCTION)
@@ -66,7 +66,7 @@ class Hits:
             for worker in self._workers:
                 worker.begin(self._calls)
             batches.append(statistics.mean(worker.end() for worker in self._workers))
-        # The quickest: whatever else the machine does only adds.
+        # The minimum, because other work only adds.
         return min(batches) / self._calls * 1e9
 
     @contextlib.contextmanager
@@ -95,7 +95,7 @@ class Hits:
                 yield
 
     def _optimized(self) -> bool:
-        """Whether the kernel made a jump of the breakpoint, once it had time to."""
+        """Whether the kernel has replaced the breakpoint by a jump, given the time."""
         end = time.monotonic() + _OPTIMIZER_SECONDS
         while True:
             mine = [
@@ -105,7 +105,7 @@ class Hits:
             ]
             if any("[OPTIMIZED]" in line for line in mine):
                 return True
-            # Neither a link nor a probe in ftrace's place is ever optimized.
+            # Links and probes that use ftrace are never optimized.
             if not mine or all("[FTRACE]" in line for line in mine) or time.monotonic() > end:
                 return False
             time.sleep(0.1)

@@ -23,7 +23,7 @@ CHECKOUT: Final = Path(__file__).resolve().parents[2]
 _CACHE: Final = CHECKOUT / ".cache/bench"
 _KERNELS: Final = ("debian-11", "debian-12", "debian-13", "debian-sid")
 _PACKAGES: Final = ("bpftrace", "bpfcc-tools", "python3-pip")
-# For the boot, and for a tool that is slower than it was thought to be.
+# For the boot, and for a tool that is slower than estimated.
 _BOOT_SECONDS: Final = 40.0
 _LATE_SECONDS: Final = 300.0
 _NO_LIMIT_MINUTES: Final = 24 * 60.0
@@ -31,8 +31,8 @@ _NO_LIMIT_MINUTES: Final = 24 * 60.0
 _DESCRIPTION: Final = """\
 Measure batchprobe beside bcc, funccount and bpftrace: same functions, same kernel, same run.
 
-What is not measured yet is measured, on every kernel; then docs/benchmarks.md is written anew.
-An interrupted run goes on where it was."""
+Measures what is still missing on every kernel, then rewrites docs/benchmarks.md.
+An interrupted run continues where it stopped."""
 
 _EPILOG: Final = """\
 exit status:
@@ -44,7 +44,7 @@ exit status:
 
 
 def say(text: str) -> None:
-    """Progress, for people."""
+    """Print a line of progress."""
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
@@ -79,10 +79,10 @@ def _parse() -> argparse.Namespace:
         help="under 10 minutes: only what the targets need, on debian-12 and debian-13",
     )
     add("--report", action="store_true", help="measure nothing: only write the page")
-    add("--again", action="store_true", help="measure anew what was measured before")
-    add("--budget", type=float, default=_NO_LIMIT_MINUTES, metavar="MINUTES", help="stop by then")
+    add("--again", action="store_true", help="measure even what was measured before")
+    add("--budget", type=float, default=_NO_LIMIT_MINUTES, metavar="MINUTES", help="time limit")
     add("--kind", action="append", choices=plan.KINDS, help="only these measurements")
-    add("--tool", action="append", help="only these, say `bcc` or `batchprobe event`")
+    add("--tool", action="append", help="only these tools, such as `bcc` or `batchprobe event`")
     add(
         "-n",
         "--count",
@@ -96,9 +96,15 @@ def _parse() -> argparse.Namespace:
         type=Path,
         default=_CACHE,
         metavar="DIR",
-        help="where raw results are kept (.cache/bench)",
+        help="directory of the raw results (.cache/bench)",
     )
-    add("--docs", type=Path, default=CHECKOUT / "docs", metavar="DIR", help="for the page (docs)")
+    add(
+        "--docs",
+        type=Path,
+        default=CHECKOUT / "docs",
+        metavar="DIR",
+        help="directory of the page (docs)",
+    )
     options = parser.parse_args()
     if unknown := set(options.kernels) - set(_KERNELS):
         parser.error(f"no such kernel: {', '.join(sorted(unknown))}")
@@ -169,7 +175,7 @@ def _measure(kernel: str, jobs: Sequence[Job], seconds: float, package: Path, fi
     """Make measurements in one boot of a kernel; whether the guest ended well."""
     inside = seconds - _BOOT_SECONDS
     if inside <= 0:
-        say(f"{kernel}: left out, there is no time")
+        say(f"{kernel}: left out, no time left")
         return False
     say(f"{kernel}: {len(jobs)} measurements, {inside / 60:.0f} minutes at most")
     machine, commit = _machine(), _commit()
@@ -192,7 +198,7 @@ def _measure(kernel: str, jobs: Sequence[Job], seconds: float, package: Path, fi
         assert guest.stdout
         try:
             for line in guest.stdout:
-                # Our own guest is one of the processes that are counted.
+                # The load average includes our own guest.
                 busy = max(0.0, os.getloadavg()[0] - 1)
                 known = {"kernel": kernel, "machine": machine, "commit": commit, "busy": busy}
                 out.write(json.dumps({**known, **json.loads(line)}) + "\n")
@@ -219,7 +225,7 @@ def _machine() -> dict[str, str]:
 
 
 def _commit() -> str:
-    """That of the checkout; whatever was changed in it since is said."""
+    """The checkout's commit, with `-dirty` if files have changed since."""
     return subprocess.run(
         ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--exclude=*"],
         capture_output=True,

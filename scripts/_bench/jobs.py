@@ -1,4 +1,4 @@
-"""What is to be measured: the words that host and guest share."""
+"""What to measure: the names that host and guest share."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ EVERYTHING = 1_000_000
 CALLS = "calls"
 """Attach and detach as a program does through the libraries."""
 COMMAND = "command"
-"""The tools as a person starts them, from exec to exit."""
+"""The tools as commands, from exec to exit."""
 HIT = "hit"
-"""What one hit costs; the count is that of CPUs that are hit at once."""
+"""The cost of a hit; the count is the number of CPUs that hit at once."""
 
 NO_TIME = "no time left"
-"""Why a tool was left out of a measurement that is to be made again."""
+"""Why a tool was left out of a measurement that a later run repeats."""
 
 BCC = "bcc"
 LINK = "link floor"
@@ -25,12 +25,12 @@ EVENT_FLOOR = "event floor"
 FUNCCOUNT = "funccount"
 BPFTRACE = "bpftrace"
 BATCHPROBE = "batchprobe"
-"""Alone: what it chooses by itself. Else an ABI follows, and for hits a placement."""
+"""With its own choices, unless an ABI follows, and for hits a placement."""
 FIRST_START = "batchprobe, first start"
-"""The same without what it keeps of the kernel's symbols from one start to the next."""
+"""The same without the kernel's symbols, which it keeps from one start to the next."""
 
 UNOPTIMIZED = "unoptimized"
-"""Behind a placement: without the kernel's jump in place of the breakpoint."""
+"""After a placement: the breakpoint is not replaced by a jump."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class Job:
     count: int
     tools: tuple[str, ...]
     rounds: int
-    # What one tool may take in all its rounds; less rounds, or none, if it is too slow.
+    # Time limit of one tool for all rounds; a slow one makes fewer, or none.
     seconds: float
-    # What must remain of the time for those after it.
+    # Time to leave for the jobs after it.
     leave: float = 0.0
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The name in the output."""
         if self.kind == HIT:
             return f"{self.kind}, {self.count} CPU{'s' if self.count > 1 else ''}"
         return f"{self.kind}, {self.size}"

@@ -26,13 +26,13 @@ from _bench.results import Result, Results
 from _bench.targets import Verdict
 
 _FLOORS: Final = (LINK, EVENT_FLOOR)
-# More than that many processes wanted a CPU beside the measured guest.
+# More processes than this wanted a CPU beside the measured guest.
 _BUSY: Final = 0.7
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A value that is shown, as a table for each kernel and as a plot."""
+    """A value, shown as a table per kernel and as a plot."""
 
     kind: str
     value: str
@@ -53,15 +53,15 @@ _FIGURES: Final = (
         "`detach_kprobe` for each probe of bcc. The floors are what the kernel's interface costs a "
         "program that does nothing else: one close of a link; one close of a trace event and its "
         "deletion with expedited grace periods.",
-        "the barrier that makes counts final is paid before the reclaim; for a handful of probes "
-        "that, and Python, is the larger part",
+        "the barrier that makes counts final comes before the reclaim; for a handful of probes it "
+        "takes longer than the rest, together with Python",
     ),
     Figure(
         CALLS,
         "attach",
         "Attach",
-        "All probes attached, in a session (bcc: with a program) that is ready: symbols are read, "
-        "and programs at hand. For an event the floor is the kernel's own check of each kprobe "
+        "All probes attached, in a session that is ready: symbols are read and programs are "
+        "loaded (of bcc, too). For an event the floor is the kernel's own check of each kprobe "
         "(`jump_label_text_reserved` decodes every jump label).",
         "one attach of batchprobe also resolves names, reads the functions' code, makes maps and "
         "loads a program, whatever the number of probes",
@@ -70,9 +70,8 @@ _FIGURES: Final = (
         CALLS,
         "start",
         "Getting ready",
-        "What the first attach of a session costs before that, with one function: mostly reading "
-        "the kernel's symbols. bcc compiles its program instead, which is in no figure here but "
-        "those of funccount.",
+        "The first attach of a session, of one function: mostly the time to read the kernel's "
+        "symbols. bcc compiles its program instead, which only funccount's figures include.",
         "",
         is_plotted=False,
     ),
@@ -124,14 +123,14 @@ _FIGURES: Final = (
         "fds",
         "Open files",
         "File descriptors while probes are on.",
-        "maps, programs and the guardian have descriptors of their own; their number does not grow",
+        "maps, programs and the guardian need descriptors; more probes need no more",
         unit="",
         is_plotted=False,
     ),
 )
 _HIT_REASON: Final = (
-    "a hit finds its slot, tests its gate and counts on its own CPU's cell; a link's or a "
-    "program's own counter that is looked up by a constant is less work"
+    "a hit finds its slot, tests its gate and counts in its CPU's cell; a counter that is looked "
+    "up by a constant is less work"
 )
 
 
@@ -153,7 +152,7 @@ def _kernels(results: Results, kind: str | None = None) -> list[str]:
 def _head(results: Results) -> Iterator[str]:
     yield "# Benchmarks"
     yield ""
-    yield "Written by `scripts/bench`, which makes all of it again: do not edit by hand."
+    yield "Written by `scripts/bench`: do not edit."
     yield ""
     machines = sorted(
         {
@@ -180,9 +179,9 @@ def _head(results: Results) -> Iterator[str]:
         )
     yield ""
     yield (
-        "Under QEMU's emulation everything is some ten times slower than on hardware: trust the "
-        "ratios, not the seconds. Tools take turns within one boot, on the same functions; a cell "
-        "has the median of all rounds, and the range where there were several."
+        "Under QEMU's emulation everything is about ten times slower than on hardware: compare "
+        "ratios, not seconds. The tools take turns within one boot, on the same functions; a cell "
+        "shows the median of all rounds, and the range if there were several."
     )
     yield ""
 
@@ -208,7 +207,7 @@ def _promises(results: Results) -> Iterator[str]:
 
 
 def _behind(results: Results) -> Iterator[str]:
-    """A sentence wherever another tool leads."""
+    """A line for each figure in which another tool leads."""
     yield "## Where batchprobe does not lead"
     yield ""
     found = False
@@ -305,9 +304,9 @@ def _phases(results: Results) -> Iterator[str]:
     yield "## The phases of a commit"
     yield ""
     yield (
-        "Gates closed (no new hit is recorded), counts final (the barrier), kernel objects "
-        "reclaimed. In the last column, how many ordinary grace periods passed from the request "
-        "to final counts."
+        "Close the gates (no new hit is recorded), make counts final (the barrier), reclaim kernel "
+        "objects. The last column is the time from the request to final counts, in ordinary grace "
+        "periods."
     )
     yield ""
     yield "| kernel | functions | ABI | gates, ms | final, ms | reclaim, ms | grace periods |"
@@ -332,13 +331,13 @@ def _hits(results: Results) -> Iterator[str]:
     kernels = _kernels(results, HIT)
     if not kernels:
         return
-    yield "## What a hit costs"
+    yield "## Cost of a hit"
     yield ""
     yield (
-        "Nanoseconds that a probe on a function that getppid(2) calls adds to it, in a loop of one "
-        "process a CPU; of each round the quickest of several batches. The loop without "
-        "a probe is the base. The link floor is a program that does nothing. Where one thread "
-        "emulates all CPUs, two CPUs show no contention for memory."
+        "Nanoseconds that a probe adds to a call of getppid(2), in a loop of one process per CPU; "
+        "each round takes the fastest of several batches. The loop without a probe is the base. "
+        "The link floor is a program that does nothing. Where one thread emulates all CPUs, two "
+        "CPUs show no contention for memory."
     )
     yield ""
     yield "| kernel | tool | 1 CPU | jump-optimized | 2 CPUs |"
@@ -370,7 +369,7 @@ def _left_out(results: Results) -> Iterator[str]:
         for tool, why in result.left_out.items()
     ]
     if rows:
-        yield from ("## What was left out", "", "| kernel | measurement | tool | why |")
+        yield from ("## Left out", "", "| kernel | measurement | tool | why |")
         yield from ("|---|---|---|---|", *rows, "")
 
 
@@ -397,7 +396,7 @@ def _cell(values: Sequence[float]) -> str:
 
 
 def _number(value: float) -> str:
-    """Three digits that say something."""
+    """Three significant digits."""
     if value == int(value) or abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:#.3g}".rstrip(".")

@@ -26,17 +26,17 @@ KINDS: Final = (COMMAND, CALLS, HIT)
 COUNTS: Final = (1, 10, 100, 1000, 10_000, EVERYTHING)
 QUICK_KERNELS: Final = ("debian-12", "debian-13")
 QUICK_SECONDS: Final = 600.0
-# Those whose kernels have kprobe_multi links (CONFIG_FPROBE).
+# Kernels with kprobe_multi links (CONFIG_FPROBE).
 _WITH_LINKS: Final = ("debian-13", "debian-sid")
-# As many as funccount takes; and what waits for each probe is too slow for more.
+# funccount takes no more, and tools that wait for each probe are too slow for more.
 _ONE_BY_ONE_MOST: Final = 1000
-# The slow tools are measured with so many first, and with 1,000 if there is time.
+# Slow tools are measured with this many first, and with 1,000 if there is time.
 _QUICK_SLOW: Final = 300
 _PATIENCE: Final = 250.0
 
 
 def full(kernel: str, kinds: Collection[str], counts: Collection[int]) -> list[Job]:
-    """All measurements on a kernel, quick ones first."""
+    """All measurements on a kernel, fast ones first."""
     jobs = []
     for count in sorted(counts):
         rounds = 5 if count <= 100 else 3
@@ -51,7 +51,7 @@ def full(kernel: str, kinds: Collection[str], counts: Collection[int]) -> list[J
 
 
 def only(jobs: Sequence[Job], tools: Collection[str]) -> list[Job]:
-    """What is left of the jobs with these tools alone."""
+    """The jobs with only these tools."""
     fewer = [replace(job, tools=tuple(t for t in job.tools if t in tools)) for job in jobs]
     return [job for job in fewer if job.tools]
 

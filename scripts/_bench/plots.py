@@ -1,4 +1,4 @@
-"""The plots: a value against the number of functions, a panel a kernel."""
+"""The plots: a value against the number of functions, one panel per kernel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib import pyplot
 from _bench.jobs import BATCHPROBE, BCC, BPFTRACE, EVENT_FLOOR, FUNCCOUNT, HIT, LINK
 from _bench.results import Result, Results
 
-# One look for a tool, wherever it is drawn: ours solid, floors dotted.
+# A tool looks the same in all plots: ours solid, floors dotted.
 _STYLES: Final = {
     BATCHPROBE: ("#0057b7", "-", "o"),
     f"{BATCHPROBE} multi": ("#0057b7", "-", "o"),
@@ -28,7 +28,7 @@ _INCH: Final = 3.6
 
 
 def draw(found: Results, kind: str, value: str, title: str, file: Path) -> bool:
-    """Draw it to `file`; whether there was anything to draw."""
+    """Write the plot to `file`; whether there was anything to draw."""
     results = [result for key, result in sorted(found.items()) if key.kind == kind]
     kernels = sorted({result.key.kernel for result in results})
     if not kernels or kind == HIT:
@@ -68,7 +68,7 @@ def draw(found: Results, kind: str, value: str, title: str, file: Path) -> bool:
 def _points(
     results: Sequence[Result], tool: str, value: str
 ) -> list[tuple[float, float, float, float]]:
-    """Functions attached, the median, and how far the range reaches below and above it."""
+    """Functions attached, the median, and the range below and above it."""
     points = []
     for result in results:
         median = result.median(tool, value)

@@ -1,4 +1,4 @@
-"""Raw results: a line of JSON for each measurement that was made."""
+"""Raw results: a line of JSON per measurement."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ class Key:
 
 @dataclass(frozen=True)
 class Result:
-    """One measurement: what each round of each tool gave."""
+    """One measurement: the values of each round of each tool."""
 
     key: Key
-    # How many functions there were really, and the glob that means them.
+    # The actual number of functions, and their glob.
     functions: int
     glob: str
     # Seconds of an ordinary grace period.
     grace: float
     versions: Mapping[str, str]
-    # Of the machine that runs the virtual one, and how busy that was with other things.
+    # The host, and how many other processes wanted its CPUs.
     machine: Mapping[str, str]
     busy: float
     samples: Mapping[str, Sequence[Mapping[str, float]]]
     left_out: Mapping[str, str] = field(default_factory=dict)
-    # Of batchprobe's own; empty where it was not noted.
+    # batchprobe's commit; empty in old results.
     commit: str = ""
 
     def values(self, tool: str, name: str) -> list[float]:
-        """That value of each round."""
+        """The value in each round."""
         return [sample[name] for sample in self.samples.get(tool, ()) if name in sample]
 
     def median(self, tool: str, name: str) -> float | None:
@@ -54,12 +54,12 @@ Results = Mapping[Key, Result]
 
 
 def parse(lines: Iterable[str]) -> dict[Key, Result]:
-    """The last result of each kind; one that time cut short serves until there is another."""
+    """The last result of each key; an incomplete one never replaces a complete one."""
     found: dict[Key, Result] = {}
     complete: set[Key] = set()
     for line in lines:
         if not line.endswith("\n"):
-            # Whoever wrote it was killed.
+            # The writer was killed.
             continue
         row: dict[str, Any] = json.loads(line)
         key = Key(row.pop("kernel"), row.pop("kind"), row.pop("count"))
@@ -85,5 +85,5 @@ def is_lacking(job: Job, kernel: str, found: Results) -> bool:
     result = found.get(Key(kernel, job.kind, job.count))
     if result is None:
         return True
-    told = {tool for tool, why in result.left_out.items() if why != NO_TIME}
-    return any(tool not in result.samples and tool not in told for tool in job.tools)
+    explained = {tool for tool, why in result.left_out.items() if why != NO_TIME}
+    return any(tool not in result.samples and tool not in explained for tool in job.tools)

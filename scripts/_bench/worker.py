@@ -1,4 +1,4 @@
-"""A process that calls getppid(2) on one CPU as often as it is told, and says how long it took."""
+"""A process that calls getppid(2) on one CPU and prints how long the calls took."""
 
 from __future__ import annotations
 

@@ -87,5 +87,5 @@ def _place(found: str | list[int | None]) -> str:
     """An offset and what the probe reports for it, or that there is none."""
     if isinstance(found, str):
         return "not known" if "unknown way" in found else "refused"
-    offset, told = found
-    return f"+{offset}" if told is None else f"+{offset} ({told:+d})"
+    offset, reported = found
+    return f"+{offset}" if reported is None else f"+{offset} ({reported:+d})"

@@ -133,7 +133,7 @@ class _Guest:
 
 
 def guests(commands: Iterable[Command], at_once: int, judge: Judge) -> list[str]:
-    """Run so many at once, print each log when its command ends; the names of those that failed."""
+    """Run up to `at_once` at a time, print each log at its end; the names of those that failed."""
     waiting = deque(commands)
     running: dict[int, _Guest] = {}
     failed = []

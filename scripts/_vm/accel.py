@@ -1,4 +1,4 @@
-"""How a guest's CPU is run: by KVM where a guest has been seen to work, else by emulation."""
+"""How to run a guest's CPUs: with KVM if a test guest worked under it, else by emulation."""
 
 import contextlib
 import os
@@ -26,14 +26,14 @@ echo this guest works >/dev/console
 
 
 class Accel(Enum):
-    """The two ways."""
+    """QEMU's accelerators."""
 
     KVM = "kvm"
     TCG = "tcg"
 
 
 def choose(arch: Arch, kernel: KernelFiles) -> Accel:
-    """KVM if a tiny guest ran under it since this machine was started."""
+    """KVM if a tiny guest has run under it since the host booted, else TCG."""
     if arch.machine != platform.machine() or not os.access(_DEVICE, os.R_OK | os.W_OK):
         return Accel.TCG
     known = cache.cache_dir() / "kvm-works"
@@ -43,9 +43,9 @@ def choose(arch: Arch, kernel: KernelFiles) -> Accel:
     with cache.locked("kvm-works"):
         if answer := _known(known, boot):
             return answer
-        progress(f"trying whether KVM runs a guest here ({_PROBE_SECONDS:.0f} s at most)")
+        progress(f"testing whether KVM can run a guest here (up to {_PROBE_SECONDS:.0f} s)")
         accel = Accel.KVM if _probe(arch, kernel) else Accel.TCG
-        progress(f"using {'KVM' if accel is Accel.KVM else 'emulation'} until the next start")
+        progress(f"using {'KVM' if accel is Accel.KVM else 'emulation'} until the next reboot")
         known.write_text(f"{boot} {accel.value}\n")
         return accel
 
@@ -88,6 +88,6 @@ def arguments(arch: Arch, accel: Accel) -> list[str]:
     """QEMU's accelerator and CPU."""
     if accel is Accel.KVM:
         return ["-accel", "kvm", "-cpu", "host"]
-    # One thread for all CPUs where one each made kernels crash (x86, QEMU 7.2), at instructions
-    # whose breakpoint had just been taken off, which is what we do all day.
+    # With one thread per CPU, x86 kernels crash under QEMU 7.2 at instructions whose breakpoint was
+    # just removed, and batchprobe removes many. Those guests run all CPUs in one thread.
     return ["-accel", f"tcg,thread={arch.tcg_thread}", "-cpu", arch.cpu_tcg]

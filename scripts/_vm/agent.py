@@ -1,7 +1,7 @@
 """The guest's first process: runs one command for the host and reports how it ended.
 
-Runs as PID 1 in the guest, which powers off when the host goes away. Imports are few on purpose:
-each costs tens of milliseconds of every boot under emulation.
+Runs as PID 1 in the guest, which powers off when the host goes away. It imports little: under
+emulation each import adds tens of milliseconds to every boot.
 """
 
 import fcntl
@@ -17,15 +17,15 @@ PORT_NAME = "batchprobe"
 _READ = select.POLLIN
 _WRITE = select.POLLOUT
 _GONE = select.POLLHUP | select.POLLERR
-# What a pipe or terminal may still hold when the command has ended; a process that it left behind
-# could go on writing for ever.
+# Read at most this much output of each channel after the command has ended: a process that it left
+# behind could write forever.
 _LAST_BYTES = 1 << 20
 _TTY_EOF = b"\x04"
 _TTY_EOF_ERRNO = 5  # EIO: no process has the terminal open any more
 
 
 class Agent:
-    """One command's life."""
+    """Runs one command and relays its streams, signals and exit status."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -34,10 +34,10 @@ class Agent:
         self._child = 0
         self._status: int | None = None
         self._master = -1
-        # Output descriptors of the command that are read here, by channel.
+        # Where the command's output is read, by channel.
         self._sources: dict[int, int] = {}
         self._credit: dict[int, frames.Outgoing] = {}
-        # Where the command's input goes, by channel.
+        # Where the command's input is written, by channel.
         self._sinks: dict[int, int] = {}
         self._pending: dict[int, frames.Incoming] = {}
         self._ending = False
@@ -54,7 +54,7 @@ class Agent:
             poll = select.poll()
             poll.register(self._port, _READ | (_WRITE if self._to_host else 0))
             poll.register(self._wake, _READ)
-            # Little is read ahead: what does not go out now waits in the command's pipe.
+            # Read little ahead of the host: the rest can wait in the command's pipe.
             if len(self._to_host) < 4 * frames.CHUNK:
                 for channel, fd in self._sources.items():
                     if self._credit[channel].room():
@@ -225,7 +225,7 @@ class Agent:
     def _signal(self, number: int) -> None:
         if not self._child or self._status is not None:
             return
-        # Reaped only here, so the group's number cannot be another's by now.
+        # Only we reap it, so its PID cannot have been reused.
         os.killpg(self._child, number)
 
     def _reap(self) -> None:
@@ -257,7 +257,7 @@ class Agent:
 def become(
     argv: list[bytes], env: list[bytes], cwd: bytes, stdio: list[int], terminal: bool, report: int
 ) -> None:
-    """In the new process: turn into the command, or say why not."""
+    """In the child: execute the command, or write the reason to `report`."""
     status, text = 126, ""
     try:
         os.setsid()
@@ -307,7 +307,7 @@ def main() -> None:
     os.symlink("fd/2", "/dev/stderr")  # noqa: PTH211
     Agent(open_port()).run()
     signal.set_wakeup_fd(-1)
-    # The host ends the machine once it has read everything; this is for a host that does not.
+    # The host ends the machine once it has read everything. Power off if it does not.
     select.poll().poll(10_000)
     power_off()
 

@@ -11,8 +11,8 @@ from _vm.run import progress, tool
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
-# A mirror that is taking a point release in can serve indexes older than the Release file
-# beside them, which apt rightly refuses, and all of one age under the suite's other name.
+# While a mirror syncs a point release, a suite's indexes can be older than its Release file, and
+# apt refuses them. Under another name of the suite they may already match.
 _OTHER_NAMES: Final = {
     "bullseye": ("oldoldstable", "oldstable"),
     "bookworm": ("oldstable", "oldoldstable"),
@@ -32,15 +32,15 @@ def mirror() -> str:
             return uri
     raise VmError(
         "apt knows no Debian archive here: run `apt-get update` as root"
-        " (its package lists also tell which mirror to use)"
+        " (its package lists name the mirror to use)"
     )
 
 
 class PrivateApt:
     """An apt of its own for one suite and architecture, in a scratch directory.
 
-    `suite` is a code name. `source` is the one-line source of its main component, under the
-    name by which the mirror serves it whole.
+    `suite` is a code name. `source` is the sources.list line of its main component, under the
+    first name of the suite for which the mirror's indexes match.
     """
 
     def __init__(self, scratch: Path, suite: str, architecture: str) -> None:
@@ -93,7 +93,7 @@ class PrivateApt:
         tool(["apt-get", *self._options, "-o", "APT::Update::Error-Mode=any", "update"])
 
     def closure(self, seeds: Iterable[str], wanted: re.Pattern[str]) -> list[str]:
-        """The seeds and what they depend on, as far as the names match `wanted`."""
+        """The seeds and all their dependencies whose names match `wanted`."""
         found: list[str] = []
         queue = list(seeds)
         while queue:

@@ -8,17 +8,17 @@ from _vm.errors import VmError
 
 @dataclass(frozen=True)
 class Arch:
-    """One architecture, in the words of Debian, QEMU and pip."""
+    """One architecture, as Debian, QEMU and pip name it."""
 
     # As --arch takes it.
     name: str
-    # As `uname -m` prints it, and pip's platforms end.
+    # As `uname -m` prints it; also the end of pip's platform tags.
     machine: str
     debian: str
     # Kernel packages are named linux-image-FLAVOUR, not always after the architecture (armmp).
     flavour: str
     qemu: str
-    # The Debian package that has it.
+    # The Debian package of `qemu`.
     qemu_package: str
     # -accel and -smp are chosen elsewhere.
     board: tuple[str, ...]
@@ -26,13 +26,13 @@ class Arch:
     console: str
     # The suite of the user space: the first that has both this architecture and its bcc.
     userspace: str = "bookworm"
-    # Whose kernels can be booted, the default first.
+    # Kernels that can be booted, the default first.
     kernels: tuple[str, ...] = ("debian-12", "debian-13", "debian-sid")
-    # One emulation thread for all CPUs, or one each: see accel.py.
+    # `single`: one emulation thread for all CPUs, `multi`: one per CPU. See accel.py.
     tcg_thread: str = "single"
     # Transport suffix of QEMU's virtio device names (virtio-serial-pci, virtio-serial-ccw).
     virtio: str = "pci"
-    # The emulated CPU has no instruction for random numbers, and the kernel waits for some.
+    # The emulated CPU has no random number instruction, and the boot waits for entropy.
     needs_rng: bool = False
     boot_params_tcg: tuple[str, ...] = ()
     # Packages of the user space that are not built for this architecture.
@@ -40,16 +40,16 @@ class Arch:
 
     @property
     def pip_platforms(self) -> tuple[str, ...]:
-        """Which wheels fit."""
+        """Platform tags of the wheels that run there."""
         glibc = (17, 28, 31, 34, 36) if self.userspace == "bookworm" else (17, 28, 31, 34, 39, 41)
         linux = [f"manylinux_2_{minor}_{self.machine}" for minor in glibc]
         return (f"manylinux2014_{self.machine}", *linux, "any")
 
 
-# Each device that is absent saves the kernel's search for it.
+# Devices that are absent need no probing, which shortens the boot.
 _PC: Final = ("-machine", "q35,sata=off,smbus=off,usb=off,vmport=off,hpet=off")
-# The kernel suspects the emulated CPUs' counters of disagreeing; they are the host's one. Without
-# it every look at the clock goes through an emulated device.
+# All emulated TSCs are the host's, but the kernel expects them to drift apart. Without this, every
+# clock read goes to an emulated device.
 _PC_CLOCK: Final = ("tsc=reliable",)
 
 _ALL: Final = (
@@ -74,13 +74,13 @@ _ALL: Final = (
         qemu="qemu-system-i386",
         qemu_package="qemu-system-x86",
         board=_PC,
-        # Of AMD's the kernel warns that they were not made to work in pairs.
+        # On the default AMD model the kernel warns that it does not support SMP.
         cpu_tcg="max,vendor=GenuineIntel",
         console="ttyS0",
-        # Debian 13 builds no such kernel any more.
+        # Debian 13 has no kernel for i386.
         kernels=("debian-12",),
         boot_params_tcg=_PC_CLOCK,
-        # The library behind it is in no suite.
+        # No suite has libbpfcc for i386.
         lacks=("python3-bpfcc",),
     ),
     Arch(
@@ -91,9 +91,9 @@ _ALL: Final = (
         qemu="qemu-system-aarch64",
         qemu_package="qemu-system-arm",
         board=("-machine", "virt"),
-        # The architecture's own algorithm takes the emulator most of its time.
+        # Emulating the architected pointer authentication takes most of the run time.
         cpu_tcg="max,pauth-impdef=on",
-        # As on s390x.
+        # With one thread stop_machine() is slow: see s390x.
         tcg_thread="multi",
         console="ttyAMA0",
     ),
@@ -108,7 +108,7 @@ _ALL: Final = (
         cpu_tcg="cortex-a15",
         console="ttyAMA0",
         kernels=("debian-12", "debian-13"),
-        # With one thread the boot hangs when the kernel stops all CPUs to protect its memory.
+        # With one thread the boot hangs in stop_machine(), when the kernel protects its memory.
         tcg_thread="multi",
         needs_rng=True,
     ),
@@ -134,7 +134,7 @@ _ALL: Final = (
         cpu_tcg="max",
         console="ttysclp0",
         virtio="ccw",
-        # With one thread a stop of all CPUs takes 20 ms, and each breakpoint takes one.
+        # With one thread stop_machine() takes 20 ms, and every breakpoint needs one.
         tcg_thread="multi",
     ),
     Arch(
@@ -149,7 +149,7 @@ _ALL: Final = (
         console="ttyS0",
         userspace="trixie",
         kernels=("debian-13", "debian-sid"),
-        # With one thread all takes four times as long.
+        # With one thread everything takes four times as long.
         tcg_thread="multi",
         needs_rng=True,
     ),
@@ -159,9 +159,9 @@ ARCHES: Final = {arch.name: arch for arch in _ALL}
 
 
 def find_arch(name: str) -> Arch:
-    """The table's row for an architecture by name."""
+    """The architecture of this name."""
     try:
         return ARCHES[name]
     except KeyError:
         known = ", ".join(ARCHES)
-        raise VmError(f"no guest of architecture {name} is known here (known: {known})") from None
+        raise VmError(f"unknown architecture {name} (known: {known})") from None

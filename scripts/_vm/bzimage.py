@@ -1,8 +1,7 @@
 """The plain kernel inside an x86 kernel image.
 
-Unpacking itself is the longest part of an emulated boot: 3 of 9 seconds. QEMU can load the plain
-kernel at once, through the entry that hypervisors use (PVH). It is the same kernel, but nobody
-has moved it to a random address.
+Decompression takes 3 of the 9 seconds of an emulated boot. QEMU can load the uncompressed kernel
+directly, through its PVH entry point. It is the same kernel without KASLR.
 """
 
 import lzma
@@ -18,7 +17,7 @@ _SECTOR: Final = 512
 
 
 def plain_kernel(image: bytes) -> bytes | None:
-    """The ELF file in `image`; None if it is packed in some way that is not known here."""
+    """The ELF file in `image`, None if its compression is not supported."""
     if image[_MAGIC : _MAGIC + 4] != b"HdrS":
         return None
     offset, length = struct.unpack_from("<II", image, _PAYLOAD)
@@ -28,7 +27,7 @@ def plain_kernel(image: bytes) -> bytes | None:
     if packed.startswith(b"\xfd7zXZ\0"):
         plain = lzma.LZMADecompressor().decompress(packed)
     elif packed.startswith(b"\x28\xb5\x2f\xfd"):
-        # Four bytes behind the packed data tell its size.
+        # The last four bytes are the unpacked size.
         unpacked = subprocess.run(
             ["zstd", "-dcq"], input=packed[:-4], capture_output=True, check=False
         )

@@ -1,4 +1,4 @@
-"""Directories that are built once, whole or not at all, and shared by everybody who needs them."""
+"""Directories that are built once, atomically, and shared by all checkouts."""
 
 import fcntl
 import hashlib
@@ -17,7 +17,7 @@ _UNUSED_DAYS = 7
 
 
 def cache_dir() -> Path:
-    """Where images live."""
+    """The directory of the images."""
     if own := os.environ.get("BATCHPROBE_CACHE"):
         return Path(own).absolute()
     if xdg := os.environ.get("XDG_CACHE_HOME"):
@@ -26,7 +26,7 @@ def cache_dir() -> Path:
 
 
 def key_of(parts: Iterable[str | bytes]) -> str:
-    """A short name for everything that determines what is built."""
+    """A short hash of everything that the product depends on."""
     digest = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
@@ -36,7 +36,7 @@ def key_of(parts: Iterable[str | bytes]) -> str:
 
 
 def source_of(file: str) -> bytes:
-    """A module's own text, as a part of a key: a changed recipe builds anew."""
+    """A module's source, as a part of a key: a changed recipe makes a new product."""
     return Path(file).read_bytes()
 
 
@@ -54,7 +54,7 @@ def locked(name: str) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            progress(f"waiting for another process that builds {name}")
+            progress(f"waiting for another process to build {name}")
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
@@ -97,7 +97,7 @@ def _build(name: str, finished: Path, build: Callable[[Path], None]) -> None:
 
 
 def _prune(name: str, finished: Path) -> None:
-    """Drop versions of `name` that no checkout has used for long."""
+    """Remove versions of `name` that no checkout has used for a week."""
     limit = time.time() - _UNUSED_DAYS * 86400
     for other in finished.parent.glob(f"{name}-*"):
         if other != finished and other.stat().st_mtime < limit:

@@ -27,16 +27,16 @@ CHECKOUT: Final = Path(__file__).resolve().parents[2]
 _DESCRIPTION: Final = """\
 Run a command as root on a distribution's stock kernel, in a virtual machine.
 
-The checkout, the current directory and every --share are there at their own paths, read-write;
-the rest of the file system is the guest's, and gone afterwards. Input, output and exit status
-are the command's own; a terminal is one in the guest too. Signals go to the command."""
+The guest sees the checkout, the current directory and every --share at their own paths,
+read-write; the rest of its file system is discarded afterwards. Standard streams, a terminal
+and signals are passed on to the command, and its exit status is returned."""
 
 _EPILOG: Final = """\
 exit status: the command's own (128+N if signal N ended it; 126, 127 if it could not be run), or
   121  the machine could not be set up
   122  the guest was not up in time
   123  the guest ended before its command did
-  124  ended: --timeout, three signals that the command did not heed, or ^] three times
+  124  killed: --timeout, three signals that the command ignored, or ^] three times
   125  the guest's kernel panicked
 
 environment: BATCHPROBE_CACHE  where images are kept (default: ~/.cache/batchprobe)"""
@@ -48,7 +48,7 @@ _PASSED: Final = ("TERM", "COLORTERM", "NO_COLOR", "FORCE_COLOR", "CI", "TZ")
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for."""
+    """The parsed command line."""
 
     arch: str
     kernel: str
@@ -68,7 +68,7 @@ class Options:
 
 
 def parse(arguments: Sequence[str]) -> Options:
-    """The options; argparse ends the process on a wrong one."""
+    """The options; argparse exits with status 2 on a wrong command line."""
     parser = argparse.ArgumentParser(
         prog="scripts/vm",
         description=_DESCRIPTION,
@@ -77,8 +77,17 @@ def parse(arguments: Sequence[str]) -> Options:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--arch", choices=list(ARCHES), default="x86_64", help="for which machine (%(default)s)")
-    add("--kernel", choices=list(DISTRIBUTIONS), help="whose (debian-12; debian-13 on riscv64)")
+    add(
+        "--arch",
+        choices=list(ARCHES),
+        default="x86_64",
+        help="architecture of the guest (%(default)s)",
+    )
+    add(
+        "--kernel",
+        choices=list(DISTRIBUTIONS),
+        help="kernel to boot (debian-12; debian-13 on riscv64)",
+    )
     add("--cpus", type=_positive, default=2, metavar="N", help="number of CPUs (%(default)s)")
     add("--memory", default="2G", metavar="M", help="size of memory (%(default)s)")
     add(
@@ -88,12 +97,12 @@ def parse(arguments: Sequence[str]) -> Options:
         default=[],
         metavar="DIR",
         dest="shares",
-        help="make this directory visible too; may be repeated",
+        help="share this directory too; may be repeated",
     )
     add(
         "--share-arguments",
         action="store_true",
-        help="make the directories visible in which CMD's arguments name files",
+        help="share the directories of the files that CMD's arguments name",
     )
     add(
         "--package",
@@ -101,28 +110,28 @@ def parse(arguments: Sequence[str]) -> Options:
         default=[],
         metavar="NAME",
         dest="packages",
-        help="have this Debian package too, in a user space of its own; may be repeated",
+        help="install this Debian package too, in another user space; may be repeated",
     )
     add("--append", default="", metavar="KERNEL_PARAMS", help="kernel parameters to add")
     add(
         "--kaslr",
         action="store_true",
-        help="under emulation too, let the kernel unpack itself to a random address (3 s)",
+        help="under emulation too, boot at a random address (3 s slower)",
     )
     add(
         "--accel",
         choices=[a.value for a in Accel],
-        help="how to run the CPU (default: KVM if it was seen to work, else emulation)",
+        help="accelerator (default: KVM if it works here, else emulation)",
     )
     add(
         "--boot-timeout",
         type=float,
         default=180.0,
         metavar="SECONDS",
-        help="how long the guest may take to come up (%(default)s)",
+        help="time limit of the boot (%(default)s)",
     )
-    add("--timeout", type=float, metavar="SECONDS", help="end the whole machine after this time")
-    add("--console", type=_absolute, metavar="FILE", help="keep what the kernel printed")
+    add("--timeout", type=float, metavar="SECONDS", help="kill the machine after this time")
+    add("--console", type=_absolute, metavar="FILE", help="write the kernel's console to FILE")
     add("--prepare", action="store_true", help="only build the images; takes no CMD")
     add("command", nargs=argparse.REMAINDER, metavar="[--] CMD...")
     found = parser.parse_args(arguments)
@@ -133,7 +142,7 @@ def parse(arguments: Sequence[str]) -> Options:
     if found.kernel not in kernels:
         parser.error(f"{found.kernel} has no kernel for {found.arch}: {', '.join(kernels)}")
     if bool(command) == found.prepare:
-        parser.error("--prepare takes no command" if command else "which command?")
+        parser.error("--prepare takes no command" if command else "a command is missing")
     return Options(**{**vars(found), "command": command})
 
 
@@ -152,7 +161,7 @@ def main() -> int:
     """Run scripts/vm; its exit status."""
     _fill_stdio()
     options = parse(sys.argv[1:])
-    # Unwinding the stack takes unfinished images and the guest with it.
+    # Unwinding the stack removes unfinished images and ends the guest.
     for number in FORWARDED:
         signal.signal(number, _unwind)
     try:
@@ -166,7 +175,7 @@ def main() -> int:
 
 
 def _fill_stdio() -> None:
-    """Open what the caller closed: no file of ours may get such a number."""
+    """Open closed standard streams: none of our files may get their numbers."""
     for fd in (0, 1, 2):
         try:
             os.fstat(fd)
@@ -219,7 +228,7 @@ def environment(cwd: Path) -> list[str]:
         "PWD": str(cwd),
         "PYTHONPATH": f"{CHECKOUT}:{userspace.SITE}",
         "BATCHPROBE_GUEST": "1",
-        # Outlives the guest: bcc compiles once a kernel, not once a start.
+        # Outlives the guest: bcc compiles once per kernel, not once per boot.
         "XDG_CACHE_HOME": f"{CHECKOUT}/.cache",
     }
     passed = {
@@ -237,6 +246,6 @@ def _require_tools(arch: Arch) -> None:
     bootstrap = CHECKOUT / "scripts" / "bootstrap"
     if os.geteuid() != 0 or not bootstrap.exists():
         raise VmError(f"tools are missing: run scripts/bootstrap {arch.qemu_package} as root")
-    progress("installing what virtual machines need")
+    progress("installing the packages that virtual machines need")
     if subprocess.run([bootstrap, arch.qemu_package], stdout=2, check=False).returncode:
         raise VmError(f"scripts/bootstrap {arch.qemu_package} failed")

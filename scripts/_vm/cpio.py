@@ -20,7 +20,7 @@ def directory(path: str) -> Entry:
 
 
 def archive(entries: Iterable[Entry]) -> bytes:
-    """The archive of `entries`; several archives may follow one another."""
+    """The archive of `entries`; archives may be concatenated."""
     out = bytearray()
     for number, entry in enumerate([*entries, Entry("TRAILER!!!", b"", 0)], start=1):
         name = entry.path.encode() + b"\0"

@@ -1,4 +1,4 @@
-"""What can go wrong outside the command, and the exit status that says so."""
+"""Failures of the machine around the command, and their exit statuses."""
 
 from typing import Final
 

@@ -1,10 +1,10 @@
-"""What the host and the guest's agent say to each other over one byte stream.
+"""The protocol of the host and the guest's agent, over one byte stream.
 
-A frame is a kind, a channel and a payload. Data flows under credit: a sender may have at most
-WINDOW bytes of a channel on their way, and the receiver grants more as it hands data on. So one
-stream that nobody reads never stops the others.
+A frame is a kind, a channel and a payload. Data is flow-controlled by credit: a sender may have at
+most WINDOW bytes of a channel in flight, and the receiver grants more as it passes data on. So a
+stream that nobody reads never blocks the others.
 
-The agent imports this at every boot under emulation, hence the few and cheap imports.
+The agent imports this at every boot under emulation, so it imports little itself.
 """
 
 import struct
@@ -13,7 +13,7 @@ READY = 1  # guest: the agent listens
 START = 2  # host: payload of pack_start()
 DATA = 3
 EOF = 4  # the channel's sender has no more
-CREDIT = 5  # payload: number of bytes handed on
+CREDIT = 5  # payload: number of bytes passed on
 CLOSED = 6  # the channel's receiver takes no more
 SIGNAL = 7  # host: for the command; the channel field holds the number
 WINSIZE = 8  # host: payload of pack_winsize()
@@ -32,7 +32,7 @@ _MAX_PAYLOAD = 16 * 1024 * 1024
 
 
 class ProtocolError(Exception):
-    """The other side sent something that is no frame."""
+    """The other side sent something that is not a frame."""
 
 
 def pack(kind: int, channel: int = 0, payload: bytes = b"") -> bytes:
@@ -69,8 +69,8 @@ def pack_start(
     size: tuple[int, int],
     cooked: bool,
 ) -> bytes:
-    """The command. `terminals`: which of its descriptors 0 to 2 are the terminal; `cooked`: the
-    guest's terminal echoes and translates for the screen (not so where the host's does it)."""
+    """A START frame. `terminals`: which of the descriptors 0 to 2 are the terminal; `cooked`: the
+    guest's terminal echoes and translates output (off if the host's terminal does)."""
     head = f"{len(argv)} {size[0]} {size[1]} {int(cooked)} " + "".join(map(str, sorted(terminals)))
     return pack(START, 0, b"\0".join([head.encode(), cwd, *argv, *env]))
 
@@ -113,7 +113,7 @@ class Decoder:
             kind, channel, length = _HEADER.unpack_from(self._buffer, start)
             if not READY <= kind <= FAILED or length > _MAX_PAYLOAD:
                 head = bytes(self._buffer[start : start + _HEADER.size])
-                raise ProtocolError(f"no frame begins with {head!r}")
+                raise ProtocolError(f"{head!r} does not begin a frame")
             end = start + _HEADER.size + length
             if len(self._buffer) < end:
                 break
@@ -143,7 +143,7 @@ class Outgoing:
 
 
 class Incoming:
-    """A channel's receiving side: data that waits to be handed on to a descriptor."""
+    """A channel's receiving side: data to be written to a descriptor."""
 
     def __init__(self) -> None:
         self.buffer = bytearray()

@@ -40,7 +40,7 @@ def run_guest(
             _complain(_text(console))
             return status
         except ProtocolError as error:
-            raise VmError(f"the guest's agent is not understood: {error}", STATUS_GONE) from error
+            raise VmError(f"the guest's agent broke the protocol: {error}", STATUS_GONE) from error
         except VmError as error:
             raise _explain(error, _text(console), _text(messages)) from error
         finally:
@@ -57,7 +57,7 @@ def _qemu(machine: Machine, console: int, messages: int) -> Iterator[socket.sock
             file.write(machine.kernel.initramfs.read_bytes())
             file.write(_overlay(machine))
         arguments = command_line(machine, agent=theirs, console=console, initrd=initrd)
-        # The guest dies with us even if we are killed; its own session keeps ^C from it.
+        # The guest dies with us even if we are killed. Its own session shields it from Ctrl-C.
         process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", *arguments],
             stdin=subprocess.DEVNULL,
@@ -75,7 +75,7 @@ def _qemu(machine: Machine, console: int, messages: int) -> Iterator[socket.sock
 
 
 def _overlay(machine: Machine) -> bytes:
-    """What differs from guest to guest, as a second archive behind the initramfs."""
+    """The part of the initramfs that differs per guest, as a second archive."""
     options = "trans=virtio,version=9p2000.L,msize=262144,cache=mmap"
     shares = [
         f"{share_tag(n)} {fstab_path(Path('/new', *path.parts[1:]))} 9p {options} 0 0\n"
@@ -94,7 +94,7 @@ def _overlay(machine: Machine) -> bytes:
 
 
 def fstab_path(path: Path) -> str:
-    """A path as fstab has it: octal for what would end or escape the field."""
+    """A path escaped for fstab."""
     return "".join(f"\\{ord(c):03o}" if c in " \t\n\\" else c for c in str(path))
 
 
@@ -116,7 +116,7 @@ def _text(fd: int) -> str:
 
 
 def _explain(error: VmError, console: str, messages: str) -> VmError:
-    """The error with what the guest and QEMU said about it."""
+    """The error with the console output and QEMU's messages."""
     text, status = str(error), error.status
     lines = [line for line in console.replace("\r", "").splitlines() if line]
     if _PANIC.search(console):
@@ -132,7 +132,7 @@ def _explain(error: VmError, console: str, messages: str) -> VmError:
 
 
 def _complain(console: str) -> None:
-    """Tell of an oops that the guest survived."""
+    """Report an oops that the guest survived."""
     found = [line.strip() for line in console.splitlines() if _TROUBLE.search(line)]
     if found:
-        progress(f"the guest's kernel complained, keep it with --console FILE: {found[0]}")
+        progress(f"the guest's kernel reported trouble (--console FILE keeps it): {found[0]}")

@@ -1,7 +1,7 @@
 #!/bin/busybox sh
 # The guest's first steps, in the initramfs: find the disks, mount everything, become the agent.
-# `shares` has a line of fstab for each directory of the host. Starting a program takes 50 ms under
-# emulation, hence one `mount -a` for many; busybox's shell runs most other words without a program.
+# `shares` has an fstab line for each shared directory. Starting a program takes 50 ms under
+# emulation, so one `mount -a` mounts many; most other commands are built into busybox's shell.
 set -e
 
 /bin/busybox mount -t proc proc /proc
@@ -12,7 +12,7 @@ END
 mount -a -T /fstab.early
 
 while read -r module; do
-    # Some are for CPUs that this is not, and another one does their work.
+    # Some modules are for other CPUs; a generic one replaces them.
     insmod "/modules/$module" || :
 done </modules/order
 
@@ -41,7 +41,7 @@ securityfs /new/sys/kernel/security securityfs defaults 0 0
 bpf /new/sys/fs/bpf bpf defaults 0 0
 cgroup2 /new/sys/fs/cgroup cgroup2 defaults 0 0
 END
-# `mount -a` mounts nothing over what is mounted already.
+# `mount -a` skips what is already mounted.
 grep -q ' /new/tmp ' /shares || echo 'tmpfs /new/tmp tmpfs mode=1777 0 0' >>/fstab
 mount -a -T /fstab
 

@@ -31,17 +31,17 @@ _BOOT_MODULES: Final = (
 
 @dataclass(frozen=True)
 class KernelFiles:
-    """What QEMU needs of one kernel."""
+    """The files that QEMU needs to boot one kernel."""
 
     image: Path
-    # The kernel without its own unpacking, where QEMU can boot that.
+    # The uncompressed kernel, where QEMU can boot it.
     plain: Path | None
     initramfs: Path
     disk: Path
 
 
 def obtain(distribution: Distribution, arch: Arch) -> KernelFiles:
-    """The kernel of a distribution, fetched if need be."""
+    """The kernel of a distribution, fetched if it is not cached."""
     facts = [arch.debian, arch.flavour, distribution.name, distribution.suite]
     key = cache.key_of([cache.source_of(__file__), *facts])
 
@@ -64,14 +64,14 @@ def _build(product: Path, distribution: Distribution, arch: Arch) -> None:
     apt = PrivateApt(scratch / "apt", distribution.suite, arch.debian)
     seeds = [f"linux-image-{arch.flavour}", f"linux-headers-{arch.flavour}"]
     packages = [*apt.closure(seeds, _WANTED), "busybox-static"]
-    # The whole unpacked packages come first: some suites ship lib/, others usr/lib/.
+    # Unpack the packages whole: some suites use lib/, others usr/lib/.
     unpacked = scratch / "unpacked"
     for file in apt.download(packages):
         tool(["dpkg-deb", "-x", str(file), str(unpacked)])
     tree = scratch / "tree"
     release = _arrange(unpacked, tree)
     tool(["depmod", "-b", str(tree), release])
-    # Where the kernel does not unpack itself it is a vmlinux.
+    # Without a self-extracting kernel, packages ship a vmlinux.
     modules = f"lib/modules/{release}"
     places = [f"boot/vmlinu{x}-{release}" for x in "zx"] + [f"{modules}/vmlinu{x}" for x in "zx"]
     image = next((tree / place for place in places if (tree / place).is_file()), None)
@@ -104,7 +104,7 @@ def _arrange(unpacked: Path, tree: Path) -> str:
     if len(releases) != 1:
         raise VmError(f"expected modules of one kernel, found {releases or 'none'}")
     release = releases[0]
-    # Where the packages leave this to a maintainer script.
+    # Some packages leave this to a maintainer script.
     config = tree / f"lib/modules/{release}/config"
     if config.is_file():
         (tree / "boot").mkdir(exist_ok=True)

@@ -15,13 +15,13 @@ AGENT_PORT = "batchprobe"
 
 @dataclass(frozen=True)
 class Machine:
-    """What a guest is made of."""
+    """The parts of a virtual machine."""
 
     arch: Arch
     kernel: KernelFiles
     userspace: Path
     accel: Accel
-    # Let the kernel unpack itself and choose its address, as it does on a real machine.
+    # Boot the compressed image, which chooses its address, as a real machine does.
     kaslr: bool
     cpus: int
     memory: str
@@ -30,7 +30,7 @@ class Machine:
 
 
 def command_line(machine: Machine, *, agent: socket.socket, console: int, initrd: int) -> list[str]:
-    """QEMU's arguments; the descriptors are inherited by it."""
+    """QEMU's command line. QEMU inherits the descriptors."""
     arch = machine.arch
     kernel = machine.kernel
     emulated = machine.accel is Accel.TCG
@@ -63,7 +63,7 @@ def command_line(machine: Machine, *, agent: socket.socket, console: int, initrd
 
 
 def _disk(arch: Arch, name: str, image: Path) -> list[str]:
-    # snapshot: the image is shared by all guests, and writes are gone with the guest.
+    # snapshot: all guests share the image, and their writes are discarded.
     options = f"if=none,id={name},format=raw,snapshot=on,cache=unsafe"
     return [
         *("-drive", f"{options},file={_escape(image)}"),
@@ -72,7 +72,7 @@ def _disk(arch: Arch, name: str, image: Path) -> list[str]:
 
 
 def share_tag(number: int) -> str:
-    """The 9p tag of the share at this place in the list."""
+    """The 9p tag of the share with this number."""
     return f"share{number}"
 
 

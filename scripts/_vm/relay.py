@@ -18,17 +18,17 @@ from _vm import frames
 from _vm.errors import STATUS_BOOT, STATUS_GONE, STATUS_KILLED, VmError
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-# A command may want its time after the first Ctrl-C, and say so after the second.
+# A command may take its time after one Ctrl-C and say so after the second; the third ends it.
 _PATIENT_SIGNALS = 2
 _GRACE_SECONDS = 10.0
-# ^] three times within a second, as other tools for guests have it.
+# ^] three times within a second, as in other virtual machine consoles.
 _ESCAPE = 0x1D
 _ESCAPE_TIMES = 3
 
 
 @dataclass(frozen=True)
 class Command:
-    """What the guest is to run."""
+    """The command to run in the guest."""
 
     argv: Sequence[str]
     env: Sequence[str]
@@ -60,7 +60,7 @@ class Relay:
         self._signal_count = 0
         self._escapes: list[float] = []
         self._terminals = frozenset(fd for fd in (0, 1, 2) if _is_terminal(fd))
-        # Fully interactive: the guest's terminal does all translation, ours none.
+        # Interactive: the guest's terminal does all translation, ours none.
         self._raw = {0, 1} <= self._terminals
         self._sources: dict[int, int] = {}
         self._credit: dict[int, frames.Outgoing] = {}
@@ -234,7 +234,7 @@ class Relay:
         if boot is not None and now >= boot:
             raise VmError(f"the guest was not up after {self._boot_seconds:.0f} s", STATUS_BOOT)
         if self._deadline is not None and now >= self._deadline:
-            raise VmError("the time limit is over", STATUS_KILLED)
+            raise VmError("the time limit has passed", STATUS_KILLED)
         if self._kill_deadline is not None and now >= self._kill_deadline:
             raise VmError("the command did not end after several signals", STATUS_KILLED)
 

@@ -35,5 +35,5 @@ def tool(
 
 
 def progress(text: str) -> None:
-    """One line for the person who waits."""
+    """Print a line of progress."""
     print(f"vm: {text}", file=sys.stderr, flush=True)

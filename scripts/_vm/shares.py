@@ -7,7 +7,7 @@ from typing import Final
 
 from _vm.errors import VmError
 
-# The guest has its own of these, whole.
+# The guest has its own of these, with everything below.
 _SUBTREES: Final = tuple(
     map(Path, ("/bin", "/boot", "/dev", "/kernel", "/lib", "/lib64", "/proc", "/run", "/sbin"))
 ) + tuple(map(Path, ("/sys", "/usr/bin", "/usr/lib", "/usr/lib64", "/usr/sbin", "/usr/src")))
@@ -15,13 +15,13 @@ _EXACTLY: Final = tuple(map(Path, ("/", "/etc", "/opt", "/opt/site", "/usr", "/u
 
 
 def shareable(path: Path) -> bool:
-    """Whether the guest can have the host's `path` in place of its own."""
+    """Whether the host's `path` can be mounted in the guest."""
     inside = (path == tree or tree in path.parents for tree in _SUBTREES)
     return path not in _EXACTLY and not any(inside) and "\n" not in str(path)
 
 
 def choose(checkout: Path, cwd: Path, asked: Iterable[Path]) -> list[Path]:
-    """The directories to mount, none inside another, parents never after children."""
+    """The directories to mount, none of them inside another."""
     wanted = [checkout]
     if shareable(cwd):
         wanted.append(cwd)
@@ -39,7 +39,7 @@ def choose(checkout: Path, cwd: Path, asked: Iterable[Path]) -> list[Path]:
 
 
 def of_arguments(arguments: Iterable[str]) -> list[Path]:
-    """Directories that a command needs to reach the files that its arguments name."""
+    """The directories of the files that a command's arguments name."""
     found = []
     for argument in arguments:
         # Either the argument itself or the value of --option=value.
@@ -56,5 +56,5 @@ def of_arguments(arguments: Iterable[str]) -> list[Path]:
 
 
 def visible(path: Path, shares: Iterable[Path]) -> bool:
-    """Whether the host's `path` is what the guest has there."""
+    """Whether the guest sees the host's `path`."""
     return any(share == path or share in path.parents for share in shares)

@@ -1,4 +1,4 @@
-"""The guests' user space: one disk image for all kernels, and more where packages are asked for."""
+"""The guests' user space: one disk image for all kernels, and one per set of extra packages."""
 
 import shutil
 import sys
@@ -51,7 +51,7 @@ PACKAGES: Final = (
     "zstd",
 )
 
-# What maintainer scripts would have linked; extract mode runs none.
+# Links that maintainer scripts make; extract mode runs none.
 _LINKS: Final = {
     "usr/bin/sh": "dash",
     "usr/bin/awk": "mawk",
@@ -64,7 +64,7 @@ _FILES: Final = {
     "etc/hosts": "127.0.0.1 localhost vm\n::1 localhost\n",
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files\n",
     "etc/resolv.conf": "",
-    # The guest has nothing to protect: root becomes anybody, and nobody becomes root.
+    # root may become any user, and no user may become root.
     "etc/pam.d/common-auth": "auth required pam_deny.so\n",
     "etc/pam.d/common-account": "account required pam_permit.so\n",
     "etc/pam.d/common-password": "password required pam_deny.so\n",
@@ -76,14 +76,14 @@ _UNUSED: Final = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/sha
 
 
 def requirements(checkout: Path) -> list[str]:
-    """What the package and its tests import from PyPI."""
+    """What the package and its tests require from PyPI."""
     project = tomllib.loads((checkout / "pyproject.toml").read_text())["project"]
     extras = project.get("optional-dependencies", {})
     return [*project["dependencies"], *extras.get("test", [])]
 
 
 def obtain(checkout: Path, arch: Arch, more: Collection[str] = ()) -> Path:
-    """The image, built if need be; with `more` packages it is another one."""
+    """The image with `more` packages, built if it is not cached."""
     wanted = requirements(checkout)
     facts = [arch.debian, *arch.pip_platforms, arch.userspace, *sorted(wanted), *sorted(more)]
     key = cache.key_of([cache.source_of(__file__), *facts])
@@ -118,7 +118,7 @@ def _extract(tree: Path, architecture: str, suite: str, packages: Collection[str
 
 
 def _settle(tree: Path) -> None:
-    """Do what maintainer scripts would have done, as far as a guest needs it."""
+    """Do what a guest needs of the maintainer scripts' work."""
     for name in _UNUSED:
         shutil.rmtree(tree / name, ignore_errors=True)
     for name, target in _LINKS.items():
@@ -158,9 +158,9 @@ def _python_version(tree: Path) -> str:
 
 
 def _compile(tree: Path, scratch: Path, arch: Arch) -> None:
-    """Byte-compile ahead: emulated start-up is slow, and every boot would pay for it."""
+    """Compile to bytecode now: under emulation every boot would pay for it."""
     version = _python_version(tree)
-    # With as many processes as there are CPUs, which the other Python cannot start.
+    # One process per CPU; the other Python cannot start any.
     python: list[str] = [sys.executable]
     workers = "0"
     env: dict[str, str] = {}
@@ -179,7 +179,7 @@ def _compile(tree: Path, scratch: Path, arch: Arch) -> None:
 
 
 def _other_python(scratch: Path, version: str, arch: Arch) -> tuple[list[str], dict[str, str]]:
-    """A Python of the guest's version for this machine: bytecode fits one version only."""
+    """The guest's version of Python for the host: bytecode fits one version only."""
     own = tool(["dpkg", "--print-architecture"]).strip()
     _extract(
         scratch, own, arch.userspace, [f"python{version}-minimal", f"libpython{version}-stdlib"]
