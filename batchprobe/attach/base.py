@@ -202,7 +202,10 @@ class Attachment(ABC):
         if not self._by_slot:
             return ()
         with self.maps.lock:
-            found = () if self.maps.is_closed else tuple(self.reader.events())
+            if self.maps.is_closed:
+                return ()
+            found = list(self.reader.events())
+            self._lost = self.reader.lost()
         return [Event(self._by_slot[slot - NO_SLOT - 1], fields) for slot, fields in found]
 
     def lost(self) -> int | None:

@@ -154,9 +154,10 @@ class ProbeMaps:
         self._fds[spec.name] = array.fd
         return array
 
-    def fd(self, name: str) -> int:
-        """The descriptor of one map."""
-        return self._fds[name]
+    def set(self, name: str, key: int, value: int) -> None:
+        """Set an element of a hash map of the action or a filter."""
+        packed = struct.pack("=Q", key), struct.pack("=Q", value)
+        bpf.map_update(self._fds[name], *packed)
 
     # -- programs ----------------------------------------------------------------------------
 
@@ -190,8 +191,7 @@ class ProbeMaps:
                 cells[at + 1] = slot
                 cells[at] = ip
             else:
-                key, value = struct.pack("=Q", ip), struct.pack("=Q", slot)
-                bpf.map_update(self._fds["slots"], key, value)
+                self.set("slots", ip, slot)
 
     # -- gates -------------------------------------------------------------------------------
 

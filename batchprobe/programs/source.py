@@ -78,6 +78,9 @@ def compose(
     lines += [f"#define {name} {number}" for name, number in placeholders.items()]
     if arch.cpu_id_unreliable:
         lines.append("#define CELLS_ARE_SHARED")
+    if action or filters:
+        # For bcc's PT_REGS_PARM1() and the like.
+        lines.append("#include <uapi/linux/ptrace.h>")
     if filters:
         lines.append(f"#define WANTED(ctx) ({' && '.join(f'{name}(ctx)' for name in filters)})")
     if action:

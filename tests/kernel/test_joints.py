@@ -1,0 +1,363 @@
+"""Actions and filters that live in this test go through attach, partial detach, commit and output.
+
+They need nothing from the package but its public names: what holds for them holds for the next
+action and the next filter.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from helpers.command import run
+from helpers.machine import ABIS, BCC_COMPILES
+
+from batchprobe import (
+    Action,
+    Filter,
+    MapSpec,
+    NothingAttachedError,
+    ProbeKind,
+    RawEvent,
+    Reader,
+    Session,
+    UnsupportedError,
+    VerifierError,
+)
+from batchprobe.output.base import Summary
+from batchprobe.output.json_lines import JsonSink
+from batchprobe.output.text import TextSink
+from batchprobe.probe import Snapshot
+from batchprobe.programs.maps import SlotLayout
+from batchprobe.programs.probe_maps import Hits, ProbeMaps
+
+pytestmark = [
+    pytest.mark.one_kernel,
+    pytest.mark.skipif(not BCC_COMPILES, reason="no bcc here, or none that compiles"),
+]
+
+# Functions that only this test calls. The third argument of the first is the offset, of the second
+# the length.
+FALLOCATE, FADVISE = "vfs_fallocate", "generic_fadvise"
+RING = 64
+
+
+class Sum(Action):
+    """The sum of the third argument."""
+
+    name = "sum"
+    unit = "sums"
+    source = """
+BPF_ARRAY(sums, u64, 1);
+static inline void on_hit(struct pt_regs *ctx, u64 slot, u32 cell)
+{
+	u64 *sum = sums.lookup(&cell);
+	if (sum)
+		*sum += PT_REGS_PARM3(ctx);
+}
+"""
+
+    def maps(self, layout: SlotLayout) -> Sequence[MapSpec]:
+        return [MapSpec.array("sums", layout.cells)]
+
+    def reader(self, maps: ProbeMaps) -> Reader:
+        return SumReader(maps)
+
+
+class SumReader(Reader):
+    def __init__(self, maps: ProbeMaps) -> None:
+        self._maps = maps
+
+    def snapshot(self, hits: Hits) -> Snapshot:
+        sums = self._maps.arrays["sums"]
+        assert sums is not None
+        layout = self._maps.layout
+        return [sum(sums.cells[slot :: layout.stride]) for slot in range(layout.slots + 1)]
+
+
+class Last(Action):
+    """An event per hit with the third argument, in a ring per CPU that drops the oldest."""
+
+    name = "last"
+    unit = "events"
+    has_events = True
+    source = """
+struct last { u64 slot; u64 value; };
+BPF_ARRAY(heads, u64, 1);
+BPF_ARRAY(ring, struct last, 1);
+static inline void on_hit(struct pt_regs *ctx, u64 slot, u32 cell)
+{
+	u32 cpu = bpf_get_smp_processor_id(), at;
+	u64 *head = heads.lookup(&cpu);
+	struct last *last;
+	if (!head)
+		return;
+	at = cpu * 64 + (*head & 63);
+	last = ring.lookup(&at);
+	if (last) {
+		last->slot = slot;
+		last->value = PT_REGS_PARM3(ctx);
+		*head += 1;
+	}
+}
+"""
+
+    def maps(self, layout: SlotLayout) -> Sequence[MapSpec]:
+        rings = MapSpec.array("ring", layout.cpus * RING, cells=2)
+        return [MapSpec.array("heads", layout.cpus), rings]
+
+    def reader(self, maps: ProbeMaps) -> Reader:
+        return LastReader(maps)
+
+
+class LastReader(Reader):
+    def __init__(self, maps: ProbeMaps) -> None:
+        self._maps = maps
+        self._tails = [0] * maps.layout.cpus
+        self._lost = 0
+
+    def snapshot(self, hits: Hits) -> Snapshot:
+        return hits
+
+    def events(self) -> Iterator[RawEvent]:
+        heads, ring = self._maps.arrays["heads"], self._maps.arrays["ring"]
+        assert heads is not None
+        assert ring is not None
+        for cpu, tail in enumerate(self._tails):
+            head = heads.cells[cpu]
+            oldest = max(tail, head - RING)
+            self._lost += oldest - tail
+            self._tails[cpu] = head
+            for at in range(oldest, head):
+                place = 2 * (cpu * RING + at % RING)
+                yield RawEvent(ring.cells[place], {"value": ring.cells[place + 1]})
+
+    def lost(self) -> int:
+        return self._lost
+
+
+class ThisProcess(Filter):
+    """Only hits in one process."""
+
+    name = "this_process"
+    source = """
+static inline int this_process(struct pt_regs *ctx)
+{
+	return bpf_get_current_pid_tgid() >> 32 == TARGET_TGID;
+}
+"""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+
+    def constants(self) -> Mapping[str, int]:
+        return {"TARGET_TGID": self._pid}
+
+
+class Listed(Filter):
+    """Only hits with a third argument that is in a hash map."""
+
+    name = "listed"
+    source = """
+BPF_HASH(wanted, u64, u64, 1);
+static inline int listed(struct pt_regs *ctx)
+{
+	u64 key = PT_REGS_PARM3(ctx);
+	return wanted.lookup(&key) != 0;
+}
+"""
+
+    def __init__(self, *values: int) -> None:
+        self._values = values
+
+    def maps(self) -> Sequence[MapSpec]:
+        return [MapSpec.hash("wanted", len(self._values))]
+
+    def fill(self, maps: ProbeMaps) -> None:
+        for value in self._values:
+            maps.set("wanted", value, 1)
+
+
+class Failed(Filter):
+    """Only calls that return a negative number."""
+
+    name = "failed"
+    kind = ProbeKind.RETURN
+    source = """
+static inline int failed(struct pt_regs *ctx)
+{
+	return (int)PT_REGS_RC(ctx) < 0;
+}
+"""
+
+
+@pytest.fixture
+def fallocate(tmp_path: Path) -> Iterator[Callable[..., None]]:
+    """Calls vfs_fallocate() with each of these offsets."""
+    with (tmp_path / "file").open("w+b") as file:
+
+        def call(*offsets: int) -> None:
+            for offset in offsets:
+                os.posix_fallocate(file.fileno(), offset, 1)
+
+        yield call
+
+
+@pytest.fixture
+def fadvise(tmp_path: Path) -> Iterator[Callable[..., None]]:
+    """Calls generic_fadvise() with each of these lengths."""
+    with (tmp_path / "other").open("w+b") as file:
+
+        def call(*lengths: int) -> None:
+            for length in lengths:
+                os.posix_fadvise(file.fileno(), 0, length, os.POSIX_FADV_NORMAL)
+
+        yield call
+
+
+@pytest.mark.parametrize("abi", ABIS)
+def test_an_action_from_attach_to_output(
+    abi: str, fallocate: Callable[..., None], fadvise: Callable[..., None]
+) -> None:
+    action = Sum()
+    text, lines = io.StringIO(), io.StringIO()
+    sinks = [TextSink(text, action), JsonSink(lines, action)]
+    with Session(action=action, abi=abi) as session:
+        probes = session.attach([FALLOCATE, FADVISE])
+        first, second = probes
+        fallocate(1000, 200)
+        fadvise(30, 4)
+        assert session.snapshot() == {first: 1200, second: 34}
+        assert session.counts() == {first: 2, second: 2}
+        assert (first.value, first.count) == (1200, 2)
+        # A partial detach: this one is final, the other one goes on.
+        report = session.detach(first, commit=True)
+        assert report is not None
+        assert (report.probes, report.barriers, report.failed) == (1, 1, ())
+        fallocate(5000)
+        fadvise(600)
+        assert session.snapshot() == {second: 634}
+
+        def final() -> None:
+            values = {probe: probe.value for probe in probes}
+            for sink in sinks:
+                sink.interval(1.5, values, values)
+                sink.final(values)
+
+        report = session.detach_all(final)
+    assert [(probe.value, probe.count) for probe in probes] == [(1200, 2), (634, 3)]
+    values = {probe: probe.value for probe in probes}
+    sinks[1].end(Summary(values=values, hits={probe: probe.count for probe in probes}))
+    table = "SUMS  FUNCTION\n1200  vfs_fallocate\n 634  generic_fadvise\n\n"
+    assert text.getvalue() == f"after 1.5 s\n{table}{table}"
+    interval, end, summary = [json.loads(line) for line in lines.getvalue().splitlines()]
+    sums = {FALLOCATE: 1200, FADVISE: 634}
+    assert (interval["sums"], end["sums"], summary["sums"]) == (sums, sums, sums)
+    assert summary["hits"] == {FALLOCATE: 2, FADVISE: 3}
+
+
+@pytest.mark.parametrize("abi", ABIS)
+def test_every_event_of_a_detached_probe_is_delivered(
+    abi: str, fallocate: Callable[..., None]
+) -> None:
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        with Session(action=Last(), abi=abi) as session:
+            (probe,) = session.attach([FALLOCATE])
+            fallocate(3, 1, 2)
+            found = [(event.probe, event.fields["value"]) for event in session.events()]
+            assert found == [(probe, 3), (probe, 1), (probe, 2)]
+            assert list(session.events()) == []
+            fallocate(*range(RING + 10))
+            fallocate(7)
+            seen: list[object] = []
+            session.detach(probe)
+            session.commit(lambda: seen.extend(e.fields["value"] for e in session.events()))
+            assert seen == [*range(11, RING + 10), 7]
+            # What did not fit is reported, and emitted plus lost is what was hit.
+            assert session.lost() == 11
+            assert probe.count == 3 + len(seen) + 11
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@pytest.mark.parametrize("abi", ABIS)
+def test_filters_decide_which_hits_count(abi: str, fallocate: Callable[..., None]) -> None:
+    filters = [ThisProcess(os.getpid()), Listed(5, 7)]
+    with Session(action=Sum(), filters=filters, abi=abi) as session:
+        (probe,) = session.attach([FALLOCATE])
+        child = os.fork()
+        if not child:
+            fallocate(5, 5, 5)
+            os._exit(0)
+        os.waitpid(child, 0)
+        fallocate(5, 6, 7, 7)
+        session.detach_all()
+        missed = session.missed()
+    assert (probe.count, probe.value) == (3, 19)
+    # A hit that a filter rejects ran the program: it is not taken for a missed one.
+    assert missed in ((None,) if abi == "perf" else (0, None))
+
+
+@pytest.mark.parametrize("abi", ABIS)
+def test_only_calls_that_return_an_error(abi: str, tmp_path: Path) -> None:
+    """A filter on the result makes return probes of the entries."""
+    with Session(filters=[Failed()], abi=abi) as session, (tmp_path / "file").open("w+b") as file:
+        (probe,) = session.attach([FALLOCATE, f"{FADVISE}+4"])
+        assert probe.label == f"{FALLOCATE}%return"
+        assert "return probes are needed" in session.skipped[0].message
+        for length in (1, 0, 2, 0, 0):
+            if length:
+                os.posix_fallocate(file.fileno(), 0, length)
+            else:
+                with pytest.raises(OSError, match="Invalid argument"):
+                    os.posix_fallocate(file.fileno(), 0, length)
+        session.detach_all()
+    assert probe.count == 3
+
+
+def test_a_filter_and_an_action_that_do_not_go_together() -> None:
+    class EntriesOnly(Sum):
+        kind = ProbeKind.ENTRY
+
+    with pytest.raises(ValueError, match="failed needs return probes"):
+        Session(action=EntriesOnly(), filters=[Failed()])
+
+
+def test_a_constant_that_the_compiler_folds_is_an_error() -> None:
+    class Folded(ThisProcess):
+        source = ThisProcess.source.replace("TARGET_TGID", "TARGET_TGID + 1")
+
+    with (
+        Session(filters=[Folded(1)]) as session,
+        pytest.raises(UnsupportedError, match="has no operand TARGET_TGID"),
+    ):
+        session.attach([FALLOCATE])
+
+
+@pytest.mark.parametrize("abi", ABIS)
+def test_the_verifiers_log_reaches_the_user(abi: str) -> None:
+    class Unchecked(Sum):
+        source = Sum.source.replace("if (sum)", "")
+
+    said: list[str] = []
+    with Session(action=Unchecked(), abi=abi, explain=said.append) as session:
+        with pytest.raises(NothingAttachedError) as caught:
+            session.attach([FALLOCATE])
+        cause = caught.value.__cause__
+        assert isinstance(cause, VerifierError)
+        assert "invalid mem access" in cause.log
+        assert any("invalid mem access" in line for line in said)
+
+
+def test_what_was_tried_is_said() -> None:
+    done = run("attach", "-", "-d", "0", "-v", stdin="vfs_read\nvfs_read+0xffff\n")
+    assert done.status == 0, done
+    assert f"1 probes: trying the ABI {'multi' if 'multi' in ABIS else 'event'}" in done.stderr
+    quiet = run("attach", "-", "-d", "0", stdin="vfs_read\n")
+    assert "trying the ABI" not in quiet.stderr
