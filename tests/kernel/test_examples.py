@@ -1,0 +1,55 @@
+"""Each file of examples/ does what it says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers.command import run
+from helpers.machine import HANG_SECONDS
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+pytestmark = pytest.mark.one_kernel
+
+
+def script(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        (sys.executable, EXAMPLES / name, *arguments),
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
+        check=False,
+    )
+
+
+def test_every_example_has_a_test() -> None:
+    tested = Path(__file__).read_text()
+    names = [file.name for file in EXAMPLES.iterdir() if file.is_file()]
+    assert len(names) >= 3
+    assert [name for name in names if f'"{name}"' not in tested] == []
+
+
+def test_functions_of_the_list() -> None:
+    done = run("attach", EXAMPLES / "funcs.txt", "-c", "ls /etc", "--json")
+    assert done.status == 0, done
+    assert done.summary["attached"] > 50
+    assert done.summary["hits"]["vfs_getattr_nosec"] > 0
+
+
+def test_called_by() -> None:
+    done = script("called_by.py", "vfs_mkdir", "vfs_rmdir", "--", "mkdir", "/run/called_by")
+    Path("/run/called_by").rmdir()
+    assert done.returncode == 0, done.stderr
+    # "         1  vfs_mkdir": the command's call, and no other's unless the machine is busy.
+    called = {line.split()[1]: int(line.split()[0]) for line in done.stdout.splitlines()}
+    assert called["vfs_mkdir"] >= 1
+    assert "2 probes off with 1 barrier" in done.stderr
+
+
+def test_narrow_down() -> None:
+    done = script("narrow_down.py", "vfs_*", "--rounds", "2")
+    assert done.returncode == 0, done.stderr
+    assert "vfs_" in done.stdout
