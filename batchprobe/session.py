@@ -15,7 +15,6 @@ from typing import Any, Self
 from batchprobe._util.gc_pause import gc_pause
 from batchprobe._util.interrupts import deferred_interrupt
 from batchprobe.actions import Action, Count
-from batchprobe.attach.abis import ABIS
 from batchprobe.attach.attacher import Attacher, AttachResult, Progress, parse
 from batchprobe.attach.base import Attachment, Placement, ignore
 from batchprobe.cleanup.crash_guard import CrashGuard
@@ -52,8 +51,8 @@ class Session:
     ("resolve", "compile", "attach", "reclaim"), the work done, and all work; `explain` with a
     sentence for each decision, such as why an ABI was passed over.
 
-    Creating a session touches nothing. Raises ValueError for an unknown choice, or if the action
-    and the filters need different kinds of probe.
+    Creating a session touches nothing. Raises ValueError for an unknown choice, or where action and
+    filters need different kinds of probe.
     """
 
     def __init__(
@@ -67,8 +66,6 @@ class Session:
         progress: Progress = ignore,
         explain: Callable[[str], None] = ignore,
     ) -> None:
-        if abi != "auto" and abi not in ABIS:
-            raise ValueError(f"no probe ABI {abi!r}: auto, {', '.join(ABIS)}")
         self.action = Count() if action is None else action
         self._progress = progress
         self._owner = Owner.this_process()
@@ -102,8 +99,6 @@ class Session:
         self._progress_error: BaseException | None = None
         """Raised by `progress` during a reclaim, which goes on."""
 
-    # -- what there is -------------------------------------------------------------------------
-
     @property
     def probes(self) -> list[Probe]:
         """The probes that are attached or queued, in order of attach.
@@ -129,18 +124,13 @@ class Session:
 
     @property
     def distrusted(self) -> dict[tuple[str, str], str]:
-        """By ABI and "entry", "after" or "return": why such probes would count wrongly here.
-
-        They are not used. See `batchprobe.attach.calibration`.
-        """
+        """By ABI and placement: why such probes would count wrongly here. They are not used."""
         return self._attacher.distrusted
 
     @property
     def barrier_note(self) -> str:
         """Why grace periods are not expedited; empty if they are."""
         return self._barrier.note
-
-    # -- results -----------------------------------------------------------------------------
 
     def counts(self) -> dict[Probe, int]:
         """Hits so far of every probe in `probes`. They only grow: print differences."""
@@ -234,10 +224,10 @@ class Session:
         # Before a caller knows the probes and may detach one.
         for attachment in attachments:
             attachment.maps.open_gates(probe.slot for probe in attachment.live)
-        if self._live.add(probes, attachments):
-            return probes
-        self._discard(attachments)
-        raise SessionError("the session was closed while it attached: nothing is attached")
+        if not self._live.add(probes, attachments):
+            self._discard(attachments)
+            raise SessionError("the session was closed while it attached: nothing is attached")
+        return probes
 
     def _discard(self, attachments: Sequence[Attachment]) -> None:
         """Undo an attach. Commits retry, and report, what cannot be removed now."""

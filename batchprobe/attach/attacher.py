@@ -9,6 +9,7 @@ from typing import NamedTuple
 from batchprobe import arch
 from batchprobe.actions.base import Action
 from batchprobe.actions.programs import ProgramLoader
+from batchprobe.attach.abis import ABIS
 from batchprobe.attach.base import AttachContext, Attached, Attachment, Placement
 from batchprobe.attach.probe_kind import as_kind, required_kind
 from batchprobe.attach.select import select
@@ -62,6 +63,8 @@ class Attacher:
         reclaimed: Callable[[int, int], None],
         explain: Callable[[str], None],
     ) -> None:
+        if abi != "auto" and abi not in ABIS:
+            raise ValueError(f"no probe ABI {abi!r}: auto, {', '.join(ABIS)}")
         self._action = action
         self._filters = filters
         self._kind = required_kind(action, filters)
