@@ -16,9 +16,10 @@ from batchprobe.programs.source import ProgramSource, compose
 if TYPE_CHECKING:
     from batchprobe.programs.compiler import Compiler
 
-__all__ = ["ProgramLoader", "source_of"]
+__all__ = ["ProgramLoader", "Progress", "source_of"]
 
 Progress = Callable[[str, int, int], None]
+"""Called with a stage ("resolve", "compile", "attach", "reclaim"), the work done, and all work."""
 _POLL_SECONDS = 0.1
 
 

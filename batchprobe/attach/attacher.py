@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from batchprobe import arch
 from batchprobe.actions.base import Action
-from batchprobe.actions.programs import ProgramLoader
+from batchprobe.actions.programs import ProgramLoader, Progress
 from batchprobe.attach.abis import ABIS
 from batchprobe.attach.base import AttachContext, Attached, Attachment, Placement
 from batchprobe.attach.probe_kind import as_kind, required_kind
@@ -27,10 +27,6 @@ from batchprobe.kernel.tracefs import Tracefs
 from batchprobe.probe import Probe
 
 __all__ = ["AttachResult", "Attacher", "Progress", "parse"]
-
-Progress = Callable[[str, int, int], None]
-"""Called with a stage ("resolve", "compile", "attach", and, where it takes long, "reclaim"), how
-much of it is done, and of how much."""
 
 
 class AttachResult(NamedTuple):
