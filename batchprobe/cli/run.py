@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import traceback
 from collections.abc import Sequence
 
 from batchprobe._util.gc_pause import gc_pause
@@ -24,6 +23,8 @@ def run(arguments: Sequence[str], stop: Stop) -> int:
     except (BatchprobeError, OSError) as error:
         # An OSError is, for example, having no descriptors left for a file of /proc.
         if os.environ.get(DEBUG):
+            import traceback  # noqa: PLC0415  (2 ms)
+
             traceback.print_exception(error)
         say(f"error: {error}")
         _say_verifier_log(error)

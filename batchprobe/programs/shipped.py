@@ -6,7 +6,6 @@ programs of every shipped action. `scripts/build-programs` writes them.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -25,6 +24,8 @@ FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bytecode")
 
 def digest(source: ProgramSource) -> str:
     """Identifies the text that bytecode was compiled from."""
+    import hashlib  # noqa: PLC0415  (2 ms, and an installed package never asks)
+
     return hashlib.sha256(source.text.encode()).hexdigest()
 
 
