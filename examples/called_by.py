@@ -3,7 +3,7 @@
 
     called_by.py 'ext4_*' 'vfs_*' -- cp -r /etc /tmp/copy
 
-The counts are those of the whole machine: an idle one gives the cleanest answer.
+Calls of other processes count too, so an idle machine gives the best answer.
 """
 
 import subprocess

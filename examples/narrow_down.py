@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Begin with many functions, and keep only those that the machine is busy with.
+"""Begin with many functions, and keep only those that are hit most.
 
     narrow_down.py 'tcp_*' 'ip_*' --rounds 5
 
-Each round lasts a second and ends with one commit: the quieter half of the probes goes, the rest
-counts on undisturbed. What is left are the functions hit most, found with little overhead.
+Each round lasts a second and ends with one commit that removes the quieter half of the probes. The
+others miss no hit meanwhile, and the overhead falls with every round.
 """
 
 import argparse
