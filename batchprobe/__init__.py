@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Kprobes on thousands of kernel functions, detached in one batch.
 
 from batchprobe import Session

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every error that batchprobe raises, and every exit status of the command."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Which of these kernel functions are called while a command runs?
 
     called_by.py 'ext4_*' 'vfs_*' -- cp -r /etc /tmp/copy

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Begin with many functions, and keep only those that are hit most.
 
     narrow_down.py 'tcp_*' 'ip_*' --rounds 5

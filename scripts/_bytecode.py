@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Compile the shipped bytecode with bcc, in a guest: `scripts/build-programs` runs this.
 
     python3 scripts/_bytecode.py FOLDER

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """scripts/batchprobe: run it here where this kernel can trace, else in a virtual machine."""
 
 from __future__ import annotations

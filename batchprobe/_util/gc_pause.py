@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pauses Python's cyclic garbage collector."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Defers Ctrl-C to a moment at which nothing is half-done."""
 
 from __future__ import annotations

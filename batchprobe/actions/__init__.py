@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Actions: what happens on a hit, and how its result is read. Each is a file.
 
 `base` says what an action is, `programs` how its programs come about. An action imports filters,

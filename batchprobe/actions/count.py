@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Count: the value of a probe is its hits."""
 
 from __future__ import annotations

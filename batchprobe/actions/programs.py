@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The programs of an action with its filters: shipped as bytecode, or compiled with bcc."""
 
 from __future__ import annotations

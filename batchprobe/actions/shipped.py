@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The actions that scripts/build-programs compiles ahead."""
 
 from batchprobe.actions.base import Action

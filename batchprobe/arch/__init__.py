@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One adapter per CPU architecture: register offsets, syscall numbers, where probes may go.
 
 To add an architecture, write one file here and add one line to ADAPTERS. Adapters rely only on

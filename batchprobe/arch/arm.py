@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """arm (32 bits): breakpoints only; the kernel jump-optimizes those at a function's entry."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """arm64: kprobes are breakpoints everywhere, so the entry is as good a site as any."""
 
 from __future__ import annotations

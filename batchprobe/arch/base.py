@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The interface of an architecture adapter."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """i386: like x86_64, but 32 bits and without endbr."""
 
 from __future__ import annotations

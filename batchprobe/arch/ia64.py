@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ia64 (Itanium): unsupported, because no ia64 kernel could run BPF programs on kprobes."""
 
 from __future__ import annotations

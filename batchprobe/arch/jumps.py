@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Detects whether a function may jump back to the instruction after its patch site.
 
 A probe there would count each iteration of a loop that starts at this instruction, or each

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ppc64le: functions have two entry points, and callers inside the kernel use the second.
 
 A function that needs the table of contents starts with two instructions that set it up for callers

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """riscv64: breakpoints only, and on older kernels none at a function's entry.
 
 With ftrace, functions start with the patch site. Debian 13's kernel (6.12) refuses probes in it;

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """s390x: ftrace-based probes at the entry, two-byte breakpoints after the patch site."""
 
 from __future__ import annotations

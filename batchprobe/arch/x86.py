@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Code shared by i386 and x86_64: patch sites, breakpoints, jumps."""
 
 from __future__ import annotations

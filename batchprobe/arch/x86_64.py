@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """x86_64: ftrace-based probes at the entry, jump-optimized breakpoints after the patch site."""
 
 from __future__ import annotations

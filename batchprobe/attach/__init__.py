@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Kernel objects that carry probes: one file per probe ABI, and the choice between them.
 
 `attacher` is the way in: it takes targets and returns attached probes. `base` says what an

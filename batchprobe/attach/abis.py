@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The probe ABIs by name."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From entries of a list to attached probes: resolve, load programs, choose ABIs, attach, undo."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether probes on this kernel report what the architecture's adapter says: tried, not trusted.
 
 A kernel function that nobody else calls with such an argument is called once, with a probe of each

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The programs of a calibration, in raw instructions: they need no compiler.
 
 They count in the `hits` of one probe's maps, in the cells of CPU 0 that no slot uses.

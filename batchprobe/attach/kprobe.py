@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every kprobe has in common: where it may stand, what names its hits, which program it runs.
 
 Trace events and perf kprobes are made of these; a kprobe_multi link is not (its kernel object is an

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`multi`: one BPF kprobe_multi link for all functions (Linux 5.18, CONFIG_FPROBE)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Gives hits in modules that were loaded after the attach to their probes.
 
 A probe on a function of an unloaded module has no address, so its hits are counted by instruction

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`perf`: a perf kprobe per probe (Linux 4.17), the kernel object that bcc's attach_kprobe creates.
 
 It is opened by address with perf_event_open(2) directly. bcc drops errno, cannot reach namesakes,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Gives each target to the first probe ABI that takes it, and says why the others got no probe."""
 
 from __future__ import annotations

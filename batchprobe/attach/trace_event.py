@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`event`: one trace event fed by many kprobes, with one perf fd and one program (Linux 5.4).
 
 Writing `p:GROUP/EVENT FUNC` again under the same name appends a probe. Closing the fd disarms all

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Removal of stale objects: what a killed batchprobe process left in the kernel.
 
 Links, perf events, programs and maps are freed with their process. Trace events and rcu_expedited

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Starts and dismisses the guardian of a session, and sweeps stale objects once."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Starts, prepares and dismisses the guardian: a process that cleans up if this one is killed."""
 
 from __future__ import annotations

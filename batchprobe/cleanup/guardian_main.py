@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The guardian's program: waits for the end of its parent, then removes stale objects.
 
 Run as a script. It imports almost nothing at first, because it starts while the parent counts its

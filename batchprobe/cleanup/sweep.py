@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Removes the stale objects of dead batchprobe processes, and nothing else."""
 
 from __future__ import annotations

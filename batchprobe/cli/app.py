@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """typer's commands. What each does is in the file of its name."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The options of `batchprobe attach`, declared once, and a quick reader of the usual command line.
 
 `AttachOptions` is the only declaration: `app` makes typer's command from it, and `read_usual` reads

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`batchprobe attach`, from a list to a summary: attach, count, stop, commit, print."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`batchprobe cleanup`: remove what killed batchprobe processes left in the kernel."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`batchprobe doctor`: what this machine offers, and what would help where it lacks something."""
 
 from __future__ import annotations

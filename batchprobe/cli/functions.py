@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`batchprobe functions`: what a list comes to on this kernel."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From the arguments to a command, and from its error to a message and an exit status."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SIGINT, SIGTERM and SIGHUP for the command: the first one stops it, none abandons its probes."""
 
 from __future__ import annotations

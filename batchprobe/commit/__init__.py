@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The commit: probes that were detached separately leave the kernel together, after one barrier.
 
 `queue` forms the batches, `barrier` waits for the grace period, `rcu_expedited` shortens grace

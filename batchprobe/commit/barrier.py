@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The barrier: one wait after which no handler of a closed gate runs any more."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The commit queue: detached probes wait here until one barrier covers them all.
 
 This is unregister_kprobes() (kernel/kprobes.c) for user space: a top half for each probe (`add`

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """/sys/kernel/rcu_expedited: set while probes are removed, shared by all batchprobe processes."""
 
 from __future__ import annotations

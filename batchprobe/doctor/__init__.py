@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Examines whether and how well batchprobe can trace on this machine: `batchprobe doctor`.
 
 Checks that read files are in `batchprobe.kernel.host`. Those here try: they attach probes with the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks of bcc and the kernel headers, which are needed to compile programs, and how to get them.
 
 Where batchprobe ships the programs for the architecture, neither is needed.

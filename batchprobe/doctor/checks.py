@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The list of all checks, and those that look at tracefs, symbols, kernel code and probe ABIs."""
 
 from __future__ import annotations

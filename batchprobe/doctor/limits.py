@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks of grace periods and resource limits, which decide speed and how many probes fit."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a filter is: C that tests a hit, with the numbers and maps it needs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Globs in function lists: matching names, and the text all matching names have in common."""
 
 from __future__ import annotations

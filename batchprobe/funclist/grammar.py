@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The grammar of one entry of a function list, and an error for each way to break it.
 
 `batchprobe.funclist.spec` describes the syntax.

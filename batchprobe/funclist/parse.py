@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Turns the text of a function list into ProbeSpecs."""
 
 from __future__ import annotations

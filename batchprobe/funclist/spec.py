@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an entry of a function list means.
 
 One entry per line; `#` at the start of a line or after white space starts a comment:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The functions of the running kernel, and which of them a function list selects.
 
 Symbols come from /proc/kallsyms, cached until the next boot; what can be probed comes from tracefs

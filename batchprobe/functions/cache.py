@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Caches kernel symbols and other lists in /run until the next boot.
 
 Reading the symbols takes most of a start: 0.1 s on hardware, several seconds under emulation. They

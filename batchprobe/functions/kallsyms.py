@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parses /proc/kallsyms: which symbols of the running kernel are code, and where.
 
 The file has 120,000 to 360,000 lines, and a Python loop over them takes seconds under emulation. So

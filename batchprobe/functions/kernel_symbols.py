@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The running kernel's function table, rebuilt only when modules come or go."""
 
 from __future__ import annotations

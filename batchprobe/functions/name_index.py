@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An index that finds functions by the hash of their name, built once per boot.
 
 Without it, each start would split and compare 120,000 names, which takes longer than attaching

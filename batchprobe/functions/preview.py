@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Previews a function list: resolves it on the running kernel without attaching anything."""
 
 from __future__ import annotations

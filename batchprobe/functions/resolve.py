@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Resolves entries of a function list to probe targets, or to the reasons why there are none."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The kernel's code symbols in columns, searchable by name or address."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """FunctionTable: all functions of the running kernel, and which of them can be probed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The result of resolving a function list: probe targets, and entries skipped with reasons."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks of the running kernel that only read its files.
 
 Checks that have to try something, such as attaching a probe, are in `batchprobe.doctor`.

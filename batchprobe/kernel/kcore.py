@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reads kernel code through /proc/kcore."""
 
 from __future__ import annotations

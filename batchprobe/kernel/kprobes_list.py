@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parses kprobes/list of debugfs: how the kernel implements each kprobe."""
 
 from __future__ import annotations

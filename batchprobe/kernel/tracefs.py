@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Finds tracefs, and reads and writes its kprobe files."""
 
 from __future__ import annotations

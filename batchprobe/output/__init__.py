@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How results look: text, JSON lines, a live table, progress. Each sink is a file.
 
 Sinks get values by probe, and make labels of probes; nothing else does. They know no kernel.

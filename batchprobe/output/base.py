@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a sink is: where the results of a run go. And the summary at its end."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """JSON lines for programs: one object a line, each with `type` and `schema`."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A live table on a terminal, followed by the plain one."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Progress of an attach or a removal, on stderr."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Messages for the user on stderr. Results go to stdout, through a sink."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Text for people: tables on the output, the summary on stderr."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """BPF as batchprobe loads it: C text, bytecode with open operands, and the maps of a kernel object.
 
 `source` composes the text of bpf/ with an action and filters, `compiler` makes bytecode of it with

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Child process that compiles programs with bcc and prints their bytecode as JSON.
 
 A process of its own, so that Ctrl-C need not wait for clang, the parent reads kallsyms meanwhile,

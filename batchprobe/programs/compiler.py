@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Compiles programs with bcc where none are shipped, and keeps the result for the next start."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """BPF maps: arrays that are mapped into this process, and descriptions of maps to be created."""
 
 from __future__ import annotations

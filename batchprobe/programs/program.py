@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bytecode whose maps and constants are still names, and how it becomes a loaded program."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Programs that were compiled ahead: a start with them needs neither clang nor kernel headers.
 
 bytecode/ has a file for each kind of machine (word size, byte order, how it counts), with the

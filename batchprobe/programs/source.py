@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The C text of the programs: bpf/ with an action and its filters put in."""
 
 from __future__ import annotations

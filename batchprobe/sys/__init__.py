@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """System calls, file descriptors, processes and small files: the room that talks to the kernel.
 
 One function per call, without policy. A failure is a KernelError or OSError with the errno that the

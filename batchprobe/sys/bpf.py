@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """bpf(2): maps, programs and kprobe_multi links."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cache files: optional, replaced atomically, and trusted only if no other user can write them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Notes the descriptors that keep kernel objects alive, and closes them in forked children.
 
 A link, perf event, program or map lives as long as any process has a descriptor of it, so a forked

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Small files by path. Not with pathlib, whose import costs 3 to 5 ms of every start."""
 
 from __future__ import annotations

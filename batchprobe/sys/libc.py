@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """System calls that the standard library does not offer, made through libc."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Identifies processes so that a reused PID is recognized."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Attach and detach through the libraries, and the floors: the kernel's interfaces alone."""
 
 from __future__ import annotations

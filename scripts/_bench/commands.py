@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tools as commands: seconds until probes are armed, results are printed, and all is gone."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sets of functions that one glob selects in every tool."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """In the guest: run the jobs and print a JSON object for each."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # In the guest: install the wheel with pip, as a user does on Debian, in a venv that sees the
 # distribution's bcc; then measure. $1 is the wheel.
 set -eu

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The cost of a hit: a loop of getppid(2) with a probe minus the same loop without."""
 
 from __future__ import annotations

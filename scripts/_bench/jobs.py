@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What to measure: the names that host and guest share."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """docs/benchmarks.md, from raw results."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which measurements a run consists of."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The plots: a value against the number of functions, one panel per kernel."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Raw results: a line of JSON per measurement."""
 
 from __future__ import annotations

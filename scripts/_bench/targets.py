@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The targets: ratios that a run must reach."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The wheel of the checkout, which pip installs in the guest."""
 
 from __future__ import annotations

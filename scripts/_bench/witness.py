@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Detects armed probes in the kernel's code, which arming a probe changes (x86)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A process that calls getppid(2) on one CPU and prints how long the calls took."""
 
 from __future__ import annotations

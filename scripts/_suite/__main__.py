@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Entered as `python scripts/_suite`."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The table of docs/architectures.md, from what `scripts/test arch` recorded."""
 
 from __future__ import annotations

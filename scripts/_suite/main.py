@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """scripts/test, from the command line to the exit status."""
 
 from __future__ import annotations

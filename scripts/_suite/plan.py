@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which tests each form of the call runs, and on which kernels."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run commands, one in the foreground or several guests at once, and report each."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an exit status of pytest, or of the guest around it, means."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How to run a guest's CPUs: with KVM if a test guest worked under it, else by emulation."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The guest's first process: runs one command for the host and reports how it ended.
 
 Runs as PID 1 in the guest, which powers off when the host goes away. It imports little: under

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fetch packages of any suite without touching the machine's own package state."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The plain kernel inside an x86 kernel image.
 
 Decompression takes 3 of the 9 seconds of an emulated boot. QEMU can load the uncompressed kernel

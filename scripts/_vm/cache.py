@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Directories that are built once, atomically, and shared by all checkouts."""
 
 import fcntl

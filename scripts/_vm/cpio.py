@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Archives in the kernel's initramfs format ("newc")."""
 
 import stat

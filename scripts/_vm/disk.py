@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Disk images from directory trees."""
 
 from pathlib import Path

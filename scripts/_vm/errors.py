@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Failures of the machine around the command, and their exit statuses."""
 
 from typing import Final

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The protocol of the host and the guest's agent, over one byte stream.
 
 A frame is a kind, a channel and a payload. Data is flow-controlled by credit: a sender may have at

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One guest, from its start to its end."""
 
 import contextlib

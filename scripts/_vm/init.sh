@@ -1,4 +1,5 @@
 #!/bin/busybox sh
+# SPDX-License-Identifier: Apache-2.0
 # The guest's first steps, in the initramfs: find the disks, mount everything, become the agent.
 # `shares` has an fstab line for each shared directory. Starting a program takes 50 ms under
 # emulation, so one `mount -a` mounts many; most other commands are built into busybox's shell.

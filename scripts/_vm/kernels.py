@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The distribution kernels that a guest can run, by name."""
 
 from dataclasses import dataclass

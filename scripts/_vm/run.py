@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run a host tool quietly: its output is shown only when it fails."""
 
 import os

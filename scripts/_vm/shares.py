@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which directories of the host a guest sees, each at its own path."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every test here runs on a real kernel, and leaves it as it was."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # pytest in a guest, on a copy of the package: hundreds of processes import it, and from the
 # checkout's share each takes twice as long.
 set -eu

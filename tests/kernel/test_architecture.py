@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What docs/architectures.md says of this machine, and its adapter's words against the kernel's."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`batchprobe attach` from the list to the summary."""
 
 from __future__ import annotations

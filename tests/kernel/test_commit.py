@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What detach and commit promise, on each probe ABI, while the probed functions are called."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Known calls are counted exactly, whatever carries the probes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `doctor` says of real kernels, and that it leaves them as they were."""
 
 from __future__ import annotations

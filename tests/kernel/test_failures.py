@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The kernel says no: one failure skips nothing else, and what is left is named and tried again."""
 
 from __future__ import annotations

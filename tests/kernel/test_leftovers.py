@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a killed run leaves is removed: by its guardian, or by `batchprobe cleanup`."""
 
 from __future__ import annotations

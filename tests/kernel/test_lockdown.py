@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The kernel is locked down while probes are on: they come off, as far as it lets them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the machine or the user lacks is said in one line, with what would mend it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Used in a wrong way, a session says so, and nothing is miscounted or forgotten."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sessions on the running kernel against the model, in any order of their verbs.
 
 After each step the kernel itself is asked what it has: kprobes, trace events, links, ftrace's

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Half of five hundred probes goes, under load, and the other half does not notice."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is shipped is what bcc makes of bpf/ on this kernel, and needs no compiler."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Any thread may do anything at any moment, with forks, signals and Ctrl-C besides."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One barrier, counted by the kernel: what is waited for until results are final, and after."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A model of attach, detach and commit, and a state machine that compares a session with it."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The state machine: calls a session's methods in any order and compares with the model."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The model: states of probes and what the kernel still holds of them. It attaches nothing."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """scripts/vm for real: a command in a guest looks like one that ran here."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """bpf(2) as another tool would use it: what is loaded, and a link of its own."""
 
 from __future__ import annotations

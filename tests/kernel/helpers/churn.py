@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A program that attaches, detaches and commits from many threads at once, forks, and is signalled.
 
     python3 -m helpers.churn ABI THREADS SECONDS SEED

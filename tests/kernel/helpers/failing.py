@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A thin layer around the package's calls into the kernel, which makes one of them fail."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What tests measured or tried: figures for the documents, not verdicts."""
 
 from __future__ import annotations

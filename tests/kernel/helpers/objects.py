@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the kernel has on the functions behind system calls, read from the kernel alone."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which kernel functions this process calls, seen with the kernel's own tracer."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How often this thread waited for a grace period, counted by the kernel's function tracer."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Processes that make known numbers of system calls, each on a CPU of its own."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a probe reports against what it should: the verdict, and the program that records it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pure parts of scripts/bench: what is still to measure, ratios, what tools say, the page."""
 
 from __future__ import annotations

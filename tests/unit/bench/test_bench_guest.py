@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What scripts/bench does in the guest, as far as it is pure."""
 
 from __future__ import annotations

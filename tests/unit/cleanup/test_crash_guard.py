@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """CrashGuard with a real guardian process; what that removes is tested on kernels."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Command lines that are read without typer are read as typer reads them."""
 
 from __future__ import annotations

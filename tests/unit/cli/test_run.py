@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From an error to a message, a traceback where it is wanted, and an exit status."""
 
 from __future__ import annotations

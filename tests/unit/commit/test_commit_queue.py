@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The commit queue, on attachments that are plain Python."""
 
 from __future__ import annotations

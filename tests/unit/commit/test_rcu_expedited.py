@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """RcuExpedited on files in a temporary directory, and a Barrier that cannot use it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Record the running kernel's lists of functions, reduced to what the tests need.
 
 Usage, as root in a virtual machine: python3 record.py DIRECTORY

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What batchprobe doctor reports, on any machine and for recorded distributions."""
 
 from __future__ import annotations

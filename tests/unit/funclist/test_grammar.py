@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The grammar of an entry, and the error for each way to break it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Function lists: lines, encoding, and the fast path for plain names."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading function lists from files and standard input."""
 
 from __future__ import annotations

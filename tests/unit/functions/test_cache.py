@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Caching the kernel's lists from one start to the next."""
 
 from __future__ import annotations

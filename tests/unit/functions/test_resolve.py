@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Resolving entries to targets and skips, on lists recorded from real kernels."""
 
 from __future__ import annotations

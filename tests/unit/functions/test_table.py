@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The function table, on small lists and on lists recorded from real kernels."""
 
 from __future__ import annotations

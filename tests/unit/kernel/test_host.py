@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks of the running kernel, on files recorded from real machines."""
 
 from __future__ import annotations

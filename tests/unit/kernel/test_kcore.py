@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading /proc/kcore: an ELF file of the machine's word size."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parsing kprobes/list of debugfs."""
 
 from __future__ import annotations

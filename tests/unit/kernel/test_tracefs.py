@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parsing tracefs files, and reading and writing them below another root."""
 
 from __future__ import annotations

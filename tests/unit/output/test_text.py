@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is written: JSON lines, tables, the summary on stderr."""
 
 from __future__ import annotations

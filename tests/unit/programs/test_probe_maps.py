@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hits of one moment and the buckets of instruction pointers: the parts that need no maps."""
 
 from __future__ import annotations

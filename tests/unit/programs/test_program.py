@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Programs: their operands, the cache of the compiler, and what is shipped."""
 
 from __future__ import annotations

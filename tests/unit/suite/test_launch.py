@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where scripts/batchprobe runs the command."""
 
 from __future__ import annotations

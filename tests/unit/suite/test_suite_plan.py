@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which tests scripts/test runs, on which kernels, for each form of the call."""
 
 from __future__ import annotations

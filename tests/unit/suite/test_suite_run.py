@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How scripts/test runs commands: several at once, a log each, and an end for all on a signal."""
 
 from __future__ import annotations

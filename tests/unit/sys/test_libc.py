@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Mappings of files, without a kernel of our own."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Owner: its group name, and when its process counts as dead."""
 
 from __future__ import annotations

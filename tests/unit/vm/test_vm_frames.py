@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The frames between scripts/vm and its guest."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How scripts/vm packs and keeps what it boots."""
 
 import lzma

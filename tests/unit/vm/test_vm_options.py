@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What scripts/vm makes of its command line, directories and environment."""
 
 from pathlib import Path
