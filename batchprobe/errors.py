@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every error that batchprobe raises, and every exit status of the command."""
+"""The errors of this package, and every exit status of the command.
+
+Besides these, ValueError reports a wrong argument, and OSError a file that cannot be read.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ __all__ = [
     "UnsupportedError",
     "UsageError",
     "VerifierError",
+    "verifier_log",
 ]
 
 
@@ -116,3 +120,12 @@ class VerifierError(KernelError):
     def __init__(self, call: str, errno: int, log: str) -> None:
         super().__init__(call, errno)
         self.log = log
+
+
+def verifier_log(error: BaseException | None) -> str:
+    """The verifier's log of an error or of its causes; empty if there is none."""
+    while error is not None:
+        if isinstance(error, VerifierError) and error.log:
+            return error.log
+        error = error.__cause__
+    return ""

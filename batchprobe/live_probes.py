@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from threading import RLock
 from typing import Any
 
-from batchprobe.attach.base import Attachment, sum_of_known
+from batchprobe._util.unknown import sum_of_known
+from batchprobe.attach.base import Attachment
 from batchprobe.attach.late_modules import claim_hits
 from batchprobe.errors import NotAttachedError
 from batchprobe.functions.kernel_symbols import KernelSymbols
-from batchprobe.probe import DetachGroup, Event, Probe, ProbeState
+from batchprobe.probe import DetachGroup, Event, Holder, Probe, ProbeState
 from batchprobe.programs.probe_maps import ProbeMaps
 
 __all__ = ["LiveProbes"]
@@ -34,7 +35,8 @@ class LiveProbes:
         # Of attachments that are gone.
         self._missed: int | None = 0
         self._lost: int | None = 0
-        self._final_events: deque[Event] = deque()
+        self._events: deque[Event] = deque()
+        self._reader_error: Exception | None = None
 
     def __iter__(self) -> Iterator[Probe]:
         # The copy is one step, so it needs no lock.
@@ -80,12 +82,18 @@ class LiveProbes:
             return result
 
     def events(self) -> Iterator[Event]:
-        """Events since the last call, those of finalized probes first."""
-        while self._final_events:
-            yield self._final_events.popleft()
+        """Events since the last call, those of finalized probes first.
+
+        Events that the caller leaves are returned by the next call. Raises what a reader raises.
+        """
         with self._lock:
-            found = [event for one in self._attachments for event in one.events()]
-        yield from found
+            for attachment in self._attachments:
+                self._events.extend(attachment.events())
+            error, self._reader_error = self._reader_error, None
+        if error is not None:
+            raise error
+        while self._events:
+            yield self._events.popleft()
 
     def missed(self) -> int | None:
         """Hits that ran no program, of all probes so far; None if unknown."""
@@ -93,7 +101,7 @@ class LiveProbes:
             return sum_of_known(self._missed, *(one.missed() for one in self._attachments))
 
     def lost(self) -> int | None:
-        """Hits whose result did not fit, of all probes so far; None if unknown."""
+        """Hits that are not in the action's values, of all probes so far; None if unknown."""
         with self._lock:
             return sum_of_known(self._lost, *(one.lost() for one in self._attachments))
 
@@ -141,12 +149,19 @@ class LiveProbes:
             for group in _groups(probes):
                 gone = group.finalize()
                 for attachment in group.finals:
-                    self._final_events.extend(attachment.events())
+                    self._read_last_events(attachment)
                 self._detaching.discard(group)
                 if len(gone) == len(self._probes):
                     self._probes.clear()
                 for probe in gone if self._probes else ():
                     self._probes.pop(probe, None)
+
+    def _read_last_events(self, attachment: Holder) -> None:
+        try:
+            self._events.extend(attachment.events())
+        except Exception as error:
+            # Raised by the next `events`: it must not keep probes attached.
+            self._reader_error = error
 
     def forget_empty(self) -> None:
         """After a reclaim: drop kernel objects without live probes."""

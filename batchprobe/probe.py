@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
@@ -139,7 +139,7 @@ class Probe:
 
     @property
     def address(self) -> int | None:
-        """Where the probe stands; None while its module is not loaded."""
+        """Where the probe stands; None if its module was not loaded at the attach."""
         function = self.target.function
         return None if function is None else function.address + self.offset
 
@@ -149,14 +149,10 @@ class Probe:
 
         Raises SessionError in a forked child, where the number would not be final.
         """
-        if (final := self._final()) is not None:
-            return final.hits[self.slot]
-        holder = self.holder
-        holder.maps.require_ours()
-        with holder.maps.lock:
-            # Another thread's commit may have finalized it and closed the maps just now.
-            final = self._final()
-            return holder.maps.hits_of(self.slot) if final is None else final.hits[self.slot]
+        count: int = self._result(
+            lambda final: final.hits, lambda holder: holder.maps.hits_of(self.slot)
+        )
+        return count
 
     @property
     def value(self) -> Any:
@@ -164,13 +160,19 @@ class Probe:
 
         Raises SessionError in a forked child.
         """
-        if (final := self._final()) is not None:
-            return final.values[self.slot]
-        holder = self.holder
-        holder.maps.require_ours()
-        with holder.maps.lock:
-            final = self._final()
-            return (holder.snapshot() if final is None else final.values)[self.slot]
+        return self._result(lambda final: final.values, lambda holder: holder.snapshot()[self.slot])
+
+    def _result(self, of_final: Callable[[Final], Snapshot], now: Callable[[Holder], Any]) -> Any:
+        final = self._final()
+        if final is None:
+            holder = self.holder
+            holder.maps.require_ours()
+            with holder.maps.lock:
+                # Another thread's commit may have finalized it and closed the maps just now.
+                final = self._final()
+                if final is None:
+                    return now(holder)
+        return of_final(final)[self.slot]
 
     def _final(self) -> Final | None:
         group = self.detach_group

@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from threading import RLock
 from typing import Any, Self
 
+from batchprobe._util.callbacks import ignore
 from batchprobe._util.gc_pause import gc_pause
 from batchprobe._util.interrupts import deferred_interrupt
 from batchprobe.actions import Action, Count
 from batchprobe.attach.attacher import Attacher, AttachResult, Progress, parse
-from batchprobe.attach.base import Attachment, Placement, ignore
+from batchprobe.attach.base import Attachment, Placement
 from batchprobe.cleanup.crash_guard import CrashGuard
 from batchprobe.commit.barrier import Barrier, BarrierMode
 from batchprobe.commit.queue import CommitQueue, CommitReport
@@ -155,10 +156,12 @@ class Session:
 
         Of the event ABI they are known after the commit of its last probe.
         """
+        self._require_ours()
         return self._live.missed()
 
     def lost(self) -> int | None:
-        """Hits whose result the action could not store; None if that cannot be known."""
+        """Hits that are counted and not in the action's values; None if that cannot be known."""
+        self._require_ours()
         return self._live.lost()
 
     # -- attach ------------------------------------------------------------------------------
@@ -177,7 +180,8 @@ class Session:
         Raises SpecError for a malformed entry, NothingAttachedError if no entry became a probe,
         UnsupportedError where this machine or user cannot trace, AttachCancelledError after
         `cancelled()` returned true (nothing stays attached then), SessionError if the session is
-        closed, belongs to another process, or is in a commit of this thread.
+        closed, belongs to another process, or is in a commit of this thread, OSError if the
+        guardian cannot be started.
         """
         self._require_usable()
         self._require_open()
@@ -217,7 +221,7 @@ class Session:
         try:
             # The commit will need the guardian and should not wait for its start.
             self._guard.arm()
-            self._guard.attached()
+            self._guard.after_attach()
         except BaseException:
             self._discard(attachments)
             raise

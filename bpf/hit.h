@@ -87,5 +87,9 @@ static inline void hit_at(struct pt_regs *ctx, u64 ip)
 		hit(ctx, *slot);
 		return;
 	}
+	if (!WANTED(ctx)) {
+		hit(ctx, 0);
+		return;
+	}
 	unclaimed.increment(ip);
 }

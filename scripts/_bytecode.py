@@ -15,8 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from batchprobe import arch
-from batchprobe.actions.programs import source_of
-from batchprobe.actions.shipped import SHIPPED
+from batchprobe.actions.loader import SHIPPED, source_of
 from batchprobe.errors import UnsupportedError
 from batchprobe.programs.compiler import compile_json
 from batchprobe.programs.shipped import digest

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Actions: what happens on a hit, and how its result is read. Each is a file.
 
-`base` says what an action is, `programs` how its programs come about. An action imports filters,
+`base` says what an action is, `loader` where its programs come from. An action imports filters,
 probes, programs and what is below them, never an attachment or an output.
 """
 

@@ -7,35 +7,23 @@ Every action counts hits: the gate, slot 0 and the comparison with the kernel's 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 from batchprobe.filters.base import ProbeKind
 from batchprobe.probe import Snapshot
 from batchprobe.programs.maps import MapSpec, SlotLayout
 from batchprobe.programs.probe_maps import Hits, ProbeMaps
 
-__all__ = ["Action", "Column", "RawEvent", "Reader", "Value"]
-
-
-class Value(Protocol):
-    """What an action makes of one probe's hits. An int is one."""
-
-    def __bool__(self) -> bool:
-        """Whether there is anything to show."""
-        ...
-
-    def __sub__(self, earlier: Any, /) -> Any:
-        """What came since `earlier`."""
-        ...
+__all__ = ["Action", "Column", "RawEvent", "Reader"]
 
 
 class Column(NamedTuple):
     """A column of a table of values; the first one also sorts it, largest first."""
 
     title: str
-    cell: Any
-    """Called with a value: an int, a float or a text."""
+    cell: Callable[[Any], Any]
+    """Makes a number or a text of a value; in the first column a number."""
 
 
 class RawEvent(NamedTuple):
@@ -43,6 +31,7 @@ class RawEvent(NamedTuple):
 
     slot: int
     fields: Mapping[str, object]
+    """What JSON can hold, by names other than `type`, `schema` and `function`."""
 
 
 class Reader(ABC):
@@ -50,13 +39,14 @@ class Reader(ABC):
 
     @abstractmethod
     def snapshot(self, hits: Hits) -> Snapshot:
-        """The values now, by slot. `hits` were read at the same moment."""
+        """The values now, by slot. `hits` were read at the same moment. Calls do not overlap."""
 
     def final(self, slots: Sequence[int], hits: Hits) -> Snapshot:
         """The final values of these slots, which are all that will be asked for.
 
         Called once for a detached probe, after the barrier and before the reclaim: no program runs
-        for these slots any more. The maps may be freed as soon as it returns.
+        for these slots any more. The maps may be freed as soon as it returns. `hits` has these
+        slots only.
         """
         del slots
         return self.snapshot(hits)
@@ -66,12 +56,16 @@ class Reader(ABC):
         return ()
 
     def lost(self) -> int | None:
-        """Hits whose result did not fit so far; None if that cannot be known."""
+        """Hits so far for which the action had no room; None if that cannot be known."""
         return 0
 
 
 class Action(ABC):
-    """What happens on a hit. A subclass sets the class variables it needs and makes a Reader."""
+    """What happens on a hit. A subclass sets the class variables it needs and makes a Reader.
+
+    A value is an int, or an object that is true if there is anything to show and that can subtract
+    an earlier value, which gives what came since.
+    """
 
     name: ClassVar[str]
     """Identifies it in messages and in the shipped bytecode."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from batchprobe.attach.base import AttachContext, Attached
+from batchprobe.attach.base import AttachContext, AttachOutcome
 from batchprobe.errors import UnsupportedError
 from batchprobe.probe import Probe
 
@@ -27,7 +27,9 @@ _NEEDED = {
 }
 
 
-def attach(name: str, probes: Sequence[Probe], context: AttachContext, attached: Attached) -> None:
+def attach(
+    name: str, probes: Sequence[Probe], context: AttachContext, attached: AttachOutcome
+) -> None:
     """Attach probes by this ABI, and add what came of it to `attached`.
 
     Raises UnsupportedError where the kernel does not have the ABI.
@@ -38,5 +40,5 @@ def attach(name: str, probes: Sequence[Probe], context: AttachContext, attached:
             raise UnsupportedError(message, remedy=remedy)
     # A start uses one ABI, mostly: the others are not imported.
     module = import_module(f"batchprobe.attach.{_MODULES[name]}")
-    by_abi: Callable[[Sequence[Probe], AttachContext, Attached], None] = module.attach
+    by_abi: Callable[[Sequence[Probe], AttachContext, AttachOutcome], None] = module.attach
     by_abi(probes, context, attached)

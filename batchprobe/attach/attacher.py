@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From entries of a list to attached probes: resolve, load programs, choose ABIs, attach, undo."""
+"""From entries of a list to attached probes: resolve, load programs, attach; undo on failure."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from batchprobe import arch
 from batchprobe.actions.base import Action
-from batchprobe.actions.programs import ProgramLoader, Progress
+from batchprobe.actions.loader import ProgramLoader, Progress, check_names
 from batchprobe.attach.abis import ABIS
-from batchprobe.attach.base import AttachContext, Attached, Attachment, Placement
+from batchprobe.attach.base import AttachContext, Attachment, AttachOutcome, Placement
 from batchprobe.attach.probe_kind import as_kind, required_kind
 from batchprobe.attach.select import select
 from batchprobe.commit.queue import RemovalFailure
@@ -62,6 +62,7 @@ class Attacher:
     ) -> None:
         if abi != "auto" and abi not in ABIS:
             raise ValueError(f"no probe ABI {abi!r}: auto, {', '.join(ABIS)}")
+        check_names(action, filters)
         self._action = action
         self._filters = filters
         self._kind = required_kind(action, filters)
@@ -155,7 +156,7 @@ class Attacher:
         return found
 
     def _attach(self, found: Resolution, context: AttachContext) -> AttachResult:
-        attached = Attached()
+        attached = AttachOutcome()
         try:
             probes, refused = select(
                 found.targets,
@@ -195,14 +196,14 @@ class Attacher:
         except UnsupportedError as error:
             context.explain(f"not calibrated, the adapter is taken at its word: {error}")
             return {}
-        kinds = [kind for kind in calibration.KINDS if kind.abi == abi]
+        variants = [variant for variant in calibration.VARIANTS if variant.abi == abi]
 
         def discard(attachments: Sequence[Attachment]) -> Sequence[RemovalFailure]:
             self._discard(attachments)
             return ()
 
-        tries = calibration.calibrate(context, probed, kinds, discard)
-        return {kind.placement: finding.wrong for kind, finding, _ in tries if finding.wrong}
+        tries = calibration.calibrate(context, probed, variants, discard)
+        return {variant.placement: finding.wrong for variant, finding, _ in tries if finding.wrong}
 
     def _note(self, found: Resolution, refused: Sequence[Skipped]) -> None:
         self.skipped += [*found.skipped, *refused]

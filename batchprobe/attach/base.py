@@ -8,10 +8,12 @@ from contextlib import AbstractContextManager
 from enum import Enum
 from typing import NamedTuple
 
+from batchprobe._util.callbacks import ignore
+from batchprobe._util.unknown import sum_of_known
 from batchprobe.actions.base import Action
 from batchprobe.arch import Arch
 from batchprobe.commit.queue import Reclaimed
-from batchprobe.errors import BatchprobeError, KernelError, UnsupportedError
+from batchprobe.errors import BatchprobeError, KernelError, UnsupportedError, verifier_log
 from batchprobe.filters.base import Filter
 from batchprobe.functions.table import FunctionTable
 from batchprobe.kernel.kcore import Kcore
@@ -23,12 +25,10 @@ from batchprobe.programs.program import Program
 
 __all__ = [
     "AttachContext",
-    "Attached",
+    "AttachOutcome",
     "Attachment",
     "Placement",
     "Refusal",
-    "ignore",
-    "sum_of_known",
 ]
 
 # A longer function is probed at its entry, so that its code need not be read.
@@ -44,10 +44,6 @@ class Placement(Enum):
     """At the function's entry."""
     AFTER = "after"
     """Behind the entry patch site."""
-
-
-def ignore(*_arguments: object) -> None:
-    """A callback that does nothing."""
 
 
 class AttachContext(NamedTuple):
@@ -95,12 +91,6 @@ class AttachContext(NamedTuple):
             return self.distrusted.get("return", "")
         # An entry probe may have another site: `kprobe.sites` leaves the distrusted ones out.
         return self.distrusted.get("after", "") if probe.target.offset else ""
-
-
-def sum_of_known(*counts: int | None) -> int | None:
-    """Their sum; None if any is unknown."""
-    known = [count for count in counts if count is not None]
-    return sum(known) if len(known) == len(counts) else None
 
 
 class Refusal(NamedTuple):
@@ -157,6 +147,10 @@ class Attachment(ABC):
         constants = dict(self._action.constants())
         for one in self._filters:
             constants.update(one.constants())
+        for name, value in constants.items():
+            # A 32-bit immediate, which the kernel sign-extends.
+            if not 0 <= value < 1 << 31:
+                raise ValueError(f"the constant {name} is {value}, not from 0 to 2^31 - 1")
         return constants
 
     @abstractmethod
@@ -173,7 +167,7 @@ class Attachment(ABC):
 
     @abstractmethod
     def reclaim(self, gone: Sequence[Probe]) -> Reclaimed:
-        """The bottom half: see `batchprobe.commit.queue.Attachment`. Closes the maps when no probe
+        """The bottom half: see `batchprobe.commit.queue.Reclaimable`. Closes the maps when no probe
         is live any more.
         """
 
@@ -188,14 +182,22 @@ class Attachment(ABC):
 
     def snapshot(self) -> Snapshot:
         """The action's values now."""
-        return self.reader.snapshot(self.maps.hits())
+        with self.maps.lock:
+            return self.reader.snapshot(self.maps.hits())
 
     def final(self, slots: Sequence[int]) -> Final:
-        """The final results of these slots: called after the barrier, before the reclaim."""
-        hits = self.maps.final_hits(slots)
-        final = Final(hits, self.reader.final(slots, hits))
-        self.lost()
-        return final
+        """The final results of these slots: called after the barrier, before the reclaim.
+
+        An error of the reader is raised when the values are read: it must not keep probes attached.
+        """
+        with self.maps.lock:
+            hits = self.maps.final_hits(slots)
+            try:
+                values = self.reader.final(slots, hits)
+            except Exception as error:
+                values = _Unreadable(error)
+            self.lost()
+        return Final(hits, values)
 
     def events(self) -> Sequence[Event]:
         """Events since the last call; none if the action has none."""
@@ -205,15 +207,21 @@ class Attachment(ABC):
             if self.maps.is_closed:
                 return ()
             found = list(self.reader.events())
-            self._lost = self.reader.lost()
+            self._lost = self._lost_so_far()
         return [Event(self._by_slot[slot - NO_SLOT - 1], fields) for slot, fields in found]
 
     def lost(self) -> int | None:
-        """Hits whose result did not fit so far, also after the maps are closed."""
+        """Hits that are counted and not in the values: the action had no room for them, or their
+        module was loaded after the attach. Also known after the maps are closed.
+        """
         with self.maps.lock:
             if not self.maps.is_closed:
-                self._lost = self.reader.lost()
+                self._lost = self._lost_so_far()
             return self._lost
+
+    def _lost_so_far(self) -> int | None:
+        claimed = self.maps.claimed_total() if self._action.source else 0
+        return sum_of_known(self.reader.lost(), claimed)
 
     # -- for subclasses ------------------------------------------------------------------------
 
@@ -226,7 +234,17 @@ class Attachment(ABC):
             self.live.pop(probe, None)
 
 
-class Attached:
+class _Unreadable:
+    """The values of a reader that failed."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __getitem__(self, slot: int) -> object:
+        raise self._error
+
+
+class AttachOutcome:
     """What attaching came to. An ABI fills it as it goes, so that an interrupt loses nothing."""
 
     def __init__(self) -> None:
@@ -288,7 +306,7 @@ class Attached:
         context: AttachContext,
     ) -> None:
         context.explain(f"{len(probes)} probes refused: {error}")
-        if log := getattr(error, "log", ""):
+        if log := verifier_log(error):
             context.explain(f"the verifier's log:\n{log}")
         self.error = self.error or error
         if isinstance(error, UnsupportedError):

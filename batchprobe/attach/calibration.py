@@ -17,7 +17,7 @@ from typing import NamedTuple
 from batchprobe.actions.count import Count
 from batchprobe.arch import Arch
 from batchprobe.attach import abis
-from batchprobe.attach.base import AttachContext, Attached, Attachment, Placement
+from batchprobe.attach.base import AttachContext, Attachment, AttachOutcome, Placement
 from batchprobe.attach.calibration_program import CPU, HITS, IP, RIGHT, UNKNOWN_IP, programs
 from batchprobe.attach.kprobe import hit_ips
 from batchprobe.commit.queue import RemovalFailure
@@ -28,7 +28,7 @@ from batchprobe.functions.table import FunctionTable
 from batchprobe.functions.targets import Target
 from batchprobe.probe import Probe
 
-__all__ = ["KINDS", "Finding", "Kind", "calibrate", "target", "undo"]
+__all__ = ["VARIANTS", "Observation", "Variant", "calibrate", "target", "undo"]
 
 # find_task_by_vpid(nr), which getpgid(2) calls (kernel/pid.c, kernel/sys.c). It finds no task and
 # returns NULL, because process IDs end at 2^22.
@@ -38,7 +38,7 @@ _NUMBER = 0x3FABCDEF
 _TRIES = 3
 
 
-class Kind(NamedTuple):
+class Variant(NamedTuple):
     """A way to probe."""
 
     abi: str
@@ -46,15 +46,15 @@ class Kind(NamedTuple):
     """`entry`, `after` (behind the entry patch site), or `return`."""
 
 
-KINDS = tuple(
-    Kind(abi, placement)
+VARIANTS = tuple(
+    Variant(abi, placement)
     for abi in abis.ABIS
     for placement in ("entry", "after", "return")
     if (abi, placement) != ("multi", "after")
 )
 
 
-class Finding(NamedTuple):
+class Observation(NamedTuple):
     """What trying one kind of probe showed."""
 
     refused: str
@@ -79,15 +79,15 @@ def target(table: FunctionTable) -> Target:
 def calibrate(
     context: AttachContext,
     probed: Target,
-    kinds: Sequence[Kind],
+    variants: Sequence[Variant],
     discard: Callable[[Sequence[Attachment]], Sequence[RemovalFailure]],
-) -> Iterator[tuple[Kind, Finding, Sequence[RemovalFailure]]]:
+) -> Iterator[tuple[Variant, Observation, Sequence[RemovalFailure]]]:
     """Try these kinds of probe, one after another.
 
     `discard` removes the kernel objects of one and returns what it could not remove.
     """
-    for kind in kinds:
-        yield (kind, *_try(kind, context, probed, discard))
+    for variant in variants:
+        yield (variant, *_try(variant, context, probed, discard))
 
 
 def undo(attachments: Sequence[Attachment]) -> Sequence[RemovalFailure]:
@@ -100,16 +100,16 @@ def undo(attachments: Sequence[Attachment]) -> Sequence[RemovalFailure]:
 
 
 def _try(
-    kind: Kind,
+    variant: Variant,
     context: AttachContext,
     probed: Target,
     discard: Callable[[Sequence[Attachment]], Sequence[RemovalFailure]],
-) -> tuple[Finding, Sequence[RemovalFailure]]:
-    is_return = kind.placement == "return"
+) -> tuple[Observation, Sequence[RemovalFailure]]:
+    is_return = variant.placement == "return"
     spec = probed.spec._replace(is_return=is_return)
     probe = Probe(probed._replace(spec=spec))
     own = context._replace(
-        placement=Placement.AFTER if kind.placement == "after" else Placement.ENTRY,
+        placement=Placement.AFTER if variant.placement == "after" else Placement.ENTRY,
         programs=programs(context.arch, is_return=is_return, argument=_NUMBER),
         action=Count(),
         filters=(),
@@ -117,27 +117,31 @@ def _try(
         distrusted={},
         progress=lambda _count: None,
     )
-    attached = Attached()
+    attached = AttachOutcome()
     try:
         try:
-            abis.attach(kind.abi, [probe], own, attached)
+            abis.attach(variant.abi, [probe], own, attached)
         except UnsupportedError as error:
-            finding = Finding(error.message, "")
+            observation = Observation(error.message, "")
         else:
-            finding = _finding(kind, probe, context.arch, attached)
+            observation = _observation(variant, probe, context.arch, attached)
     finally:
         failures = discard((*attached.attachments, *attached.failed))
-    return finding, failures
+    return observation, failures
 
 
-def _finding(kind: Kind, probe: Probe, arch: Arch, attached: Attached) -> Finding:
+def _observation(
+    variant: Variant, probe: Probe, arch: Arch, attached: AttachOutcome
+) -> Observation:
     if attached.refused:
-        return Finding(attached.refused[0].detail, "")
-    if kind.placement == "after" and probe.placement != "after":
-        return Finding(f"{_FUNCTION} begins in an unknown way, or is taken at its entry only", "")
+        return Observation(attached.refused[0].detail, "")
+    if variant.placement == "after" and probe.placement != "after":
+        return Observation(
+            f"{_FUNCTION} begins in an unknown way, or is taken at its entry only", ""
+        )
     function = probe.target.function
     address = 0 if function is None else function.address
-    if kind.abi == "multi" or function is None:
+    if variant.abi == "multi" or function is None:
         expected: tuple[int, ...] = (probe.address or 0,)
     else:
         expected = hit_ips(probe, function, arch)
@@ -151,13 +155,13 @@ def _finding(kind: Kind, probe: Probe, arch: Arch, attached: Attached) -> Findin
             maps.hits_of(slot) - was for slot, was in zip((HITS, RIGHT), before, strict=True)
         )
         ip = maps.hits_of(IP)
-        wrong = _wrong(hits, right, ip, expected, kind, address)
-        if not wrong and (kind.abi == "multi" or not arch.cpu_id_unreliable):
+        wrong = _wrong(hits, right, ip, expected, variant, address)
+        if not wrong and (variant.abi == "multi" or not arch.cpu_id_unreliable):
             # Links that take over from each other go by the CPU, and plain additions need it.
             wrong = _wrong_cpu(maps.hits_of(CPU), cpu)
         if not wrong:
             break
-    return Finding("", wrong, probe.offset, ip - address if ip != UNKNOWN_IP else None)
+    return Observation("", wrong, probe.offset, ip - address if ip != UNKNOWN_IP else None)
 
 
 def _call() -> int:
@@ -183,12 +187,12 @@ def _wrong_cpu(reported: int, cpu: int) -> str:
 
 
 def _wrong(
-    hits: int, right: int, ip: int, expected: tuple[int, ...], kind: Kind, address: int
+    hits: int, right: int, ip: int, expected: tuple[int, ...], variant: Variant, address: int
 ) -> str:
     if not hits:
         return f"a call of {_FUNCTION} was not counted"
     if right != 1:
-        register = "the result" if kind.placement == "return" else "the first argument"
+        register = "the result" if variant.placement == "return" else "the first argument"
         return f"in a call of {_FUNCTION}, {register} is not where it should be"
     if ip not in (UNKNOWN_IP, *expected):
         wanted = ", ".join(f"{one - address:+d}" for one in expected)

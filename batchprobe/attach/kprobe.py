@@ -92,12 +92,17 @@ def load(maps: ProbeMaps, context: AttachContext, *, is_return: bool) -> int:
     except KernelError as error:
         if error.errno != errno.EINVAL:
             raise
-    context.explain("no bpf_get_func_ip() for kprobes (Linux 5.15): reading current_kprobe")
+        refused = error
+    context.explain(f"without bpf_get_func_ip() (Linux 5.15), by current_kprobe: {refused}")
     wanted = ("__per_cpu_offset", "current_kprobe")
     symbols = maps.add_array(MapSpec.array("symbols", len(wanted)))
     for at, name in enumerate(wanted):
         address = context.table.symbol_address(name)
         if address is None:
-            raise KernelError(f"{name} is not in kallsyms", errno.ENOENT)
+            raise KernelError(f"{name} is not in kallsyms", errno.ENOENT) from refused
         symbols.cells[at] = address
-    return maps.load(context.programs["by_running_kprobe"])
+    try:
+        return maps.load(context.programs["by_running_kprobe"])
+    except KernelError as error:
+        # Both have the action and the filters: the first refusal is about these, if they are bad.
+        raise refused from error

@@ -8,13 +8,13 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 
+from batchprobe._util.unknown import sum_of_known
 from batchprobe.attach.base import (
     AttachContext,
-    Attached,
     Attachment,
+    AttachOutcome,
     Placement,
     Refusal,
-    sum_of_known,
 )
 from batchprobe.commit.queue import Reclaimed, RemovalFailure
 from batchprobe.errors import KernelError, UnsupportedError
@@ -32,7 +32,7 @@ _MESSAGE = "this kernel's kprobe_multi links cannot be used"
 _REMEDY = "their programs need Linux 5.18; --abi auto takes another ABI"
 
 
-def attach(probes: Sequence[Probe], context: AttachContext, attached: Attached) -> None:
+def attach(probes: Sequence[Probe], context: AttachContext, attached: AttachOutcome) -> None:
     """Attach entry probes to one link and return probes to another.
 
     Refuses probes that are not at a function's entry, and all where links do not work.

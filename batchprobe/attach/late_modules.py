@@ -40,10 +40,10 @@ def claim_hits(
             waiting.setdefault(key, []).append(probe)
     adapter = arch.current()
     for attachment, ip in unknown:
-        place = table.function_at(ip)
-        if place is None:
+        found = table.function_at(ip)
+        if found is None:
             continue
-        function = place[0]
+        function, _ = found
         for probe in waiting.get((attachment, function.module, function.name), ()):
             if ip in hit_ips(probe, function, adapter):
                 attachment.maps.claim(ip, probe.slot)

@@ -13,7 +13,7 @@ import resource
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from batchprobe.attach.base import AttachContext, Attached, Attachment, Refusal
+from batchprobe.attach.base import AttachContext, Attachment, AttachOutcome, Refusal
 from batchprobe.attach.kprobe import NO_SITE, load, map_ips, sites
 from batchprobe.commit.queue import Reclaimed
 from batchprobe.errors import KernelError, UnsupportedError
@@ -29,12 +29,12 @@ _PMU = "/sys/bus/event_source/devices/kprobe/type"
 _CLOSERS = 32
 
 
-def attach(probes: Sequence[Probe], context: AttachContext, attached: Attached) -> None:
+def attach(probes: Sequence[Probe], context: AttachContext, attached: AttachOutcome) -> None:
     """Open a perf event per probe; entry and return probes differ in their program."""
     try:
         pmu = int(read_text(_PMU))
     except OSError as error:
-        raise UnsupportedError(f"no perf kprobes: {error}", remedy="Linux 4.17 has them") from error
+        raise UnsupportedError(f"this kernel has no perf kprobes: {error}") from error
     _raise_file_limit(len(probes))
     attached.add(
         probes,

@@ -7,7 +7,7 @@ import errno
 from collections.abc import Callable, Mapping, Sequence
 
 from batchprobe.attach import abis
-from batchprobe.attach.base import AttachContext, Attached, Refusal
+from batchprobe.attach.base import AttachContext, AttachOutcome, Refusal
 from batchprobe.errors import UnsupportedError
 from batchprobe.functions.table import FunctionTable
 from batchprobe.functions.targets import Reason, Skipped, Target
@@ -19,7 +19,7 @@ __all__ = ["select"]
 def select(
     targets: Sequence[Target],
     context: AttachContext,
-    attached: Attached,
+    attached: AttachOutcome,
     *,
     abi: str,
     distrusted: Callable[[str], Mapping[str, str]],
@@ -35,7 +35,7 @@ def select(
     refusals: dict[Probe, Refusal] = {}
     unsupported: UnsupportedError | None = None
     for name in (abi,) if abi != "auto" else context.arch.abi_order:
-        context.explain(f"{len(waiting)} probes: trying the ABI {name}")
+        context.explain(f"trying the ABI {name} for {len(waiting)} of {len(everything)} probes")
         try:
             abis.attach(name, waiting, context._replace(distrusted=distrusted(name)), attached)
         except UnsupportedError as error:
@@ -64,7 +64,7 @@ def select(
 
 def _refused(abi: str, refusals: Sequence[Refusal]) -> str:
     first = refusals[0]
-    more = f", and {len(refusals) - 1} more probes" if refusals[1:] else ""
+    more = f", and {len(refusals) - 1} more" if refusals[1:] else ""
     return f"the ABI {abi} refused {first.probe.label} ({first.detail}){more}"
 
 

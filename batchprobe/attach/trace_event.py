@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`event`: one trace event fed by many kprobes, with one perf fd and one program (Linux 5.4).
+"""`event`: one trace event fed by many kprobes, with one perf fd and one program.
 
-Writing `p:GROUP/EVENT FUNC` again under the same name appends a probe. Closing the fd disarms all
-of them with one wait of each kind. Deleting the event then frees them, with a grace period per
-probe, which expedited RCU makes short (kernel/trace/trace_kprobe.c).
+Writing `p:GROUP/EVENT FUNC` again under the same name appends a probe (Linux 5.4). Closing the fd
+disarms all of them with one wait of each kind. Deleting the event then frees them, with a grace
+period per probe, which expedited RCU makes short (kernel/trace/trace_kprobe.c).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from batchprobe.attach.base import AttachContext, Attached, Attachment, Placement
+from batchprobe.attach.base import AttachContext, Attachment, AttachOutcome, Placement
 from batchprobe.attach.kprobe import NO_SITE, Site, load, map_ips, sites
 from batchprobe.commit.queue import Reclaimed, RemovalFailure
 from batchprobe.errors import KernelError, UnsupportedError
@@ -40,7 +40,7 @@ _RAW_MARK = "slot=\\"
 _FEW = 64
 
 
-def attach(probes: Sequence[Probe], context: AttachContext, attached: Attached) -> None:
+def attach(probes: Sequence[Probe], context: AttachContext, attached: AttachOutcome) -> None:
     """Attach entry probes to one event and return probes to another: an event has one kind."""
     attached.add(
         probes,

@@ -48,11 +48,11 @@ class CrashGuard:
             self._guardian = Guardian(self._mode)
             atexit.register(self._at_exit)
 
-    def attached(self) -> None:
+    def after_attach(self) -> None:
         """To be called when probes are attached: the first time, remove stale objects.
 
-        Not earlier, because stale objects do not hinder an attach. Raises KernelError if
-        kprobe_events cannot be read, OSError if rcu_expedited cannot be restored.
+        Not earlier, because stale objects do not hinder an attach. What cannot be removed stays for
+        the next start and for `batchprobe cleanup`, which reports it.
         """
         if not self._has_swept:
             self._has_swept = True

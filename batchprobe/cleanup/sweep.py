@@ -21,14 +21,19 @@ _POLL_SECONDS = 0.01
 class Swept:
     """The outcome of a sweep."""
 
-    def __init__(self, *, rcu_restored: bool) -> None:
+    def __init__(self) -> None:
         # Removed trace events, as GROUP/EVENT, and the number of their probes.
         self.events: list[str] = []
         self.probes = 0
-        # Whether a dead process held rcu_expedited.
-        self.rcu_restored = rcu_restored
-        # Messages about trace events that could not be removed.
-        self.failed: list[str] = []
+        # Whether a dead process held rcu_expedited, which is restored.
+        self.rcu_restored = False
+        self.rcu_failed = ""
+        self.events_failed: list[str] = []
+
+    @property
+    def failed(self) -> list[str]:
+        """Messages about what could not be removed or restored."""
+        return [*filter(None, [self.rcu_failed]), *self.events_failed]
 
 
 def sweep(
@@ -37,11 +42,14 @@ def sweep(
     """Remove the trace events of dead owners, and release their hold on rcu_expedited.
 
     A trace event is busy while the kernel still closes its perf event; removing it is tried again
-    for `patience` seconds. Raises KernelError if kprobe_events cannot be read, OSError if
-    rcu_expedited cannot be restored.
+    for `patience` seconds. Raises KernelError if kprobe_events cannot be read.
     """
+    swept = Swept()
     # First, because the barrier below would restore rcu_expedited too, but not report it.
-    swept = Swept(rcu_restored=RcuExpedited().restore_for_dead())
+    try:
+        swept.rcu_restored = RcuExpedited().restore_for_dead()
+    except OSError as error:
+        swept.rcu_failed = f"restoring rcu_expedited: {error}"
     deadline = time.monotonic() + patience
     if _stale_events(tracefs):
         with Barrier(mode, Owner.this_process()).short_waits():
@@ -67,7 +75,7 @@ def _stale_events(tracefs: Tracefs) -> dict[str, int]:
 
 def _sweep_once(tracefs: Tracefs, swept: Swept) -> bool:
     """Try to remove each stale event; returns whether any was busy."""
-    swept.failed = []
+    swept.events_failed = []
     busy = False
     for name, count in _stale_events(tracefs).items():
         try:
@@ -76,7 +84,7 @@ def _sweep_once(tracefs: Tracefs, swept: Swept) -> bool:
             if error.errno == errno.ENOENT:
                 # Another sweep removed it.
                 continue
-            swept.failed.append(str(error))
+            swept.events_failed.append(str(error))
             busy = busy or error.errno == errno.EBUSY
         else:
             swept.events.append(name)

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
+from batchprobe._util.callbacks import ignore
 from batchprobe.actions import Count
-from batchprobe.attach.base import ignore
 from batchprobe.cli.args import AttachOptions
 from batchprobe.cli.child import end_of, parse_command
 from batchprobe.cli.signals import Stop
@@ -74,14 +74,14 @@ class _Run:
             explain=say if options.verbose else ignore,
         )
         self._sink, self._period = self._choose_sink()
-        # Output or command failed: reported when the probes are removed.
-        self._broken: OSError | None = None
+        # Why the output or the command failed: reported when the probes are removed.
+        self._broken = ""
 
     def _choose_sink(self) -> tuple[Sink, float | None]:
         """Where the results go, and every how many seconds it wants an interval."""
         options, action = self._options, self._session.action
         if options.as_json:
-            from batchprobe.output.json_lines import JsonSink  # noqa: PLC0415  (json)
+            from batchprobe.output.json_lines import JsonSink  # noqa: PLC0415  (rarely needed)
 
             return JsonSink(self._out, action), options.interval
         if options.interval is None and self._out.isatty():
@@ -102,15 +102,15 @@ class _Run:
                 say(f"error: {error}")
                 return status
             raise
-        self._stop.busy = lambda: f"still removing {len(probes)} probes: a moment"
         child = self._trace()
+        self._stop.busy = lambda: f"still removing {len(probes)} probes: a moment"
         # The command may take its time to end; the probes do not wait for it.
         self._commit(probes)
         status = end_of(child)
-        if self._broken is not None:
+        if self._broken:
             if self._out is sys.stdout:
                 drop_unwritten(sys.stdout)
-            say(f"error: {self._broken.strerror}: part of the results is lost")
+            say(f"error: {self._broken}")
             status = status or ExitStatus.ERROR
         if not_removed := self._removal_status():
             return not_removed
@@ -143,7 +143,11 @@ class _Run:
             if self._command is not None:
                 import subprocess  # noqa: PLC0415  (most runs have no command)
 
-                child = subprocess.Popen(self._command)
+                try:
+                    child = subprocess.Popen(self._command)
+                except OSError as error:
+                    self._broken = f"cannot run {self._command[0]}: {error.strerror}"
+                    return None
             with self._sink:
                 self._count(child)
         return child
@@ -153,8 +157,8 @@ class _Run:
         began = time.monotonic()
         end = None if self._options.duration is None else began + self._options.duration
         due = began + self._period if self._period else None
-        pending = any(probe.address is None for probe in self._session.probes)
-        claim = began + _CLAIM_SECONDS if pending else None
+        waits = any(probe.holder.maps.has_unclaimed for probe in self._session.probes)
+        claim = began + _CLAIM_SECONDS if waits else None
         before: Values = {}
         while not self._stop.is_set() and (child is None or child.poll() is None):
             now = time.monotonic()
@@ -169,10 +173,10 @@ class _Run:
             elif claim is not None and now >= claim:
                 self._session.counts()
                 claim = now + _CLAIM_SECONDS
-            waits = [t - now for t in (end, due, claim) if t is not None]
+            times = [t - now for t in (end, due, claim) if t is not None]
             if child is not None:
-                waits.append(_COMMAND_POLL_SECONDS)
-            self._stop.wait(max(min(waits), 0.0) if waits else None)
+                times.append(_COMMAND_POLL_SECONDS)
+            self._stop.wait(max(min(times), 0.0) if times else None)
 
     def _pass_events(self) -> None:
         for event in self._session.events():
@@ -220,7 +224,7 @@ class _Run:
         try:
             yield
         except OSError as error:
-            self._broken = self._broken or error
+            self._broken = self._broken or f"{error.strerror}: part of the results is lost"
 
 
 def _since(before: Values, total: Values) -> Values:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from batchprobe._util.gc_pause import gc_pause
 from batchprobe.cli.signals import Stop
-from batchprobe.errors import BatchprobeError, ExitStatus, VerifierError
+from batchprobe.errors import BatchprobeError, ExitStatus, verifier_log
 from batchprobe.output.stderr import say
 
 __all__ = ["run"]
@@ -46,11 +46,10 @@ def _command(arguments: Sequence[str], stop: Stop) -> int:
     return app.run(stop)
 
 
-def _say_verifier_log(error: BaseException | None) -> None:
-    """Print the end of the verifier's log, if one is among the causes of an error."""
-    while error is not None:
-        if isinstance(error, VerifierError) and error.log:
-            say(f"{error}; the end of the verifier's log:")
-            for line in error.log.strip().splitlines()[-_MAX_LOG_LINES:]:
-                say(f"  {line}")
-        error = error.__cause__
+def _say_verifier_log(error: BaseException) -> None:
+    """Print the end of the verifier's log, if there is one."""
+    lines = verifier_log(error).strip().splitlines()[-_MAX_LOG_LINES:]
+    if lines:
+        say("the end of the verifier's log:")
+    for line in lines:
+        say(f"  {line}")

@@ -16,7 +16,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stop:
-    """Set by the first signal. A later one prints what `busy` returns, if that is not empty.
+    """Set by the first signal. Each signal prints what `busy` returns, if that is not empty.
 
     Not a threading.Event: its set() takes a lock, which the interrupted main thread may hold.
     """
@@ -32,17 +32,16 @@ class Stop:
                 signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        if self.number:
-            if message := self.busy():
-                # A closed terminal sends SIGHUP more than once and cannot be written to. An error
-                # raised here would interrupt the clean-up.
-                with suppress(OSError):
-                    # Not print: the main thread may be inside it.
-                    os.write(2, f"batchprobe: {message}\n".encode())
-            return
-        self.number = number
-        # Written once, so the pipe never blocks.
-        os.write(self._writer, b".")
+        if message := self.busy():
+            # A closed terminal sends SIGHUP more than once and cannot be written to. An error
+            # raised here would interrupt the clean-up.
+            with suppress(OSError):
+                # Not print: the main thread may be inside it.
+                os.write(2, f"batchprobe: {message}\n".encode())
+        if not self.number:
+            self.number = number
+            # Written once, so the pipe never blocks.
+            os.write(self._writer, b".")
 
     def over(self) -> None:
         """Ignore signals from now on: they are too late to change how the process ends.

@@ -11,10 +11,10 @@ batch. Other commits that noted the batch find it done when their turn comes, an
 report. If the barrier fails, the batch *joins* the open one: its probes are queued again in front,
 and commits that noted it follow `joined`.
 
-Lock order: `_turn`, held for a whole commit, then the session's lock, then `_lock`, held for
-moments. The callbacks of a commit run with `_turn` but without `_lock`, so they may take the
-session's lock. A top half runs under `_lock` and must take no other lock. Both locks are reentrant,
-because a signal handler may detach while its own thread holds them.
+Lock order: `_turn`, held for a whole commit, then the lock of the live probes, then `_lock`, held
+for moments. The callbacks of a commit run with `_turn` but without `_lock`, so they may take that
+of the live probes. A top half runs under `_lock` and must take no other lock. Both locks are
+reentrant, because a signal handler may detach while its own thread holds them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any, NamedTuple, Protocol
 
 from batchprobe.errors import KernelError, SessionError
 
-__all__ = ["Attachment", "CommitQueue", "CommitReport", "Item", "Reclaimed", "RemovalFailure"]
+__all__ = ["CommitQueue", "CommitReport", "Item", "Reclaimable", "Reclaimed", "RemovalFailure"]
 
 
 class RemovalFailure(NamedTuple):
@@ -41,7 +41,7 @@ class RemovalFailure(NamedTuple):
 
 
 class Reclaimed(NamedTuple):
-    """The outcome of one `Attachment.reclaim`, in probes."""
+    """The outcome of one `Reclaimable.reclaim`, in probes."""
 
     clean: int = 0
     """Probes whose kernel object still carries live ones."""
@@ -67,7 +67,7 @@ class CommitReport(NamedTuple):
     failed: tuple[RemovalFailure, ...] = ()
 
 
-class Attachment(Protocol):
+class Reclaimable(Protocol):
     """A kernel object, or several (link, trace event, perf events), that carries probes."""
 
     def reclaim(self, gone: Sequence[Any]) -> Reclaimed:
@@ -83,7 +83,7 @@ class Item(Protocol):
     """The part of a probe that the queue uses."""
 
     @property
-    def attachment(self) -> Attachment | None:
+    def attachment(self) -> Reclaimable | None:
         """The attachment that carries the probe."""
         ...
 
@@ -103,7 +103,7 @@ class _Batch:
 class _Unreclaimed:
     """Items that an attachment has yet to reclaim; none if only a refused removal is left."""
 
-    def __init__(self, attachment: Attachment, gone: Sequence[Item] = ()) -> None:
+    def __init__(self, attachment: Reclaimable, gone: Sequence[Item] = ()) -> None:
         self.attachment = attachment
         self.gone = list(gone)
 
@@ -180,7 +180,7 @@ class CommitQueue:
             finally:
                 self._committing_thread = 0
 
-    def discard(self, attachments: Iterable[tuple[Attachment, Sequence[Item]]]) -> None:
+    def discard(self, attachments: Iterable[tuple[Reclaimable, Sequence[Item]]]) -> None:
         """Reclaim attachments whose items never counted, which needs no barrier.
 
         The next commit tries again what cannot be removed. Raises the first error that an
@@ -188,11 +188,16 @@ class CommitQueue:
         """
         errors: list[BaseException] = []
         with self._turn:
-            for attachment, gone in attachments:
-                self._unreclaimed[id(attachment)] = _Unreclaimed(attachment, gone)
-            if self._unreclaimed:
-                with self._short_waits():
-                    self._reclaim((), errors)
+            # A callback of the reclaim may not commit either.
+            self._committing_thread = get_ident()
+            try:
+                for attachment, gone in attachments:
+                    self._unreclaimed[id(attachment)] = _Unreclaimed(attachment, gone)
+                if self._unreclaimed:
+                    with self._short_waits():
+                        self._reclaim((), errors)
+            finally:
+                self._committing_thread = 0
         if errors:
             raise errors[0]
 

@@ -217,16 +217,16 @@ class _Examination:
             )
         except UnsupportedError as error:
             return lacking(f"not tried: {error.message}", error.remedy)
-        kinds = [kind for kind in calibration.KINDS if kind.abi == name]
-        findings: dict[str, calibration.Finding] = {}
+        variants = [variant for variant in calibration.VARIANTS if variant.abi == name]
+        findings: dict[str, calibration.Observation] = {}
         failures: list[RemovalFailure] = []
         began = time.perf_counter()
         # Ctrl-C waits until the probes are removed.
         with deferred_interrupt():
-            for kind, finding, failed in calibration.calibrate(
-                context, target, kinds, calibration.undo
+            for variant, finding, failed in calibration.calibrate(
+                context, target, variants, calibration.undo
             ):
-                findings[kind.placement] = finding
+                findings[variant.placement] = finding
                 failures += failed
         if failures:
             return warn(f"a probe could not be removed: {failures[0].what}", "batchprobe cleanup")
@@ -252,7 +252,7 @@ class _Examination:
         return ok(f"none; {probes[False]} probes of live processes" if probes[False] else "none")
 
 
-def _summary(target: Target, findings: Mapping[str, calibration.Finding], took: str) -> Finding:
+def _summary(target: Target, findings: Mapping[str, calibration.Observation], took: str) -> Finding:
     """The finding about an ABI from those about each of its placements."""
     works = [where for where, found in findings.items() if not (found.refused or found.wrong)]
     wrong = [f"{where}: {found.wrong}" for where, found in findings.items() if found.wrong]

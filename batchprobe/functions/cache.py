@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Caches kernel symbols and other lists in /run until the next boot.
 
-Reading the symbols takes most of a start: 0.1 s on hardware, several seconds under emulation. They
+Reading the symbols takes most of a start: several seconds under emulation. They
 change only when modules are loaded or unloaded. The files hold kernel addresses, so only this user
 can read them: 5 MB for 115,000 symbols.
 """

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from threading import Lock
+
 from batchprobe.functions.cache import SymbolCache
 from batchprobe.functions.table import FunctionTable
 from batchprobe.kernel.tracefs import Tracefs
@@ -11,9 +13,10 @@ __all__ = ["KernelSymbols"]
 
 
 class KernelSymbols:
-    """One process's view of the kernel's functions."""
+    """One session's view of the kernel's functions. Any thread may ask."""
 
     def __init__(self) -> None:
+        self._lock = Lock()
         self._table: FunctionTable | None = None
         self._loaded = ""
         self.cache: SymbolCache | None = None
@@ -21,8 +24,9 @@ class KernelSymbols:
 
     def table(self, tracefs: Tracefs) -> FunctionTable:
         """The functions as they are now. Raises UnsupportedError where they cannot be read."""
-        self.cache = cache = SymbolCache()
-        if self._table is None or cache.loaded != self._loaded:
-            self._table = FunctionTable.from_kernel(tracefs.root, cache=cache)
-            self._loaded = cache.loaded
-        return self._table
+        with self._lock:
+            self.cache = cache = SymbolCache()
+            if self._table is None or cache.loaded != self._loaded:
+                self._table = FunctionTable.from_kernel(tracefs.root, cache=cache)
+                self._loaded = cache.loaded
+            return self._table

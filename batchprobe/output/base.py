@@ -31,7 +31,7 @@ class Summary(NamedTuple):
     values: Mapping[Probe, Any] = {}
     """Final values of the action."""
     pending: Sequence[Probe] = ()
-    """Probes whose module was not loaded when they were attached."""
+    """Probes whose module was not loaded at the attach."""
     missed: int | None = None
     lost: int | None = 0
     attach_seconds: float = 0.0

@@ -29,7 +29,7 @@ class JsonSink(Sink):
         self._write("counts", {"seconds": round(seconds, 3), **self._values(delta)})
 
     def event(self, event: Event) -> None:
-        self._write("event", {"function": event.probe.label, **event.fields})
+        self._write("event", {**event.fields, "function": event.probe.label})
 
     def final(self, values: Values) -> None:
         self._write("final", self._values(values))

@@ -94,7 +94,7 @@ def _summary(summary: Summary) -> list[str]:
     ]
     if summary.pending:
         labels = ", ".join(probe.label for probe in summary.pending)
-        lines.insert(1, f"waiting for their module: {labels}")
+        lines.insert(1, f"module not loaded at the attach: {labels}")
     if summary.barrier_note:
         lines.append(f"grace periods were not expedited: {summary.barrier_note}")
     return lines

@@ -3,6 +3,5 @@
 
 `source` composes the text of bpf/ with an action and filters, `compiler` makes bytecode of it with
 bcc, `shipped` reads bytecode that was compiled ahead, `probe_maps` holds the maps that a loaded
-program works on. Knows nothing of probes; imports functions downwards only (`kernel`, `sys`,
-`arch`).
+program works on. Knows nothing of probes. Imports `kernel`, `sys` and `arch`.
 """

@@ -6,7 +6,7 @@ import os
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import add
-from threading import Lock
+from threading import RLock
 
 from batchprobe import arch
 from batchprobe.errors import KernelError, SessionError, UnsupportedError
@@ -30,6 +30,7 @@ _UNCLAIMED_ENTRIES = 4096
 _BUCKETS_PER_IP = 8
 # 2**32 divided by the golden ratio: spreads neighbours (Fibonacci hashing).
 _FIBONACCI = 2654435769
+_MAX_NAME = 15  # BPF_OBJ_NAME_LEN less the NUL, include/uapi/linux/bpf.h
 # Below 1/8 of the slots, reading them one by one beats copying the array.
 _FEW = 8
 
@@ -98,8 +99,8 @@ class ProbeMaps:
         self._arrays: list[Cells] = []
         self._claimed: dict[int, int] = {}
         self._constants = dict(constants or {})
-        self.lock = Lock()
-        """Held by `close`, and by a reader that another thread's commit may overtake."""
+        self.lock = RLock()
+        """Held by `close`, and by whoever reads the maps while another thread may commit."""
         self.has_unclaimed = unclaimed
         bits = (ips * _BUCKETS_PER_IP - 1).bit_length()
         self._bucket_bits = min(bits, MAX_BUCKET_BITS)
@@ -122,7 +123,7 @@ class ProbeMaps:
             self.close()
             raise UnsupportedError(
                 f"cannot create the maps for {slots} probes: {error}",
-                remedy="free memory, or CAP_SYS_RESOURCE",
+                remedy="they need Linux 5.5, free memory, or CAP_SYS_RESOURCE",
             ) from error
 
     @property
@@ -138,6 +139,7 @@ class ProbeMaps:
     def _add(self, spec: MapSpec) -> Cells | None:
         if spec.type == bpf.BPF_MAP_TYPE_ARRAY:
             return self.add_array(spec)
+        self._check_name(spec)
         self._fds[spec.name] = bpf.map_create(
             spec.name,
             spec.type,
@@ -147,8 +149,13 @@ class ProbeMaps:
         )
         return None
 
+    def _check_name(self, spec: MapSpec) -> None:
+        if spec.name in self._fds or len(spec.name) > _MAX_NAME:
+            raise ValueError(f"{spec.name!r} names another map, or has over {_MAX_NAME} characters")
+
     def add_array(self, spec: MapSpec) -> Cells:
         """One more mapped array for the programs, closed with the others."""
+        self._check_name(spec)
         array = Cells(spec)
         self._arrays.append(array)
         self._fds[spec.name] = array.fd
@@ -253,6 +260,12 @@ class ProbeMaps:
     def _unclaimed(self) -> dict[int, int]:
         items = bpf.map_items(self._fds["unclaimed"], CELL_SIZE, CELL_SIZE)
         return {struct.unpack("=Q", key)[0]: struct.unpack("=Q", value)[0] for key, value in items}
+
+    def claimed_total(self) -> int:
+        """Hits that were counted by instruction pointer, and ran no action, until a slot claimed
+        them.
+        """
+        return sum(self._claimed_hits().values())
 
     def _claimed_hits(self) -> dict[int, int]:
         hits: dict[int, int] = {}

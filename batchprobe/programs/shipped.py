@@ -19,7 +19,7 @@ from batchprobe.sys.files import read_bytes
 __all__ = ["COMPILE", "FOLDER", "digest", "shipped"]
 
 COMPILE = "BATCHPROBE_COMPILE"
-"""The environment variable that makes batchprobe compile whatever is shipped."""
+"""The environment variable that makes batchprobe compile even if bytecode is shipped."""
 FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bytecode")
 
 
@@ -35,7 +35,8 @@ def shipped(
 ) -> dict[str, Program] | None:
     """The programs of an action for this kind of machine; None if they must be compiled.
 
-    They read no struct of the kernel but pt_regs, so they load on every kernel version.
+    They depend on no kernel version: they read pt_regs, and by_running_kprobe the start of struct
+    kprobe, which has not changed since 2.6.17.
     """
     if os.environ.get(COMPILE):
         return None

@@ -59,7 +59,7 @@ def _open(call: str, kind: int, config: int, *, kprobe_addr: int = 0) -> int:
 
 
 def enable(event_fd: int, prog_fd: int) -> None:
-    """Attach a BPF program to a perf event and enable the event, which arms its probes.
+    """Attach a BPF program to a perf event, whose probes perf_event_open(2) has armed.
 
     Raises KernelError.
     """

@@ -21,7 +21,7 @@ from helpers.machine import ABIS, BCC_COMPILES, MACHINE, PLACES, kinds
 from batchprobe import Probe, Session, arch
 from batchprobe.actions import Count
 from batchprobe.attach.base import AttachContext, Placement
-from batchprobe.attach.calibration import KINDS, Finding, Kind, calibrate, target, undo
+from batchprobe.attach.calibration import VARIANTS, Observation, Variant, calibrate, target, undo
 from batchprobe.functions.table import FunctionTable
 from batchprobe.kernel import kprobes_list
 from batchprobe.kernel.kcore import Kcore
@@ -42,8 +42,8 @@ TOLD = {
 }
 
 
-def tried() -> dict[Kind, Finding]:
-    """Every kind of probe on this kernel."""
+def tried() -> dict[Variant, Observation]:
+    """Every variant of probe on this kernel."""
     tracefs, kcore = Tracefs.find(), Kcore()
     table = FunctionTable.from_kernel(tracefs.root)
     context = AttachContext(
@@ -61,31 +61,31 @@ def tried() -> dict[Kind, Finding]:
         progress=lambda _count: None,
     )
     try:
-        tries = list(calibrate(context, target(table), KINDS, undo))
+        tries = list(calibrate(context, target(table), VARIANTS, undo))
     finally:
         kcore.close()
     assert not [left for _, _, left in tries if left]
-    return {kind: finding for kind, finding, _ in tries}
+    return {variant: finding for variant, finding, _ in tries}
 
 
 def test_the_adapter_says_what_the_kernel_does() -> None:
     found = tried()
-    works = {kind for kind, finding in found.items() if not finding.refused}
+    works = {variant for variant, finding in found.items() if not finding.refused}
     assert not [finding.wrong for finding in found.values() if finding.wrong]
-    expected = {Kind(abi, place) for abi in ABIS if abi != "multi" for place in PLACES}
-    expected |= {Kind(abi, "return") for abi in ABIS if "%return" in kinds(abi)}
-    expected |= {Kind("multi", "entry")} if "multi" in ABIS else set()
+    expected = {Variant(abi, place) for abi in ABIS if abi != "multi" for place in PLACES}
+    expected |= {Variant(abi, "return") for abi in ABIS if "%return" in kinds(abi)}
+    expected |= {Variant("multi", "entry")} if "multi" in ABIS else set()
     assert works == expected
-    for kind in works:
-        ip = found[kind].ip
+    for variant in works:
+        ip = found[variant].ip
         # Before 5.15 a return probe's function is known from current_kprobe only.
-        if kind.abi != "multi" and (ip is not None or kind.placement != "return"):
-            assert ip in TOLD[MACHINE][kind.placement], kind
+        if variant.abi != "multi" and (ip is not None or variant.placement != "return"):
+            assert ip in TOLD[MACHINE][variant.placement], variant
     record(
         "places",
         {
-            f"{kind.abi} {kind.placement}": finding.refused or [finding.offset, finding.ip]
-            for kind, finding in found.items()
+            f"{variant.abi} {variant.placement}": finding.refused or [finding.offset, finding.ip]
+            for variant, finding in found.items()
         },
     )
 

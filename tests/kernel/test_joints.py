@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from helpers.command import run
 from helpers.machine import ABIS, BCC_COMPILES
+from helpers.modules import DISKSIZE, MODULE, load, unload
 
 from batchprobe import (
     Action,
@@ -321,6 +322,31 @@ def test_only_calls_that_return_an_error(abi: str, tmp_path: Path) -> None:
     assert probe.count == 3
 
 
+def test_hits_in_a_module_that_is_loaded_later() -> None:
+    """They are counted before they are claimed, and reported as lost to the action; a filter
+    rejects them all the same.
+    """
+    entries = [f"{MODULE}:disksize_show"]
+    unload()
+    with (
+        Session(action=Sum(), abi="event") as session,
+        Session(filters=[ThisProcess(1)], abi="event") as rejecting,
+    ):
+        (probe,), (rejected,) = session.attach(entries), rejecting.attach(entries)
+        load()
+        try:
+            DISKSIZE.read_text()
+            assert (session.counts()[probe], session.lost()) == (1, 1)
+            assert rejecting.counts()[rejected] == 0
+            DISKSIZE.read_text()
+            session.detach_all()
+            rejecting.detach_all()
+        finally:
+            unload()
+    assert (probe.count, session.lost(), rejected.count) == (2, 1, 0)
+    assert (session.missed(), rejecting.missed()) == (0, 0)
+
+
 def test_a_filter_and_an_action_that_do_not_go_together() -> None:
     class EntriesOnly(Sum):
         kind = ProbeKind.ENTRY
@@ -358,6 +384,35 @@ def test_the_verifiers_log_reaches_the_user(abi: str) -> None:
 def test_what_was_tried_is_said() -> None:
     done = run("attach", "-", "-d", "0", "-v", stdin="vfs_read\nvfs_read+0xffff\n")
     assert done.status == 0, done
-    assert f"1 probes: trying the ABI {'multi' if 'multi' in ABIS else 'event'}" in done.stderr
+    abi = "multi" if "multi" in ABIS else "event"
+    assert f"trying the ABI {abi} for 1 of 1 probes" in done.stderr
     quiet = run("attach", "-", "-d", "0", stdin="vfs_read\n")
     assert "trying the ABI" not in quiet.stderr
+
+
+@pytest.mark.parametrize("abi", ABIS)
+def test_a_reader_that_fails_keeps_no_probe_attached(
+    abi: str, fallocate: Callable[..., None]
+) -> None:
+    class Broken(Last):
+        def reader(self, maps: ProbeMaps) -> Reader:
+            return BrokenReader(maps)
+
+    class BrokenReader(LastReader):
+        def final(self, slots: Sequence[int], hits: Hits) -> Snapshot:
+            raise RuntimeError("no values")
+
+        def events(self) -> Iterator[RawEvent]:
+            raise RuntimeError("no events")
+
+    with Session(action=Broken(), abi=abi) as session:
+        (probe,) = session.attach([FALLOCATE])
+        fallocate(1, 2)
+        report = session.detach_all()
+        assert (report.probes, report.failed, session.probes) == (1, (), [])
+        assert probe.count == 2
+        with pytest.raises(RuntimeError, match="no values"):
+            probe.value  # noqa: B018
+        with pytest.raises(RuntimeError, match="no events"):
+            list(session.events())
+        assert list(session.events()) == []

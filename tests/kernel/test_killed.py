@@ -20,6 +20,7 @@ from helpers.bpf import foreign_link
 from helpers.command import COMMAND, Running, run
 from helpers.figures import tell
 from helpers.machine import (
+    COMPILER,
     GUARDIAN,
     HANG_SECONDS,
     KNOB,
@@ -424,7 +425,7 @@ def raising(stage: str, after: int = 0) -> Callable[[str, int, int], None]:
 @pytest.fixture
 def compiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A start that has a compiler running."""
-    monkeypatch.setattr(Compiler, "_ready", None)
+    monkeypatch.setattr(Compiler, "_compiled", {})
     monkeypatch.setenv(COMPILE, "1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
@@ -436,7 +437,7 @@ def test_progress_raises_before_the_attach(stage: str) -> None:
         with pytest.raises(RefusedError, match=stage):
             session.attach(["vfs_read"])
         assert not session.probes
-        assert "compile" not in " ".join(children().values())
+        assert COMPILER not in " ".join(children().values())
 
 
 @pytest.mark.parametrize("barrier", ["auto", "normal"])

@@ -4,35 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from helpers.command import Running
 from helpers.machine import ABIS, eventually, kinds, our_events
+from helpers.modules import DISKSIZE, INITSTATE, MODULE, is_loaded, load, unload
 
 from batchprobe import Reason, Session
 from batchprobe.functions.cache import SymbolCache, loaded_modules
 from batchprobe.functions.table import Function, FunctionTable
 from batchprobe.kernel.tracefs import Tracefs
 
-MODULE = "zram"
-SIZE = Path("/sys/block/zram0/disksize")
-STATE = Path("/sys/block/zram0/initstate")
 KEPT = Path("/run/batchprobe/boot/symbols")
-
-
-def load() -> None:
-    subprocess.run(("modprobe", MODULE), check=True)
-
-
-def unload() -> subprocess.CompletedProcess[str]:
-    return subprocess.run(("rmmod", MODULE), capture_output=True, text=True, check=False)
-
-
-def is_loaded() -> bool:
-    return Path(f"/sys/module/{MODULE}").exists()
 
 
 @pytest.fixture(autouse=True)
@@ -64,8 +49,8 @@ def test_probes_wait_for_their_module() -> None:
         assert [probe.count for probe in probes] == [0, 0, 0]
 
         load()
-        read(SIZE, 100)
-        read(STATE, 50)
+        read(DISKSIZE, 100)
+        read(INITSTATE, 50)
         os.getsid(0)
         assert session.counts() == {size: 100, state: 50, getsid: 1}
         assert [probe.count for probe in probes] == [100, 50, 1]
@@ -75,8 +60,8 @@ def test_probes_wait_for_their_module() -> None:
         for times in range(1, 6):
             assert unload().returncode == 0
             load()
-            read(SIZE, 10)
-            read(STATE, 5)
+            read(DISKSIZE, 10)
+            read(INITSTATE, 5)
             expected = {size: 100 + 10 * times, state: 50 + 5 * times, getsid: 1}
             assert session.counts() == expected
         assert unload().returncode == 0
@@ -84,7 +69,7 @@ def test_probes_wait_for_their_module() -> None:
         load()
 
         session.detach(size, commit=True)
-        read(SIZE, 1)
+        read(DISKSIZE, 1)
         assert size.count == 150
         report = session.detach_all()
         assert report.failed == ()
@@ -97,7 +82,7 @@ def test_hits_of_a_module_that_nobody_saw_are_missed() -> None:
         (size,) = session.attach([f"{MODULE}:disksize_show"])
         for _ in range(3):
             load()
-            read(SIZE, 10)
+            read(DISKSIZE, 10)
             assert unload().returncode == 0
     missed = session.missed()
     assert missed is not None
@@ -112,7 +97,7 @@ def test_the_command_looks_while_a_module_is_there(tmp_path: Path) -> None:
         load()
         # What it reads of the kernel then it keeps for others.
         before = KEPT.stat().st_mtime_ns
-        read(SIZE, 10)
+        read(DISKSIZE, 10)
         eventually(lambda: KEPT.stat().st_mtime_ns != before, "it looks at the symbols")
         assert unload().returncode == 0
         running.signal(signal.SIGINT)
@@ -126,7 +111,7 @@ def test_probes_whose_module_went_away_come_off() -> None:
     load()
     with Session(abi="event") as session:
         (size,) = session.attach([f"{MODULE}:disksize_show"])
-        read(SIZE, 30)
+        read(DISKSIZE, 30)
         assert unload().returncode == 0
         report = session.detach_all()
         assert (report.probes, report.failed) == (1, ())
@@ -142,8 +127,8 @@ def test_loaded_module(abi: str) -> None:
         by_label = {probe.label: probe for probe in probes}
         assert len(by_label) > 3
         assert {probe.target.module for probe in probes} == {MODULE}
-        read(SIZE, 40)
-        read(STATE, 20)
+        read(DISKSIZE, 40)
+        read(INITSTATE, 20)
         if abi == "multi":
             # A link holds on to the module.
             assert unload().returncode != 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from helpers.command import Finished, Running
-from helpers.machine import GUARDIAN, KNOB, children, our_events
+from helpers.machine import COMPILER, GUARDIAN, KNOB, children, our_events
 
 from batchprobe.programs.shipped import COMPILE
 
@@ -61,7 +61,7 @@ def test_during_start_up(number: int, many: Path) -> None:
 def test_during_the_compile(number: int, many: Path, tmp_path: Path) -> None:
     empty_cache = {**os.environ, COMPILE: "1", "XDG_CACHE_HOME": str(tmp_path)}
     with Running("attach", many, "--json", env=empty_cache) as running:
-        compiler = running.until_child("batchprobe.programs.bcc_child")
+        compiler = running.until_child(COMPILER)
         running.signal(number)
         check_stopped_before_probes_were_on(running.finish(), number)
         assert not Path(f"/proc/{compiler}").exists()

@@ -14,6 +14,7 @@ from pathlib import Path
 __all__ = [
     "ABIS",
     "BCC_COMPILES",
+    "COMPILER",
     "ENTRY_IS_FTRACE",
     "GUARDIAN",
     "HANG_SECONDS",
@@ -41,7 +42,9 @@ HANG_SECONDS = 120.0
 
 GUARDIAN = "batchprobe/cleanup/guardian_main.py"
 """What the command line of a guardian has in it."""
-_OUR_MODULES = frozenset({"batchprobe", "batchprobe.programs.bcc_child"})
+COMPILER = "batchprobe.programs.bcc_child"
+"""What the command line of a compiler has in it."""
+_OUR_MODULES = frozenset({"batchprobe", COMPILER})
 
 RELEASE = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
 MACHINE = os.uname().machine

@@ -19,6 +19,7 @@ from helpers.bpf import link_ids, program_ids
 from helpers.command import COMMAND, Finished, Running, run
 from helpers.machine import (
     ABIS,
+    COMPILER,
     GUARDIAN,
     KNOB,
     children,
@@ -232,7 +233,7 @@ class Trials:
     def _end(self, trial: Trial, length: float, victim: Running, other: Running | None) -> bool:
         """Wait for the moment and end it; whether it had ended before."""
         if trial.phase is Phase.LOAD or (trial.phase is Phase.ATTACH and trial.abi != "event"):
-            victim.until_child("compile" if trial.compiles else GUARDIAN)
+            victim.until_child(COMPILER if trial.compiles else GUARDIAN)
             if trial.phase is Phase.ATTACH:
                 # Nothing but time tells where other ABIs begin.
                 time.sleep(self._lengths["auto"].phases[Phase.LOAD])

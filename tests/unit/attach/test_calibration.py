@@ -10,16 +10,20 @@ import sys
 import pytest
 
 from batchprobe import arch
-from batchprobe.attach.calibration import KINDS, Kind, _wrong, _wrong_cpu
+from batchprobe.attach.calibration import VARIANTS, Variant, _wrong, _wrong_cpu
 from batchprobe.attach.calibration_program import programs
 from batchprobe.programs.source import LOOKUPS
 
-ENTRY, RETURN, LINK = Kind("event", "entry"), Kind("perf", "return"), Kind("multi", "entry")
+ENTRY, RETURN, LINK = (
+    Variant("event", "entry"),
+    Variant("perf", "return"),
+    Variant("multi", "entry"),
+)
 AT = 0x1000
 
 
 @pytest.mark.parametrize(
-    ("hits", "right", "name", "names", "kind", "words"),
+    ("hits", "right", "name", "names", "variant", "words"),
     [
         (1, 1, AT + 1, (AT + 1, AT + 5), ENTRY, ""),
         # Another process was in the function as well.
@@ -38,9 +42,9 @@ AT = 0x1000
     ],
 )
 def test_verdicts(
-    hits: int, right: int, name: int, names: tuple[int, ...], kind: Kind, words: str
+    hits: int, right: int, name: int, names: tuple[int, ...], variant: Variant, words: str
 ) -> None:
-    said = _wrong(hits, right, name, names, kind, AT)
+    said = _wrong(hits, right, name, names, variant, AT)
     assert bool(said) == bool(words)
     assert re.search(words, said)
 
@@ -51,8 +55,8 @@ def test_verdict_on_the_cpu() -> None:
 
 
 def test_every_kind_is_tried_once() -> None:
-    assert len(set(KINDS)) == len(KINDS) == 8
-    assert Kind("multi", "after") not in KINDS
+    assert len(set(VARIANTS)) == len(VARIANTS) == 8
+    assert Variant("multi", "after") not in VARIANTS
 
 
 @pytest.mark.parametrize("file", [file for file in arch.ADAPTERS if file != "ia64"])

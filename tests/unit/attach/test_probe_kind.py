@@ -6,6 +6,7 @@ import pytest
 from entries import parse
 
 from batchprobe import Action, Count, Filter, ProbeKind
+from batchprobe.actions.loader import check_names
 from batchprobe.attach.probe_kind import as_kind, required_kind
 
 
@@ -26,7 +27,6 @@ class Return(Filter):
         (Count(), [], ProbeKind.AS_LISTED),
         (Entry(), [], ProbeKind.ENTRY),
         (Count(), [Return()], ProbeKind.RETURN),
-        (Count(), [Return(), Return()], ProbeKind.RETURN),
     ],
 )
 def test_required(action: Action, filters: list[Filter], kind: ProbeKind) -> None:
@@ -36,6 +36,27 @@ def test_required(action: Action, filters: list[Filter], kind: ProbeKind) -> Non
 def test_contradictions_are_refused() -> None:
     with pytest.raises(ValueError, match="entry needs entry probes and return needs return probes"):
         required_kind(Entry(), [Return()])
+
+
+def test_two_filters_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match="have the name return"):
+        check_names(Count(), [Return(), Return()])
+
+
+def test_two_constants_of_one_name_are_refused() -> None:
+    class Limit(Filter):
+        name = "limit"
+        source = ""
+
+        def constants(self) -> dict[str, int]:
+            return {"LIMIT": 1}
+
+    class Other(Limit):
+        name = "other"
+
+    check_names(Count(), [Limit()])
+    with pytest.raises(ValueError, match="have the name LIMIT"):
+        check_names(Count(), [Limit(), Other()])
 
 
 ENTRIES = [parse(text) for text in ("vfs_read", "tcp_*%return", "vfs_read+4", "!vfs_write")]

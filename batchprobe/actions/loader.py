@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Self
 
 from batchprobe.actions.base import Action
-from batchprobe.actions.shipped import SHIPPED
+from batchprobe.actions.count import Count
 from batchprobe.arch import Arch
 from batchprobe.filters.base import Filter
 from batchprobe.programs.program import Program
@@ -17,24 +18,37 @@ from batchprobe.programs.source import ProgramSource, compose
 if TYPE_CHECKING:
     from batchprobe.programs.compiler import Compiler
 
-__all__ = ["ProgramLoader", "Progress", "source_of"]
+__all__ = ["SHIPPED", "ProgramLoader", "Progress", "check_names", "source_of"]
+
+SHIPPED: tuple[type[Action], ...] = (Count,)
+"""The actions that scripts/build-programs compiles ahead."""
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage ("resolve", "compile", "attach", "reclaim"), the work done, and all work."""
 _POLL_SECONDS = 0.1
 
 
+def check_names(action: Action, filters: Sequence[Filter]) -> None:
+    """Raise ValueError if two filters, or two constants, have one name: C would mix them up."""
+    constants = _constants(action, filters)
+    for names in ([one.name for one in filters], constants):
+        if repeated := [name for name, count in Counter(names).items() if count > 1]:
+            raise ValueError(f"two filters or constants have the name {', '.join(repeated)}")
+
+
 def source_of(arch: Arch, action: Action, filters: Sequence[Filter] = ()) -> ProgramSource:
     """The C text of an action with its filters."""
-    constants = [*action.constants()]
-    for one in filters:
-        constants += one.constants()
     return compose(
         arch,
         action=action.source,
         filters={one.name: one.source for one in filters},
-        constants=constants,
+        constants=_constants(action, filters),
     )
+
+
+def _constants(action: Action, filters: Sequence[Filter]) -> list[str]:
+    everything: list[Action | Filter] = [action, *filters]
+    return [name for one in everything for name in one.constants()]
 
 
 class ProgramLoader:

@@ -1,0 +1,9 @@
+"""Default callbacks."""
+
+from __future__ import annotations
+
+__all__ = ["ignore"]
+
+
+def ignore(*_arguments: object) -> None:
+    """Do nothing."""

@@ -1,0 +1,28 @@
+"""A module to load and unload while its functions are probed."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+__all__ = ["DISKSIZE", "INITSTATE", "MODULE", "is_loaded", "load", "unload"]
+
+MODULE = "zram"
+# Each read of one of these calls the function of its name, with _show, once.
+DISKSIZE = Path("/sys/block/zram0/disksize")
+INITSTATE = Path("/sys/block/zram0/initstate")
+
+
+def load() -> None:
+    """Load it."""
+    subprocess.run(("modprobe", MODULE), check=True)
+
+
+def unload() -> subprocess.CompletedProcess[str]:
+    """Try to unload it."""
+    return subprocess.run(("rmmod", MODULE), capture_output=True, text=True, check=False)
+
+
+def is_loaded() -> bool:
+    """Whether it is loaded."""
+    return Path(f"/sys/module/{MODULE}").exists()
