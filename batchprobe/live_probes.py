@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The probes of a session that are not gone yet: their results, and the top half of a detach."""
 
 from __future__ import annotations

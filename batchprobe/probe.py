@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A probe as the user holds it, and the group it is detached with."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Session: attach, read, detach, commit, close.
 
 What users call. `attach.attacher` attaches, `live_probes` reads and closes gates, `commit.queue`

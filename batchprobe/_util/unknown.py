@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Numbers that may be unknown: None is not 0."""
 
 from __future__ import annotations

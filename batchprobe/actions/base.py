@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an action is, and what reads its result.
 
 Every action counts hits: the gate, slot 0 and the comparison with the kernel's own count need them

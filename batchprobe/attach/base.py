@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an attachment is (a kernel object with its probes), and what it is given to attach with."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether entries become entry or return probes, where the action or a filter needs one kind."""
 
 from __future__ import annotations

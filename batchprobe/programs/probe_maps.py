@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The BPF maps behind one kernel object: a slot per probe, with its gate and its hits per CPU."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Actions and filters that live in this test go through attach, partial detach, commit and output.
 
 They need nothing from the package but its public names: what holds for them holds for the next

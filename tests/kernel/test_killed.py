@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whatever kills us: nothing of ours is left, and nothing of anybody else's is touched."""
 
 from __future__ import annotations

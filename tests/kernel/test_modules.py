@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Functions of modules: loaded, not loaded yet, unloaded while probed."""
 
 from __future__ import annotations

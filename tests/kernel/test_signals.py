@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SIGINT, SIGTERM and SIGHUP at any moment: the probes come off, and the status tells."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the machine offers and holds, asked without batchprobe."""
 
 from __future__ import annotations

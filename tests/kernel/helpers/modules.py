@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A module to load and unload while its functions are probed."""
 
 from __future__ import annotations

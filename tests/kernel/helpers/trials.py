@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs that are ended at a random moment of their life, and how long until nothing was left."""
 
 from __future__ import annotations

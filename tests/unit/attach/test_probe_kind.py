@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which kind of probe entries become."""
 
 from __future__ import annotations
