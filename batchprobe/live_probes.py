@@ -8,9 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from threading import RLock
 from typing import Any
 
-from batchprobe._util.unknown import sum_of_known
-from batchprobe.attach.base import Attachment
-from batchprobe.attach.late_modules import claim_hits
+from batchprobe.attach.base import Attachment, sum_of_known
 from batchprobe.errors import NotAttachedError
 from batchprobe.functions.kernel_symbols import KernelSymbols
 from batchprobe.probe import DetachGroup, Event, Holder, Probe, ProbeState
@@ -109,7 +107,10 @@ class LiveProbes:
     def claim_hits(self) -> None:
         """Give hits in modules that were loaded after the attach to their probes."""
         with self._lock:
-            claim_hits(self._attachments, self._probes, self._symbols)
+            if any(attachment.maps.has_unclaimed for attachment in self._attachments):
+                from batchprobe.attach.late_modules import claim_hits  # noqa: PLC0415 (few need it)
+
+                claim_hits(self._attachments, self._probes, self._symbols)
 
     # -- detach ------------------------------------------------------------------------------
 

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from threading import RLock
 from typing import Any, Self
 
-from batchprobe._util.callbacks import ignore
 from batchprobe._util.gc_pause import gc_pause
 from batchprobe._util.interrupts import deferred_interrupt
 from batchprobe.actions import Action, Count
@@ -65,8 +64,8 @@ class Session:
         abi: str = "auto",
         placement: str = "auto",
         barrier: str = "auto",
-        progress: Progress = ignore,
-        explain: Callable[[str], None] = ignore,
+        progress: Progress = lambda _stage, _done, _total: None,
+        explain: Callable[[str], None] | None = None,
     ) -> None:
         self.action = Count() if action is None else action
         self._progress = progress
@@ -86,7 +85,7 @@ class Session:
             discard=self._discard,
             progress=progress,
             reclaimed=self._reclaimed,
-            explain=explain,
+            explain=explain or (lambda _sentence: None),
         )
         self._live = LiveProbes(self._attacher.symbols)
         self._queue = CommitQueue(

@@ -9,7 +9,6 @@ word size of one byte order, and the facts that differ are in the text.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,8 @@ from pathlib import Path
 from batchprobe import arch
 from batchprobe.actions.loader import SHIPPED, source_of
 from batchprobe.errors import UnsupportedError
-from batchprobe.programs.compiler import compile_json
+from batchprobe.programs.compiler import compile_now
+from batchprobe.programs.program import to_text
 from batchprobe.programs.shipped import digest
 
 __all__ = ["content", "variants"]
@@ -38,18 +38,19 @@ def variants() -> Iterator[arch.Arch]:
 
 def content(adapter: arch.Arch) -> str:
     """What the file of this kind of machine should be, compiled here."""
-    entries = {}
+    sections = []
     for action in SHIPPED:
         source = source_of(adapter, action())
-        entries[action.name] = {"sha256": digest(source), "programs": compile_json(source)}
-    return json.dumps(entries, indent=1) + "\n"
+        programs = to_text(compile_now(source).values())
+        sections.append(f"action {action.name} {digest(source)}\n{programs}")
+    return "".join(sections)
 
 
 def main(folder: Path) -> int:
     """Write the files; returns the exit status."""
     for adapter in variants():
         if adapter.byteorder == sys.byteorder:
-            (folder / f"{adapter.bytecode}.json").write_text(content(adapter))
+            (folder / f"{adapter.bytecode}.txt").write_text(content(adapter))
     return 0
 
 

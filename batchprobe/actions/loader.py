@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Self
 from batchprobe.actions.base import Action
 from batchprobe.actions.count import Count
 from batchprobe.arch import Arch
-from batchprobe.filters.base import Filter
+from batchprobe.filters.base import Filter, ProbeKind
 from batchprobe.programs.program import Program
 from batchprobe.programs.shipped import shipped
-from batchprobe.programs.source import ProgramSource, compose
 
 if TYPE_CHECKING:
     from batchprobe.programs.compiler import Compiler
+    from batchprobe.programs.source import ProgramSource
 
-__all__ = ["SHIPPED", "ProgramLoader", "Progress", "check_names", "source_of"]
+__all__ = ["SHIPPED", "ProgramLoader", "Progress", "check_names", "required_kind", "source_of"]
 
 SHIPPED: tuple[type[Action], ...] = (Count,)
 """The actions that scripts/build-programs compiles ahead."""
@@ -26,6 +26,16 @@ SHIPPED: tuple[type[Action], ...] = (Count,)
 Progress = Callable[[str, int, int], None]
 """Called with a stage ("resolve", "compile", "attach", "reclaim"), the work done, and all work."""
 _POLL_SECONDS = 0.1
+
+
+def required_kind(action: Action, filters: Sequence[Filter]) -> ProbeKind:
+    """The kind of probe that these need. Raises ValueError if they need different ones."""
+    everything: list[Action | Filter] = [action, *filters]
+    needed = {one.kind: one.name for one in everything if one.kind is not ProbeKind.AS_LISTED}
+    if len(needed) > 1:
+        words = " and ".join(f"{name} needs {kind.value} probes" for kind, name in needed.items())
+        raise ValueError(f"these do not go together: {words}")
+    return next(iter(needed), ProbeKind.AS_LISTED)
 
 
 def check_names(action: Action, filters: Sequence[Filter]) -> None:
@@ -38,6 +48,8 @@ def check_names(action: Action, filters: Sequence[Filter]) -> None:
 
 def source_of(arch: Arch, action: Action, filters: Sequence[Filter] = ()) -> ProgramSource:
     """The C text of an action with its filters."""
+    from batchprobe.programs.source import compose  # noqa: PLC0415  (only to compile)
+
     return compose(
         arch,
         action=action.source,

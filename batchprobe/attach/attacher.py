@@ -9,14 +9,13 @@ from typing import NamedTuple
 
 from batchprobe import arch
 from batchprobe.actions.base import Action
-from batchprobe.actions.loader import ProgramLoader, Progress, check_names
+from batchprobe.actions.loader import ProgramLoader, Progress, check_names, required_kind
 from batchprobe.attach.abis import ABIS
 from batchprobe.attach.base import AttachContext, Attachment, AttachOutcome, Placement
-from batchprobe.attach.probe_kind import as_kind, required_kind
 from batchprobe.attach.select import select
 from batchprobe.commit.queue import RemovalFailure
 from batchprobe.errors import NothingAttachedError, UnsupportedError
-from batchprobe.filters.base import Filter
+from batchprobe.filters.base import Filter, ProbeKind
 from batchprobe.funclist.parse import parse_entry
 from batchprobe.funclist.spec import ProbeSpec, Source
 from batchprobe.functions.kernel_symbols import KernelSymbols
@@ -148,9 +147,13 @@ class Attacher:
         self, specs: Sequence[ProbeSpec], tracefs: Tracefs, adapter: arch.Arch
     ) -> Resolution:
         self._progress("resolve", 0, 1)
-        wanted, unfit = as_kind(specs, self._kind)
+        unfit: Sequence[Skipped] = ()
+        if self._kind is not ProbeKind.AS_LISTED:
+            from batchprobe.attach.probe_kind import as_kind  # noqa: PLC0415  (few need it)
+
+            specs, unfit = as_kind(specs, self._kind)
         table = self.symbols.table(tracefs)
-        found = resolve(wanted, table, syscall_prefixes=adapter.syscall_prefixes)
+        found = resolve(specs, table, syscall_prefixes=adapter.syscall_prefixes)
         found.skipped.extend(unfit)
         self._progress("resolve", 1, 1)
         return found

@@ -9,8 +9,6 @@ from contextlib import AbstractContextManager
 from enum import Enum
 from typing import NamedTuple
 
-from batchprobe._util.callbacks import ignore
-from batchprobe._util.unknown import sum_of_known
 from batchprobe.actions.base import Action
 from batchprobe.arch import Arch
 from batchprobe.commit.queue import Reclaimed
@@ -30,6 +28,7 @@ __all__ = [
     "Attachment",
     "Placement",
     "Refusal",
+    "sum_of_known",
 ]
 
 # A longer function is probed at its entry, so that its code need not be read.
@@ -76,7 +75,7 @@ class AttachContext(NamedTuple):
     """Whether grace periods are short, so that a removal needs no progress."""
     reclaimed: Callable[[int, int], None] = lambda _done, _total: None
     """Called during a slow reclaim with the number of probes removed, and of all."""
-    explain: Callable[[str], None] = ignore
+    explain: Callable[[str], None] = lambda _sentence: None
     """Called with a sentence for each decision a user may ask about."""
 
     def code(self, probe: Probe) -> bytes | None:
@@ -92,6 +91,12 @@ class AttachContext(NamedTuple):
             return self.distrusted.get("return", "")
         # An entry probe may have another site: `kprobe.sites` leaves the distrusted ones out.
         return self.distrusted.get("after", "") if probe.target.offset else ""
+
+
+def sum_of_known(*counts: int | None) -> int | None:
+    """Their sum; None if any is unknown."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
 
 
 class Refusal(NamedTuple):

@@ -8,13 +8,13 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 
-from batchprobe._util.unknown import sum_of_known
 from batchprobe.attach.base import (
     AttachContext,
     Attachment,
     AttachOutcome,
     Placement,
     Refusal,
+    sum_of_known,
 )
 from batchprobe.commit.queue import Reclaimed, RemovalFailure
 from batchprobe.errors import KernelError, UnsupportedError

@@ -5,22 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from batchprobe.actions.base import Action
-from batchprobe.filters.base import Filter, ProbeKind
+from batchprobe.filters.base import ProbeKind
 from batchprobe.funclist.spec import ProbeSpec
 from batchprobe.functions.targets import Reason, Skipped
 
-__all__ = ["as_kind", "required_kind"]
-
-
-def required_kind(action: Action, filters: Sequence[Filter]) -> ProbeKind:
-    """The kind of probe that these need. Raises ValueError if they need different ones."""
-    everything: list[Action | Filter] = [action, *filters]
-    needed = {one.kind: one.name for one in everything if one.kind is not ProbeKind.AS_LISTED}
-    if len(needed) > 1:
-        words = " and ".join(f"{name} needs {kind.value} probes" for kind, name in needed.items())
-        raise ValueError(f"these do not go together: {words}")
-    return next(iter(needed), ProbeKind.AS_LISTED)
+__all__ = ["as_kind"]
 
 
 def as_kind(

@@ -7,12 +7,11 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TextIO
 
-from batchprobe._util.callbacks import ignore
 from batchprobe.actions import Count
 from batchprobe.cli.args import AttachOptions
-from batchprobe.cli.child import end_of, parse_command
 from batchprobe.cli.signals import Stop
 from batchprobe.commit.queue import CommitReport, RemovalFailure
 from batchprobe.errors import (
@@ -23,15 +22,15 @@ from batchprobe.errors import (
 )
 from batchprobe.funclist.read import read_lists
 from batchprobe.funclist.spec import ProbeSpec
-from batchprobe.output.base import Sink, Summary, Values
 from batchprobe.output.progress import ProgressBar
 from batchprobe.output.stderr import drop_unwritten, say, say_not_removed, say_skipped
-from batchprobe.output.text import TextSink
 from batchprobe.probe import Probe
 from batchprobe.session import Session
 
 if TYPE_CHECKING:
     import subprocess
+
+    from batchprobe.output.base import Sink, Values
 
 __all__ = ["attach_lists"]
 
@@ -48,7 +47,11 @@ def attach_lists(lists: Sequence[str], options: AttachOptions, stop: Stop) -> in
     However it ends, the probes are detached and the summary is printed.
     """
     specs = read_lists(lists)
-    command = parse_command(options.command)
+    command = None
+    if options.command is not None:
+        from batchprobe.cli.child import parse_command  # noqa: PLC0415  (most runs have none)
+
+        command = parse_command(options.command)
     with _output(options.output) as out:
         return _Run(options, stop, out, command).run(specs)
 
@@ -71,24 +74,30 @@ class _Run:
             placement=options.placement,
             barrier=options.barrier,
             progress=self._progress,
-            explain=say if options.verbose else ignore,
+            explain=say if options.verbose else None,
         )
-        self._sink, self._period = self._choose_sink()
+        self._period = options.interval
         # Why the output or the command failed: reported when the probes are removed.
         self._broken = ""
 
-    def _choose_sink(self) -> tuple[Sink, float | None]:
-        """Where the results go, and every how many seconds it wants an interval."""
+    @cached_property
+    def _sink(self) -> Sink:
+        """Where the results go. First asked for when the probes are armed, so no start waits for
+        the imports.
+        """
         options, action = self._options, self._session.action
         if options.as_json:
-            from batchprobe.output.json_lines import JsonSink  # noqa: PLC0415  (rarely needed)
+            from batchprobe.output.json_lines import JsonSink  # noqa: PLC0415
 
-            return JsonSink(self._out, action), options.interval
+            return JsonSink(self._out, action)
         if options.interval is None and self._out.isatty():
-            from batchprobe.output.live import LiveSink  # noqa: PLC0415  (rich is slow to import)
+            from batchprobe.output.live import LiveSink  # noqa: PLC0415
 
-            return LiveSink(action, top=options.top), _LIVE_SECONDS
-        return TextSink(self._out, action, top=options.top), options.interval
+            self._period = _LIVE_SECONDS
+            return LiveSink(action, top=options.top)
+        from batchprobe.output.text import TextSink  # noqa: PLC0415
+
+        return TextSink(self._out, action, top=options.top)
 
     def run(self, specs: Sequence[ProbeSpec]) -> int:
         """Run to completion; returns the exit status."""
@@ -106,7 +115,11 @@ class _Run:
         self._stop.busy = lambda: f"still removing {len(probes)} probes: a moment"
         # The command may take its time to end; the probes do not wait for it.
         self._commit(probes)
-        status = end_of(child)
+        status = 0
+        if child is not None:
+            from batchprobe.cli.child import end_of  # noqa: PLC0415
+
+            status = end_of(child)
         if self._broken:
             if self._out is sys.stdout:
                 drop_unwritten(sys.stdout)
@@ -198,6 +211,8 @@ class _Run:
         self._end(commit, values)
 
     def _end(self, commit: CommitReport, values: Values) -> None:
+        from batchprobe.output.base import Summary  # noqa: PLC0415  (as the sink)
+
         session, probes = self._session, values.keys()
         self._not_removed = commit.failed
         counts = isinstance(session.action, Count)

@@ -21,8 +21,6 @@ from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple
 
-from batchprobe.funclist import globs
-
 __all__ = ["CORE", "MAX_LINE", "Kind", "ProbeSpec", "Source"]
 
 CORE = "vmlinux"
@@ -86,7 +84,7 @@ class ProbeSpec(NamedTuple):
         """
         if self.kind is Kind.REGEX:
             return re.compile(self.name).search
-        return globs.matcher(self.name)
+        return _glob_matcher(self.name)
 
     @property
     def fixed_part(self) -> str:
@@ -94,11 +92,15 @@ class ProbeSpec(NamedTuple):
 
         A leading newline means that the names start with this text.
         """
-        return globs.fixed_part(self.name) if self.kind is Kind.GLOB else ""
+        if self.kind is not Kind.GLOB:
+            return ""
+        from batchprobe.funclist.globs import fixed_part  # noqa: PLC0415  (as below)
+
+        return fixed_part(self.name)
 
     def in_module(self, module: str) -> bool:
         """Report whether the entry covers functions of `module` (`""` is the core kernel)."""
-        return self.module is None or bool(globs.matcher(self.module)(module or CORE))
+        return self.module is None or bool(_glob_matcher(self.module)(module or CORE))
 
     def __str__(self) -> str:
         prefix = "syscall:" if self.syscall else f"{self.module}:" if self.module else ""
@@ -107,3 +109,9 @@ class ProbeSpec(NamedTuple):
             what = f"{self.address:#x}"
         offset = f"+{self.offset:#x}" if self.offset else ""
         return f"{'!' * self.exclude}{prefix}{what}{offset}{'%return' * self.is_return}"
+
+
+def _glob_matcher(glob: str) -> Callable[[str], object]:
+    from batchprobe.funclist.globs import matcher  # noqa: PLC0415  (a list of names has no globs)
+
+    return matcher(glob)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Child process that compiles programs with bcc and prints their bytecode as JSON.
+"""Child process that compiles programs with bcc and prints their bytecode.
 
 A process of its own, so that Ctrl-C need not wait for clang, the parent reads kallsyms meanwhile,
 and clang's memory is gone before tracing begins. stdin: a ProgramSource as JSON.
@@ -14,6 +14,8 @@ import struct
 import sys
 from ctypes import CDLL
 
+from batchprobe.programs.program import Program, to_text
+
 __all__ = ["main"]
 
 # include/uapi/linux/bpf.h, bpf_common.h
@@ -26,7 +28,7 @@ _PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
 
 
 def main() -> int:
-    """Print {PROGRAM: {"code": HEX, "operands": [[INDEX, NAME], ...]}} on stdout."""
+    """Print the programs as `batchprobe.programs.program.to_text` does."""
     # clang takes seconds, in vain once the parent was killed.
     CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     from bcc import BPF, lib  # noqa: PLC0415  (the distribution's; absent on many machines)
@@ -39,13 +41,13 @@ def main() -> int:
         lib.bpf_table_fd(module.module, name.encode()): name
         for name in re.findall(r"^BPF_[A-Z_]+\((\w+)", text, re.MULTILINE)
     }
-    result = {}
+    programs = []
     for program in request["programs"]:
         code = bytearray(module.dump_func(program.encode()))
         operands = []
         for at in range(0, len(code), _INSTRUCTION_SIZE):
             if name := _operand(code, at, maps, names):
-                operands.append([at // _INSTRUCTION_SIZE, name])
+                operands.append((at // _INSTRUCTION_SIZE, name))
         found = {name for _, name in operands}
         if lost := [name for name in request["required"] if name not in found]:
             print(
@@ -54,8 +56,8 @@ def main() -> int:
                 file=sys.stderr,
             )
             return 1
-        result[program] = {"code": code.hex(), "operands": operands}
-    json.dump(result, sys.stdout)
+        programs.append(Program(program, bytes(code), tuple(operands)))
+    print(to_text(programs), end="")
     return 0
 
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from batchprobe.errors import UnsupportedError
-from batchprobe.programs.program import Program, from_json
+from batchprobe.programs.program import Program, from_text
 from batchprobe.programs.source import LOOKUPS, ProgramSource
 from batchprobe.sys import cache_file
 
-__all__ = ["Compiler", "compile_json", "headers"]
+__all__ = ["Compiler", "compile_now", "headers"]
 
 _CHILD = "batchprobe.programs.bcc_child"
 
@@ -59,7 +59,7 @@ class Compiler:
             self._child = None
             if status != 0:
                 raise _cannot_compile(status, err)
-            Compiler._compiled[self._text] = from_json(json.loads(out))
+            Compiler._compiled[self._text] = from_text(out)
             cache_file.write(self._cache, out.encode())
         return Compiler._compiled[self._text]
 
@@ -71,16 +71,15 @@ class Compiler:
             self._child = None
 
 
-def compile_json(source: ProgramSource) -> dict[str, Any]:
-    """The programs as bcc compiles them here, as JSON; waits for it. Raises UnsupportedError."""
+def compile_now(source: ProgramSource) -> dict[str, Program]:
+    """The programs as bcc compiles them here; waits for it. Raises UnsupportedError."""
     _require_bcc_and_headers()
     done = subprocess.run(
         **_command(), input=_request(source), capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
         raise _cannot_compile(done.returncode, done.stderr)
-    programs: dict[str, Any] = json.loads(done.stdout)
-    return programs
+    return from_text(done.stdout)
 
 
 def _start(source: ProgramSource) -> subprocess.Popen[str]:
@@ -152,12 +151,13 @@ def _cache_file(text: str) -> Path:
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     kernel = os.uname()
     key = "\0".join((text, kernel.release, kernel.version, kernel.machine))
-    return base / "batchprobe" / "programs" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
+    return base / "batchprobe" / "programs" / f"{hashlib.sha256(key.encode()).hexdigest()}.txt"
 
 
 def _read_cache(file: Path) -> dict[str, Program] | None:
     try:
-        return from_json(json.loads(bytes(cache_file.read(file) or b"")))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        # Absent or damaged: it is compiled again.
-        return None
+        programs = from_text(bytes(cache_file.read(file) or b"").decode())
+    except ValueError:
+        programs = {}
+    # Absent or damaged: it is compiled again.
+    return programs if set(programs) == set(LOOKUPS) else None

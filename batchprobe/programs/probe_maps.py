@@ -12,13 +12,13 @@ from threading import RLock
 from batchprobe import arch
 from batchprobe.errors import KernelError, SessionError, UnsupportedError
 from batchprobe.programs.maps import CELL_SIZE, Cells, MapSpec, SlotLayout, lift_memlock_limit
-from batchprobe.programs.program import Program
-from batchprobe.programs.source import (
+from batchprobe.programs.program import (
     BUCKET_SHIFT,
     EPOCH,
     HASH_BITS,
     INSTRUCTION_POINTER_AT,
     MAX_BUCKET_BITS,
+    Program,
 )
 from batchprobe.sys import bpf, fds
 

@@ -5,12 +5,31 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from batchprobe.sys import bpf
 
-__all__ = ["Program", "from_json"]
+__all__ = [
+    "BUCKET_SHIFT",
+    "EPOCH",
+    "HASH_BITS",
+    "INSTRUCTION_POINTER_AT",
+    "MAX_BUCKET_BITS",
+    "Program",
+    "from_text",
+    "to_text",
+]
+
+HASH_BITS = 32
+"""Width of the hash of an instruction pointer; its highest bits select the bucket."""
+MAX_BUCKET_BITS = 18
+"""log2 of the largest number of buckets: 4 MiB of them."""
+
+# Operands that the loader fills in, besides maps and the constants of actions and filters.
+BUCKET_SHIFT = "BUCKET_SHIFT"
+EPOCH = "EPOCH"
+INSTRUCTION_POINTER_AT = "INSTRUCTION_POINTER_AT"
 
 _INSTRUCTION_SIZE = 8
 _OFFSET_AT, _IMMEDIATE_AT = 2, 4  # in struct bpf_insn, include/uapi/linux/bpf.h
@@ -45,13 +64,28 @@ class Program(NamedTuple):
         return bytes(code)
 
 
-def from_json(entries: Mapping[str, Any]) -> dict[str, Program]:
-    """Programs by name, from {NAME: {"code": HEX, "operands": [[INDEX, NAME], ...]}}."""
-    return {
-        name: Program(
-            name,
-            bytes.fromhex(entry["code"]),
-            tuple((index, operand) for index, operand in entry["operands"]),
-        )
-        for name, entry in entries.items()
-    }
+# Not JSON, whose import takes a start longer than all parsing: a program is a line "program NAME
+# HEX", followed by a line "operand INDEX NAME" for each operand.
+
+
+def to_text(programs: Iterable[Program]) -> str:
+    """Programs as lines of text."""
+    lines = []
+    for program in programs:
+        lines.append(f"program {program.name} {program.code.hex()}\n")
+        lines += [f"operand {index} {name}\n" for index, name in program.operands]
+    return "".join(lines)
+
+
+def from_text(text: str) -> dict[str, Program]:
+    """The programs of `to_text`, by name. Raises ValueError for any other text."""
+    programs: dict[str, Program] = {}
+    for part in text.split("program ")[1:]:
+        first, *operands = part.splitlines()
+        name, code = first.split()
+        words = [line.split() for line in operands]
+        if any(word[:1] != ["operand"] for word in words):
+            raise ValueError(f"not the operands of a program: {operands}")
+        pairs = tuple((int(index), operand) for _, index, operand in words)
+        programs[name] = Program(name, bytes.fromhex(code), pairs)
+    return programs

@@ -2,32 +2,44 @@
 """Programs that were compiled ahead: a start with them needs neither clang nor kernel headers.
 
 bytecode/ has a file for each kind of machine (word size, byte order, how it counts), with the
-programs of every shipped action. `scripts/build-programs` writes them.
+programs of every shipped action: a line "action NAME SHA256" with the hash of the C text, then the
+programs as text. `scripts/build-programs` writes them.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from batchprobe.arch import Arch
-from batchprobe.programs.program import Program, from_json
-from batchprobe.programs.source import BPF_FOLDER, ProgramSource
-from batchprobe.sys.files import read_bytes
+from batchprobe.programs.program import Program, from_text
+from batchprobe.sys.files import read_text
 
-__all__ = ["COMPILE", "FOLDER", "digest", "shipped"]
+if TYPE_CHECKING:
+    from batchprobe.programs.source import ProgramSource
+
+__all__ = ["BPF_FOLDER", "COMPILE", "FOLDER", "digest", "section", "shipped"]
 
 COMPILE = "BATCHPROBE_COMPILE"
 """The environment variable that makes batchprobe compile even if bytecode is shipped."""
 FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bytecode")
+BPF_FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "bpf")
+"""The C files; in a checkout a symbolic link to the folder at its top."""
 
 
 def digest(source: ProgramSource) -> str:
     """Identifies the text that bytecode was compiled from."""
-    import hashlib  # noqa: PLC0415  (2 ms, and an installed package never asks)
+    import hashlib  # noqa: PLC0415  (an installed package never asks)
 
     return hashlib.sha256(source.text.encode()).hexdigest()
+
+
+def section(text: str, action: str) -> tuple[str, str] | None:
+    """The hash and the programs of an action in the text of a file; None if it has none."""
+    _, found, rest = f"\n{text}".partition(f"\naction {action} ")
+    sha256, _, programs = rest.partition("\naction ")[0].partition("\n")
+    return (sha256, programs) if found else None
 
 
 def shipped(
@@ -41,10 +53,13 @@ def shipped(
     if os.environ.get(COMPILE):
         return None
     try:
-        found = json.loads(read_bytes(f"{FOLDER}/{arch.bytecode}.json"))[action]
-    except (FileNotFoundError, KeyError):
+        found = section(read_text(f"{FOLDER}/{arch.bytecode}.txt"), action)
+    except FileNotFoundError:
         return None
+    if found is None:
+        return None
+    sha256, programs = found
     # Only a checkout has a link there, to sources that may have been edited since the last build.
-    if os.path.islink(BPF_FOLDER) and found["sha256"] != digest(source()):
+    if os.path.islink(BPF_FOLDER) and sha256 != digest(source()):
         return None
-    return from_json(found["programs"])
+    return from_text(programs)

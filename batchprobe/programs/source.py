@@ -3,39 +3,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from batchprobe.arch import Arch
+from batchprobe.programs.program import (
+    BUCKET_SHIFT,
+    EPOCH,
+    HASH_BITS,
+    INSTRUCTION_POINTER_AT,
+    MAX_BUCKET_BITS,
+)
+from batchprobe.programs.shipped import BPF_FOLDER
 from batchprobe.sys.files import read_text
 
-__all__ = [
-    "BPF_FOLDER",
-    "BUCKET_SHIFT",
-    "EPOCH",
-    "HASH_BITS",
-    "INSTRUCTION_POINTER_AT",
-    "LOOKUPS",
-    "MAX_BUCKET_BITS",
-    "ProgramSource",
-    "compose",
-]
+__all__ = ["LOOKUPS", "ProgramSource", "compose"]
 
 LOOKUPS = ("by_ip", "by_link", "by_func_ip", "by_running_kprobe")
 """The programs: one for each way to find the slot of a hit. Each is a file of bpf/."""
-BPF_FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "bpf")
-"""The C files; in a checkout a symbolic link to the folder at its top."""
-
-HASH_BITS = 32
-"""Width of the hash of an instruction pointer; its highest bits select the bucket."""
-MAX_BUCKET_BITS = 18
-"""log2 of the largest number of buckets: 4 MiB of them."""
-
-# Operands that the loader fills in.
-BUCKET_SHIFT = "BUCKET_SHIFT"
-EPOCH = "EPOCH"
-INSTRUCTION_POINTER_AT = "INSTRUCTION_POINTER_AT"
 
 # Placeholders, which the compiled code must not contain for another reason. A shift is only looked
 # for in shifts, the offset only in loads.

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(not BCC_COMPILES, reason="no bcc here, or none t
 )
 def test_bcc_compiles_what_is_shipped() -> None:
     adapter = arch.current()
-    assert _bytecode.content(adapter) == Path(FOLDER, f"{adapter.bytecode}.json").read_text()
+    assert _bytecode.content(adapter) == Path(FOLDER, f"{adapter.bytecode}.txt").read_text()
 
 
 def test_compiled_here(tmp_path: Path) -> None:

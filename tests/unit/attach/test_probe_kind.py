@@ -7,8 +7,8 @@ import pytest
 from entries import parse
 
 from batchprobe import Action, Count, Filter, ProbeKind
-from batchprobe.actions.loader import check_names
-from batchprobe.attach.probe_kind import as_kind, required_kind
+from batchprobe.actions.loader import check_names, required_kind
+from batchprobe.attach.probe_kind import as_kind
 
 
 class Entry(Count):

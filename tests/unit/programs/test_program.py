@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import struct
 import sys
 from pathlib import Path
-from typing import Any
 
 import _bytecode
 import pytest
@@ -16,24 +14,22 @@ from recorded import recorded
 
 from batchprobe import arch
 from batchprobe.actions import Count
-from batchprobe.actions.programs import source_of
+from batchprobe.actions.loader import source_of
 from batchprobe.programs import compiler
-from batchprobe.programs.program import Program, from_json
-from batchprobe.programs.shipped import COMPILE, FOLDER, digest, shipped
-from batchprobe.programs.source import LOOKUPS, MAX_BUCKET_BITS, compose
+from batchprobe.programs.program import MAX_BUCKET_BITS, Program, from_text, to_text
+from batchprobe.programs.shipped import COMPILE, FOLDER, digest, section, shipped
+from batchprobe.programs.source import LOOKUPS, compose
 from batchprobe.sys import cache_file
 
 # What the compiler printed on Debian 12.
-TEXT = recorded("debian-12", "programs.json").decode()
-FILES: dict[str, dict[str, Any]] = {
-    file.stem: json.loads(file.read_text()) for file in Path(FOLDER).glob("*.json")
-}
+TEXT = recorded("debian-12", "programs.txt").decode()
+FILES = {file.stem: file.read_text() for file in Path(FOLDER).glob("*.txt")}
 MAPS = ("gates", "hits", "buckets", "slots", "unclaimed", "epochs", "symbols")
 CONSTANTS = {"BUCKET_SHIFT": 27, "EPOCH": 9, "INSTRUCTION_POINTER_AT": 128}
 
 
 def compiled() -> dict[str, Program]:
-    return from_json(json.loads(TEXT))
+    return from_text(TEXT)
 
 
 def test_every_program_is_there() -> None:
@@ -82,6 +78,18 @@ def test_only_operands_are_filled_in(name: str) -> None:
     ]
 
 
+def test_text_and_back() -> None:
+    assert to_text(compiled().values()) == TEXT
+    assert from_text("") == {}
+
+
+def test_a_file_has_a_section_for_each_action() -> None:
+    text = f"action count 12ab\n{TEXT}action latency 34cd\nprogram by_ip 00\n"
+    assert section(text, "count") == ("12ab", TEXT.rstrip("\n"))
+    assert section(text, "latency") == ("34cd", "program by_ip 00\n")
+    assert section(text, "lat") is None
+
+
 def test_an_operand_without_a_value_is_an_error() -> None:
     with pytest.raises(KeyError):
         compiled()["by_ip"].code_with({"gates": 3})
@@ -89,7 +97,7 @@ def test_an_operand_without_a_value_is_an_error() -> None:
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    file = tmp_path / "programs" / "key.json"
+    file = tmp_path / "programs" / "key.txt"
     cache_file.write(file, TEXT.encode())
     return file
 
@@ -115,9 +123,9 @@ def test_cache_of_another_user_is_not_trusted(cache: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", TEXT[: len(TEXT) // 2], "[]", "1", '{"by_ip": {}}', '{"by_ip": 1}',
-     json.dumps({"by_ip": {"code": "zz", "operands": []}}),
-     json.dumps({"by_ip": {"code": "00", "operands": 7}})],
+    ["", TEXT[: len(TEXT) // 2], "[]", "program ", "program by_ip", "program by_ip zz\n",
+     "program by_ip 00\n", TEXT.replace("operand", "operator", 1), TEXT + "\n",
+     TEXT.replace("operand 0 ", "operand x ", 1), TEXT.replace("by_link", "by_name")],
 )  # fmt: skip
 def test_damaged_cache_counts_as_none(cache: Path, text: str) -> None:
     cache.write_text(text)
@@ -130,7 +138,7 @@ def test_absent_cache(tmp_path: Path) -> None:
 
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    cache_file.write(tmp_path / "file" / "key.json", TEXT.encode())
+    cache_file.write(tmp_path / "file" / "key.txt", TEXT.encode())
     assert (tmp_path / "file").read_bytes() == b""
 
 
@@ -179,9 +187,10 @@ def test_what_is_shipped_was_built_from_bpf() -> None:
     adapters = list(_bytecode.variants())
     assert set(FILES) == {adapter.bytecode for adapter in adapters}
     for adapter in adapters:
-        entry = FILES[adapter.bytecode]["count"]
-        assert entry["sha256"] == digest(source_of(adapter, Count()))
-        assert set(entry["programs"]) == set(LOOKUPS)
+        found = section(FILES[adapter.bytecode], "count")
+        assert found is not None
+        assert found[0] == digest(source_of(adapter, Count()))
+        assert set(from_text(found[1])) == set(LOOKUPS)
 
 
 def test_each_architecture_finds_its_bytecode() -> None:
@@ -191,14 +200,17 @@ def test_each_architecture_finds_its_bytecode() -> None:
 
 
 def test_kinds_of_machine_differ_in_width_order_and_addition() -> None:
-    code = {name: content["count"]["programs"] for name, content in FILES.items()}
+    code = {
+        kind: {name: program.code.hex() for name, program in from_text(text).items()}
+        for kind, text in FILES.items()
+    }
     for name in ("by_link", "by_func_ip"):
-        assert code["le64"][name]["code"] == code["le32"][name]["code"]
-        assert len(code["be64"][name]["code"]) == len(code["le64"][name]["code"])
+        assert code["le64"][name] == code["le32"][name]
+        assert len(code["be64"][name]) == len(code["le64"][name])
         # lock *(u64 *)(r0 + 0) += r1
-        assert "db10000000000000" in code["le64-atomic"][name]["code"]
-        assert "db10000000000000" not in code["le64"][name]["code"]
-    assert code["le64"]["by_ip"]["code"] != code["le32"]["by_ip"]["code"]
+        assert "db10000000000000" in code["le64-atomic"][name]
+        assert "db10000000000000" not in code["le64"][name]
+    assert code["le64"]["by_ip"] != code["le32"]["by_ip"]
 
 
 def test_bytecode_serves_only_the_source_it_was_built_from(
