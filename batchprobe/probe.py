@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from batchprobe.errors import NotAttachedError
 from batchprobe.functions.targets import Target
@@ -14,12 +14,37 @@ from batchprobe.programs.probe_maps import Hits, ProbeMaps
 __all__ = ["DetachGroup", "Event", "Final", "Holder", "Probe", "ProbeState", "Snapshot"]
 
 
-class Snapshot(Protocol):
-    """Values by slot."""
+# As in commit/queue.py, for type checkers only.
+if TYPE_CHECKING:
 
-    def __getitem__(self, slot: int, /) -> Any:
-        """The value of one slot."""
-        ...
+    class Snapshot(Protocol):
+        """Values by slot."""
+
+        def __getitem__(self, slot: int, /) -> Any:
+            """The value of one slot."""
+            ...
+
+    class Holder(Protocol):
+        """The kernel object that carries a probe, as far as the probe needs it."""
+
+        maps: ProbeMaps
+        detach_group: DetachGroup | None
+        """That of all its probes, if they are detached together."""
+
+        def snapshot(self) -> Snapshot:
+            """The values now."""
+            ...
+
+        def final(self, slots: Sequence[int]) -> Final:
+            """The final results of these slots."""
+            ...
+
+        def events(self) -> Sequence[Event]:
+            """Events since the last call."""
+            ...
+
+else:
+    Snapshot = Holder = object
 
 
 class Final(NamedTuple):
@@ -27,26 +52,6 @@ class Final(NamedTuple):
 
     hits: Hits
     values: Snapshot
-
-
-class Holder(Protocol):
-    """The kernel object that carries a probe, as far as the probe needs it."""
-
-    maps: ProbeMaps
-    detach_group: DetachGroup | None
-    """That of all its probes, if they are detached together."""
-
-    def snapshot(self) -> Snapshot:
-        """The values now."""
-        ...
-
-    def final(self, slots: Sequence[int]) -> Final:
-        """The final results of these slots."""
-        ...
-
-    def events(self) -> Sequence[Event]:
-        """Events since the last call."""
-        ...
 
 
 class ProbeState(Enum):

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from itertools import groupby
 from threading import RLock, get_ident
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from batchprobe.errors import KernelError, SessionError
 
@@ -67,25 +67,30 @@ class CommitReport(NamedTuple):
     failed: tuple[RemovalFailure, ...] = ()
 
 
-class Reclaimable(Protocol):
-    """A kernel object, or several (link, trace event, perf events), that carries probes."""
+# Making the first Protocol costs a start as much as importing five modules.
+if TYPE_CHECKING:
 
-    def reclaim(self, gone: Sequence[Any]) -> Reclaimed:
-        """The bottom half: remove what only these probes needed; none of their handlers runs.
+    class Reclaimable(Protocol):
+        """A kernel object, or several (link, trace event, perf events), that carries probes."""
 
-        If the kernel refuses, returns that in `failed`; the next call then gets no probes. If this
-        raises, the next call gets the same probes again.
-        """
-        ...
+        def reclaim(self, gone: Sequence[Any]) -> Reclaimed:
+            """The bottom half: remove what only these probes needed; none of their handlers runs.
 
+            If the kernel refuses, returns that in `failed`; the next call then gets no probes. If
+            this raises, the next call gets the same probes again.
+            """
+            ...
 
-class Item(Protocol):
-    """The part of a probe that the queue uses."""
+    class Item(Protocol):
+        """The part of a probe that the queue uses."""
 
-    @property
-    def attachment(self) -> Reclaimable | None:
-        """The attachment that carries the probe."""
-        ...
+        @property
+        def attachment(self) -> Reclaimable | None:
+            """The attachment that carries the probe."""
+            ...
+
+else:
+    Reclaimable = Item = object
 
 
 class _Batch:

@@ -5,7 +5,7 @@ Checks that read files are in `batchprobe.kernel.host`. Those here try: they att
 code that a session uses, and wait for grace periods. May import all rooms from `attach` downwards.
 """
 
-from batchprobe.doctor.checks import can_trace, examine
-from batchprobe.kernel.host import Check, Status
+from batchprobe.doctor.checks import Check, can_trace, examine
+from batchprobe.kernel.host import Status
 
 __all__ = ["Check", "Status", "can_trace", "examine"]

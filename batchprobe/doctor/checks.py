@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from batchprobe import arch
 from batchprobe._util.interrupts import deferred_interrupt
@@ -32,7 +32,7 @@ from batchprobe.errors import BatchprobeError, KernelError, UnsupportedError
 from batchprobe.functions.table import FunctionTable
 from batchprobe.functions.targets import Target
 from batchprobe.kernel import host
-from batchprobe.kernel.host import AS_ROOT, Check, Finding, Status, lacking, ok, warn
+from batchprobe.kernel.host import AS_ROOT, Finding, Status, lacking, ok, warn
 from batchprobe.kernel.kcore import Kcore
 from batchprobe.kernel.tracefs import Tracefs
 from batchprobe.sys.process import Owner
@@ -41,6 +41,16 @@ __all__ = ["can_trace", "examine"]
 
 _ABI = "abi "
 _ResultT = TypeVar("_ResultT")
+
+
+class Check(NamedTuple):
+    """A check and its result."""
+
+    name: str
+    status: Status
+    detail: str
+    remedy: str
+    """A command or one sentence that fixes the problem; empty if there is none."""
 
 
 def examine() -> list[Check]:

@@ -13,8 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from os import PathLike
 
-from batchprobe.functions.name_index import NameIndex
-from batchprobe.functions.symbols import CodeSymbols
+from batchprobe.functions.symbols import CodeSymbols, NameIndex
 from batchprobe.sys import cache_file
 from batchprobe.sys.files import exists, read_text
 
@@ -32,20 +31,17 @@ def loaded_modules(proc: str | PathLike[str] = "/proc", sysfs: str | PathLike[st
     Raises OSError if the files cannot be read.
     """
     lines = [read_text(f"{proc}/sys/kernel/random/boot_id")]
+    # A module that was reloaded may have the same name, size and address, but its sysfs directory
+    # has a new inode number: kernfs numbers inodes sequentially (fs/kernfs/dir.c, Linux 3.14).
+    with os.scandir(f"{sysfs}/module") as folders:
+        inodes = {folder.name: folder.inode() for folder in folders}
     modules = f"{proc}/modules"
     # Absent without CONFIG_MODULES.
     for line in read_text(modules).splitlines() if exists(modules) else ():
         # Leave out the reference count and the users, which change all the time.
         name, size, _, _, state, address = line.split()[:6]
-        # A module that was reloaded may have the same name, size and address, but its sysfs
-        # directory has a new inode number: kernfs numbers inodes sequentially (fs/kernfs/dir.c,
-        # Linux 3.14).
-        try:
-            inode = os.stat(f"{sysfs}/module/{name}").st_ino
-        except FileNotFoundError:
-            # The module is being loaded or unloaded.
-            inode = 0
-        lines.append(f"{name} {size} {state} {address} {inode}\n")
+        # None while the module is being loaded or unloaded.
+        lines.append(f"{name} {size} {state} {address} {inodes.get(name, 0)}\n")
     return "".join(lines)
 
 

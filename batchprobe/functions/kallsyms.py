@@ -11,8 +11,7 @@ import re
 from itertools import compress, groupby
 
 from batchprobe.errors import UnsupportedError
-from batchprobe.functions.name_index import NameIndex
-from batchprobe.functions.symbols import LANDMARKS, CodeSymbols, parse_addresses
+from batchprobe.functions.symbols import LANDMARKS, CodeSymbols, NameIndex, parse_addresses
 
 __all__ = ["parse_kallsyms"]
 

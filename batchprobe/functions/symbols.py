@@ -5,16 +5,65 @@ from __future__ import annotations
 
 import sys
 from array import array
-from bisect import bisect_right
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import accumulate, compress
+from typing import Self
+from zlib import crc32
 
-from batchprobe.functions.name_index import NameIndex
-
-__all__ = ["LANDMARKS", "CodeSymbols", "parse_addresses"]
+__all__ = ["LANDMARKS", "CodeSymbols", "NameIndex", "parse_addresses"]
 
 LANDMARKS = ("_text", "_stext", "__per_cpu_offset", "current_kprobe", "register_fprobe_ips")
 """Core kernel symbols whose address, or presence, decides how probes are attached."""
+
+
+class NameIndex:
+    """Maps the CRC-32 of a function's name to the positions of functions that may have this name.
+
+    Built once per boot. Without it, each start would split and compare 120,000 names, which takes
+    longer than attaching 1,000 probes by a kprobe_multi link. The index holds no names; the caller
+    compares those at the positions it returns.
+    """
+
+    __slots__ = ("_count", "table")
+
+    def __init__(self, table: array[int] | memoryview) -> None:
+        self._count = len(table) // 3
+        self.table = table
+        """Three columns of 32-bit numbers: sorted hashes, symbol positions, text offsets."""
+
+    @classmethod
+    def build(cls, names: Sequence[str], functions: bytes) -> Self:
+        """Index those `names` for which `functions` is 1."""
+        positions = list(compress(range(len(names)), functions))
+        hashes = [crc32(name.encode()) for name in compress(names, functions)]
+        # In the joined text, each name has one newline before it.
+        offsets = [0, *map(sum, enumerate(accumulate(map(len, names)), 1))]
+        # A stable sort: functions of the same name stay in order of position.
+        order = sorted(range(len(hashes)), key=hashes.__getitem__)
+        sorted_positions = [positions[at] for at in order]
+        columns = [
+            *(hashes[at] for at in order),
+            *sorted_positions,
+            *(offsets[position] for position in sorted_positions),
+        ]
+        return cls(array("I", columns))
+
+    def candidates(self, name: bytes) -> list[tuple[int, int]]:
+        """Return (position, offset) of each function that may have this name, by position.
+
+        The offset is that of the newline before its name in the text of all names, which has one
+        before each of them.
+        """
+        wanted = crc32(name)
+        table, count = self.table, self._count
+        at = bisect_left(table, wanted, 0, count)
+        found = []
+        while at < count and table[at] == wanted:
+            found.append((table[count + at], table[2 * count + at]))
+            at += 1
+        return found
 
 
 class CodeSymbols:

@@ -12,14 +12,12 @@ import zlib
 from enum import Enum
 from itertools import takewhile
 from os import PathLike
-from typing import NamedTuple
 
 from batchprobe.errors import UnsupportedError
 from batchprobe.sys.files import exists, read_bytes
 
 __all__ = [
     "AS_ROOT",
-    "Check",
     "Finding",
     "Status",
     "check_btf",
@@ -69,16 +67,6 @@ class Status(Enum):
     OK = "ok"
     WARN = "warn"
     LACKING = "lacking"
-
-
-class Check(NamedTuple):
-    """A check and its result."""
-
-    name: str
-    status: Status
-    detail: str
-    remedy: str
-    """A command or one sentence that fixes the problem; empty if there is none."""
 
 
 Finding = tuple[Status, str, str]
