@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 
+from batchprobe._util.gc_pause import gc_pause
 from batchprobe.cli.signals import Stop
 
 __all__ = ["main"]
@@ -14,8 +15,8 @@ def main() -> int:
     """Run the command; returns its exit status."""
     # Signals first, because the rest takes a while to import.
     stop = Stop()
-    from batchprobe.cli.run import run  # noqa: PLC0415
-
+    with gc_pause():
+        from batchprobe.cli.run import run  # noqa: PLC0415
     return run(sys.argv[1:], stop)
 
 

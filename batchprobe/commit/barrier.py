@@ -65,7 +65,7 @@ class Barrier:
                     self._guard()
                     self._rcu_expedited.take(self._owner)
                 except (OSError, BatchprobeError) as error:
-                    self.note = f"grace periods are not expedited: {error}"
+                    self.note = str(error)
                     self.expedites = False
             taken = self.expedites
             self._depth += taken
