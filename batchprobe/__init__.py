@@ -43,7 +43,11 @@ if TYPE_CHECKING:
     from batchprobe.probe import Event as Event
     from batchprobe.probe import Probe as Probe
     from batchprobe.probe import ProbeState as ProbeState
+    from batchprobe.probe import Snapshot as Snapshot
     from batchprobe.programs.maps import MapSpec as MapSpec
+    from batchprobe.programs.maps import SlotLayout as SlotLayout
+    from batchprobe.programs.probe_maps import Hits as Hits
+    from batchprobe.programs.probe_maps import ProbeMaps as ProbeMaps
     from batchprobe.session import Session as Session
 
 __version__ = "0.1.0"
@@ -72,8 +76,9 @@ _PUBLIC = {
     "funclist.parse": ("parse_list",),
     "funclist.spec": ("ProbeSpec",),
     "functions.targets": ("Reason", "Skipped"),
-    "probe": ("Event", "Probe", "ProbeState"),
-    "programs.maps": ("MapSpec",),
+    "probe": ("Event", "Probe", "ProbeState", "Snapshot"),
+    "programs.maps": ("MapSpec", "SlotLayout"),
+    "programs.probe_maps": ("Hits", "ProbeMaps"),
     "session": ("Session",),
 }
 _HOMES = {name: module for module, names in _PUBLIC.items() for name in names}

@@ -42,9 +42,8 @@ class Session:
                 print(probe.label, probe.count)
 
     Leaving the block detaches all probes in one commit; so do `close` and the interpreter's exit.
-    Any thread may attach, detach and commit. A signal handler may only detach, because the other
-    calls wait for locks that the interrupted thread may hold. A forked child can do nothing with
-    the session, and its exit disturbs nothing.
+    Any thread may attach, detach and commit. A signal handler may only detach: the other calls wait
+    for locks that the interrupted thread may hold. A forked child can do nothing with the session.
 
     `action` is what happens on a hit (`batchprobe.actions`), `filters` decide which hits count.
     `abi` is "auto", "multi", "event" or "perf"; `placement` "auto", "entry" or "after" (behind the
@@ -102,9 +101,8 @@ class Session:
 
     @property
     def probes(self) -> list[Probe]:
-        """The probes that are attached or queued, in order of attach.
-
-        A committed one is forgotten here; the object that `attach` returned keeps its result.
+        """The probes that are attached or queued, in order of attach. A committed one is forgotten
+        here; the object that `attach` returned keeps its result.
         """
         return list(self._live)
 
@@ -144,17 +142,15 @@ class Session:
         return self._live.values()
 
     def events(self) -> Iterator[Event]:
-        """Events since the last call, if the action has any.
-
-        Every event of a detached probe can be read here once its commit has returned.
+        """Events since the last call, if the action has any. Every event of a detached probe can be
+        read here once its commit has returned.
         """
         self._require_ours()
         return self._live.events()
 
     def missed(self) -> int | None:
-        """Hits that found a probe but ran no program; None where the kernel does not report it.
-
-        Of the event ABI they are known after the commit of its last probe.
+        """Hits that found a probe and ran no program; None where the kernel does not report it.
+        For the event ABI they are known after the commit of its last probe.
         """
         self._require_ours()
         return self._live.missed()
@@ -213,7 +209,6 @@ class Session:
             finally:
                 self._attach_depth -= 1
                 self._disarm_if_done()
-            self._guard.prepare()
 
     def _adopt(self, result: AttachResult) -> list[Probe]:
         """Make the probes of an attach the session's, and open their gates."""
@@ -222,6 +217,8 @@ class Session:
             # The commit will need the guardian and should not wait for its start.
             self._guard.arm()
             self._guard.after_attach()
+            # Before the gates open, because it writes to a pipe, which users may count.
+            self._guard.prepare()
         except BaseException:
             self._discard(attachments)
             raise

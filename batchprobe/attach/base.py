@@ -130,9 +130,13 @@ class Attachment(ABC):
             more=self._map_specs,
             constants=self._constants(),
         )
-        self.reader = context.action.reader(self.maps)
-        for wanted in context.filters:
-            wanted.fill(self.maps)
+        try:
+            self.reader = context.action.reader(self.maps)
+            for one in context.filters:
+                one.fill(self.maps)
+        except BaseException:
+            self.maps.close()
+            raise
         for slot, probe in enumerate(probes, NO_SLOT + 1):
             probe.attachment, probe.slot = self, slot
         # In slot order.
@@ -281,7 +285,7 @@ class AttachOutcome:
                 continue
             try:
                 attachment = make(wanted, is_return)
-            except UnsupportedError as error:
+            except (KernelError, UnsupportedError) as error:
                 self._refuse_all(wanted, error, context)
                 continue
             self.attachments.append(attachment)

@@ -16,7 +16,10 @@ from ctypes import CDLL
 
 from batchprobe.programs.program import Program, to_text
 
-__all__ = ["main"]
+__all__ = ["BAD_SOURCE", "main"]
+
+BAD_SOURCE = 3
+"""Exit status: the C of an action or a filter must be changed."""
 
 # include/uapi/linux/bpf.h, bpf_common.h
 _INSTRUCTION_SIZE = 8
@@ -46,7 +49,12 @@ def main() -> int:
         code = bytearray(module.dump_func(program.encode()))
         operands = []
         for at in range(0, len(code), _INSTRUCTION_SIZE):
-            if name := _operand(code, at, maps, names):
+            try:
+                name = _operand(code, at, maps, names)
+            except KeyError:
+                print("declare maps as BPF_ARRAY(NAME, ...), BPF_HASH(NAME, ...)", file=sys.stderr)
+                return BAD_SOURCE
+            if name:
                 operands.append((at // _INSTRUCTION_SIZE, name))
         found = {name for _, name in operands}
         if lost := [name for name in request["required"] if name not in found]:
@@ -55,7 +63,7 @@ def main() -> int:
                 "in a comparison for (in)equality or an assignment",
                 file=sys.stderr,
             )
-            return 1
+            return BAD_SOURCE
         programs.append(Program(program, bytes(code), tuple(operands)))
     print(to_text(programs), end="")
     return 0

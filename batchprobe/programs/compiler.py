@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from batchprobe.errors import UnsupportedError
+from batchprobe.programs.bcc_child import BAD_SOURCE
 from batchprobe.programs.program import Program, from_text
 from batchprobe.programs.source import LOOKUPS, ProgramSource
 from batchprobe.sys import cache_file
@@ -140,6 +141,8 @@ def _require_bcc_and_headers() -> None:
 
 
 def _cannot_compile(status: int, output: str) -> UnsupportedError:
+    if status == BAD_SOURCE:
+        return UnsupportedError(f"the C of an action or a filter: {output.strip()}")
     return UnsupportedError(
         f"bcc could not compile the programs (exit status {status}):\n{output.strip()}",
         remedy="do python3-bpfcc and the kernel headers match this kernel?",

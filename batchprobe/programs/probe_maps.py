@@ -120,8 +120,10 @@ class ProbeMaps:
             self._add(MapSpec.hash("unclaimed", max(room, 1)))
             self.arrays = {spec.name: self._add(spec) for spec in more(self.layout)}
             """Of `more`: mapped arrays by name; other maps are there without their contents."""
-        except KernelError as error:
+        except BaseException as error:
             self.close()
+            if not isinstance(error, KernelError):
+                raise
             raise UnsupportedError(
                 f"cannot create the maps for {slots} probes: {error}",
                 remedy="they need Linux 5.5, free memory, or CAP_SYS_RESOURCE",
@@ -162,25 +164,33 @@ class ProbeMaps:
         self._fds[spec.name] = array.fd
         return array
 
+    def items(self, name: str) -> dict[int, int]:
+        """All elements of a hash map from u64 to u64; two system calls for each."""
+        found = bpf.map_items(self._fds[name], CELL_SIZE, CELL_SIZE)
+        return {struct.unpack("=Q", key)[0]: struct.unpack("=Q", value)[0] for key, value in found}
+
     def set(self, name: str, key: int, value: int) -> None:
-        """Set an element of a hash map of the action or a filter."""
+        """Set an element of a hash map from u64 to u64."""
         packed = struct.pack("=Q", key), struct.pack("=Q", value)
         bpf.map_update(self._fds[name], *packed)
 
     # -- programs ----------------------------------------------------------------------------
 
     def load(self, program: Program, *, attach_type: int = 0, epoch: int = 0) -> int:
-        """Load a program on these maps; returns its descriptor. Links have an epoch."""
-        fd = program.load(
-            {
-                **self._fds,
-                **self._constants,
-                BUCKET_SHIFT: HASH_BITS - self._bucket_bits,
-                EPOCH: epoch,
-                INSTRUCTION_POINTER_AT: arch.current().registers.instruction_pointer,
-            },
-            attach_type=attach_type,
-        )
+        """Load a program on these maps; returns its descriptor. Links have an epoch.
+
+        Raises VerifierError if the kernel refuses it, ValueError if it needs an unlisted map.
+        """
+        values = {
+            **self._fds,
+            **self._constants,
+            BUCKET_SHIFT: HASH_BITS - self._bucket_bits,
+            EPOCH: epoch,
+            INSTRUCTION_POINTER_AT: arch.current().registers.instruction_pointer,
+        }
+        if missing := {operand for _, operand in program.operands} - values.keys():
+            raise ValueError(f"the C declares {', '.join(missing)}, and no maps() lists it")
+        fd = program.load(values, attach_type=attach_type)
         self._programs.append(fd)
         return fd
 
@@ -259,8 +269,7 @@ class ProbeMaps:
         self._claimed[ip] = slot
 
     def _unclaimed(self) -> dict[int, int]:
-        items = bpf.map_items(self._fds["unclaimed"], CELL_SIZE, CELL_SIZE)
-        return {struct.unpack("=Q", key)[0]: struct.unpack("=Q", value)[0] for key, value in items}
+        return self.items("unclaimed")
 
     def claimed_total(self) -> int:
         """Hits that were counted by instruction pointer, and ran no action, until a slot claimed

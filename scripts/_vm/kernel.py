@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A distribution's kernel: its image, an initramfs, and a disk with modules and headers."""
 
 import lzma

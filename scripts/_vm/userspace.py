@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The guests' user space: one disk image for all kernels, and one per set of extra packages."""
 
 import shutil
