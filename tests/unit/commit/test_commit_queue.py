@@ -265,6 +265,20 @@ def test_discard_needs_no_barrier(machine: Machine) -> None:
     assert machine.commit() == CommitReport()
 
 
+def test_a_commit_inside_a_discard_is_refused(machine: Machine) -> None:
+    class Curious(Bundle):
+        def reclaim(self, gone: Sequence[Thing]) -> Reclaimed:
+            with pytest.raises(SessionError):
+                machine.commit()
+            return super().reclaim(gone)
+
+    bundle = Curious(machine.log)
+    machine.queue.discard([(bundle, bundle.add(2))])
+    assert machine.log == ["short", "reclaim 2", "long"]
+    assert not machine.queue.commits_here
+    assert machine.commit() == CommitReport()
+
+
 class Pausing(Machine):
     """Its barrier waits until `go_on` is released."""
 
