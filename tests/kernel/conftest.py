@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every test here runs on a real kernel, and leaves it as it was."""
+"""Fixtures: each test runs on a real kernel, and must leave it as it was."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 from helpers import figures
-from helpers.machine import ABIS, Held, children, eventually, held, why_not
+from helpers.machine import (
+    ABIS,
+    KernelState,
+    children,
+    eventually,
+    kernel_state,
+    missing_prerequisite,
+)
 from helpers.workers import Worker
 
 from batchprobe import Session
@@ -17,54 +24,54 @@ from batchprobe import Session
 
 @pytest.fixture(scope="session", autouse=True)
 def kernel(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A kernel with kprobes, and one cache, so that the programs are compiled once."""
-    if lacking := why_not():
+    """Skip without kprobes. All tests share one cache, so programs are compiled once."""
+    if lacking := missing_prerequisite():
         if os.environ.get("BATCHPROBE_GUEST"):
             pytest.exit(f"scripts/vm made a guest that cannot trace: {lacking}", returncode=1)
         pytest.skip(lacking)
     os.environ.setdefault("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    # Probes are tried at first use: not in the middle of a test that counts what the kernel does.
+    # Calibrate now: it runs at first use, and would disturb a test that counts kernel calls.
     for abi in ABIS:
         with Session(abi=abi) as session:
             session.attach(["vfs_read"])
-    # A start that writes bytecode would make calls of its own.
+    # Writing .pyc files would add calls to those that a test counts.
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 
 
 @pytest.fixture(scope="session")
 def workers(kernel: None) -> Iterator[list[Worker]]:
-    """One on each of two CPUs, or two on the only one."""
+    """Two workers, on different CPUs if there are several."""
     cpus = sorted(os.sched_getaffinity(0))
     with Worker(cpus[0]) as first, Worker(cpus[-1]) as second:
         yield [first, second]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What locks the kernel down, for good, comes last."""
+    """Run tests that lock the kernel down last, because that cannot be undone."""
     items.sort(key=lambda item: item.get_closest_marker("lockdown") is not None)
 
 
 @pytest.fixture(autouse=True)
 def leaves_nothing(request: pytest.FixtureRequest, workers: list[Worker]) -> Iterator[None]:
-    """No trace event, link, program, setting, descriptor or process stays behind."""
+    """Fail if a trace event, link, program, setting, descriptor or process stays behind."""
     if request.node.get_closest_marker("lockdown"):
-        yield  # nothing can be read any more
+        yield  # a locked-down kernel lets nothing be read
         return
-    before, fds, processes = held(), _fds(), children()
+    before, fds, processes = kernel_state(), _fds(), children()
     yield
-    # The kernel frees what a closed descriptor held a little later.
-    now: list[Held] = []
+    # The kernel frees the objects of closed descriptors a little later.
+    now: list[KernelState] = []
 
     def same() -> bool:
-        now[:] = [held()]
+        now[:] = [kernel_state()]
         return now[0] == before
 
     try:
         eventually(same, "the kernel is as it was", seconds=20)
     except AssertionError:
-        assert now[0] == before, "left in the kernel"
+        assert now[0] == before, "objects were left in the kernel"
     assert _fds() == fds, "descriptors were left open"
-    assert children() == processes, "processes were left"
+    assert children() == processes, "processes were left running"
 
 
 def _fds() -> dict[str, str]:
@@ -73,7 +80,7 @@ def _fds() -> dict[str, str]:
         try:
             found[fd.name] = str(fd.readlink())
         except FileNotFoundError:
-            continue  # the one that lists them
+            continue  # the descriptor of this listing
     return found
 
 
@@ -88,7 +95,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A failure is shown at once: a long run may not come to its end."""
+    """Print each failure at once, because a long run may be cut short."""
     report = yield
     reporter = item.config.pluginmanager.get_plugin("terminalreporter")
     if report.failed and reporter is not None:

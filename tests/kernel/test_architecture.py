@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What docs/architectures.md says of this machine, and its adapter's words against the kernel's."""
+"""The adapter of this architecture against the kernel, and figures for docs/architectures.md."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from helpers.figures import record, tell
+from helpers.figures import record, report_figure
 from helpers.machine import ABIS, BCC_COMPILES, MACHINE, PLACES, kinds
 
 from batchprobe import Probe, Session, arch
@@ -29,8 +29,8 @@ from batchprobe.kernel.tracefs import Tracefs
 from batchprobe.sys import bpf, fds, libc, perf
 from batchprobe.sys.process import Owner
 
-# What the instruction pointer reads behind the symbol of the function that is tried: a function
-# that begins with neither endbr nor, on ppc64le, without a global entry. Seen by hand at first.
+# By placement: what the instruction pointer reads, in bytes from the symbol of the probed function.
+# It depends on how the function begins, on x86_64 with endbr64 or without. First seen by hand.
 TOLD = {
     "x86_64": {"entry": {1, 5}, "after": {6, 10}, "return": {0, 4}},
     "i686": {"entry": {1}, "after": {6}, "return": {0}},
@@ -42,8 +42,8 @@ TOLD = {
 }
 
 
-def tried() -> dict[Variant, Observation]:
-    """Every variant of probe on this kernel."""
+def try_all_variants() -> dict[Variant, Observation]:
+    """Try every variant of probe on this kernel."""
     tracefs, kcore = Tracefs.find(), Kcore()
     table = FunctionTable.from_kernel(tracefs.root)
     context = AttachContext(
@@ -64,21 +64,21 @@ def tried() -> dict[Variant, Observation]:
         tries = list(calibrate(context, target(table), VARIANTS, undo))
     finally:
         kcore.close()
-    assert not [left for _, _, left in tries if left]
+    assert not [failed for _, _, failed in tries if failed]
     return {variant: finding for variant, finding, _ in tries}
 
 
-def test_the_adapter_says_what_the_kernel_does() -> None:
-    found = tried()
+def test_the_adapter_agrees_with_the_kernel() -> None:
+    found = try_all_variants()
     works = {variant for variant, finding in found.items() if not finding.refused}
     assert not [finding.wrong for finding in found.values() if finding.wrong]
-    expected = {Variant(abi, place) for abi in ABIS if abi != "multi" for place in PLACES}
+    expected = {Variant(abi, placement) for abi in ABIS if abi != "multi" for placement in PLACES}
     expected |= {Variant(abi, "return") for abi in ABIS if "%return" in kinds(abi)}
     expected |= {Variant("multi", "entry")} if "multi" in ABIS else set()
     assert works == expected
     for variant in works:
         ip = found[variant].ip
-        # Before 5.15 a return probe's function is known from current_kprobe only.
+        # Before 5.15 only current_kprobe names the function of a return probe.
         if variant.abi != "multi" and (ip is not None or variant.placement != "return"):
             assert ip in TOLD[MACHINE][variant.placement], variant
     record(
@@ -91,7 +91,7 @@ def test_the_adapter_says_what_the_kernel_does() -> None:
 
 
 def some_functions(number: int = 200) -> list[str]:
-    """So many that ftrace knows, each the only one of its name."""
+    """The names of functions that ftrace can trace, each of them unique."""
     text = Path("/sys/kernel/tracing/available_filter_functions").read_text()
     names = re.findall(r"^((?:tcp|vfs|inet|sock|udp|ip)_\w+)$", text, re.MULTILINE)
     symbols = re.findall(r"^\w+ \w (\w+)", Path("/proc/kallsyms").read_text(), re.MULTILINE)
@@ -99,9 +99,11 @@ def some_functions(number: int = 200) -> list[str]:
     return [name for name in names if namesakes[name] == 1][:number]
 
 
-@pytest.mark.skipif(not arch.current().jump_optimizes, reason="no breakpoint is made a jump here")
-def test_a_breakpoint_that_stays_one_goes_to_the_entry_if_there_are_few() -> None:
-    def places(names: list[str], placement: str) -> dict[str, str]:
+@pytest.mark.skipif(
+    not arch.current().jump_optimizes, reason="breakpoints are not jump-optimized here"
+)
+def test_few_probes_that_cannot_be_jump_optimized_move_to_the_entry() -> None:
+    def placements(names: list[str], placement: str) -> dict[str, str]:
         with Session(abi="event", placement=placement) as session:
             probes = session.attach(names)
             assert not session.skipped
@@ -112,7 +114,7 @@ def test_a_breakpoint_that_stays_one_goes_to_the_entry_if_there_are_few() -> Non
             }
             Path("/").stat()
             assert session.detach_all().failed == ()
-            # Known, though something was moved: how many depends on who else is busy.
+            # Still known although probes were moved. Their number depends on what else runs.
             assert session.missed() is not None
         if "vfs_statx" in names:
             assert next(probe.count for probe in probes if probe.label == "vfs_statx") > 0
@@ -120,13 +122,13 @@ def test_a_breakpoint_that_stays_one_goes_to_the_entry_if_there_are_few() -> Non
 
     many = some_functions(65)
     few = ["vfs_statx", *(name for name in many if name != "vfs_statx")][:64]
-    behind = places(few, "after")
-    traps = {name for name, place in behind.items() if place == "trap"}
-    assert traps, "the kernel made jumps of all"
-    assert places(few, "auto") == {
-        name: "entry" if place == "trap" else place for name, place in behind.items()
+    after = placements(few, "after")
+    traps = {name for name, where in after.items() if where == "trap"}
+    assert traps, "the kernel jump-optimized all breakpoints"
+    assert placements(few, "auto") == {
+        name: "entry" if where == "trap" else where for name, where in after.items()
     }
-    assert places(many, "auto") == places(many, "after")
+    assert placements(many, "auto") == placements(many, "after")
 
 
 BCC = """
@@ -151,7 +153,7 @@ print(len(attached), middle - began, time.perf_counter() - middle)
 
 
 def by_bcc(names: list[str]) -> tuple[int, float, float]:
-    """How many probes, and the seconds to attach and to detach them one by one."""
+    """Attach and detach with bcc, one by one; returns the number of probes and both times."""
     offset = "0" if "entry" in PLACES else "8"
     done = subprocess.run(
         (sys.executable, "-c", BCC, offset, *names), capture_output=True, text=True, check=True
@@ -161,7 +163,7 @@ def by_bcc(names: list[str]) -> tuple[int, float, float]:
 
 
 def by_system_calls(probes: list[Probe]) -> tuple[int, float, float]:
-    """The same calls as bcc's, where there is no bcc to make them."""
+    """The same with the system calls that bcc makes, where there is no bcc."""
     pmu = int(Path("/sys/bus/event_source/devices/kprobe/type").read_text())
     program = bpf.prog_load("nothing", bpf.RETURN_0)
     began = time.perf_counter()
@@ -178,8 +180,8 @@ def by_system_calls(probes: list[Probe]) -> tuple[int, float, float]:
 
 
 @pytest.mark.figures
-def test_teardown_beside_one_by_one() -> None:
-    """No time is asserted: the figures go to the page."""
+def test_teardown_compared_with_one_by_one() -> None:
+    """Asserts no time: the figures go to docs/architectures.md."""
     names = some_functions()
     with Session() as session:
         began = time.perf_counter()
@@ -213,14 +215,14 @@ def test_teardown_beside_one_by_one() -> None:
             "placements": sorted({probe.placement for probe in probes}),
         },
     )
-    tell(
+    report_figure(
         f"{MACHINE}: {len(probes)} probes by {abis} off in {detach:.2f} s; {count} by {tool}"
         f" in {other_detach:.1f} s: {ratio:.0f} times faster"
     )
 
 
 def test_the_programs_need_no_compiler() -> None:
-    """Shipped for this machine: without bcc and headers the main job is done."""
+    """They are shipped for this machine, so counting works without bcc and headers."""
     env = {**os.environ, "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     code = (
         "import sys, json; sys.modules['bcc'] = None; from batchprobe import Session\n"

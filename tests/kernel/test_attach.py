@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from helpers.command import COMMAND, Running, run
-from helpers.machine import ABIS, HANG_SECONDS, MACHINE, held, kinds
+from helpers.machine import ABIS, HANG_SECONDS, MACHINE, kernel_state, kinds
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "funcs.txt"
@@ -43,41 +43,41 @@ def check_summary(summary: dict[str, Any]) -> None:
         assert summary["commit"][key] >= 0
 
 
-def test_the_example() -> None:
-    before = held().expedited
+def test_the_example_list_is_attached() -> None:
+    before = kernel_state().expedited
     done = run("attach", EXAMPLE, "-d", "2", "--json")
     assert done.status == 0, done
     check_summary(done.summary)
     assert done.summary["attached"] > 50
     assert done.summary["abi"].split("+")[0] == sorted(ABIS[:1])[0]
-    now = held()
+    now = kernel_state()
     assert (now.events, now.expedited) == ((), before)
 
 
 @pytest.mark.parametrize("abi", ABIS)
-def test_lists_from_files_and_standard_input(abi: str, tmp_path: Path) -> None:
+def test_lists_are_read_from_files_and_standard_input(abi: str, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     first.write_text("vfs_read # reading\n\nvfs_write\n")
     last = f"vfs_open{kinds(abi)[-1]}"
     second.write_text(f"!vfs_write\n{last}\n")
     done = run("attach", first, "-", second, "-d", "1", "--json", "--abi", abi, stdin="vfs_getattr")
     assert done.status == 0, done
-    # On purpose left out is told, and no probe.
+    # An excluded function gets no probe, and is reported as skipped.
     assert set(done.summary["hits"]) == {"vfs_read", "vfs_getattr", last}
     assert [skip["entry"] for skip in done.summary["skipped"]] == ["vfs_write"]
     assert done.summary["abi"] == abi
-    # Python and the shell read files all the time, if not always within one second.
+    # Python and the shell often read files, but not always within this second.
     if sum(done.summary["hits"].values()):
         check_summary(done.summary)
 
 
-def test_every_kind_of_bad_entry_is_named_with_its_reason(tmp_path: Path) -> None:
-    blacklisted = _forbidden()
+def test_every_kind_of_bad_entry_is_reported_with_its_reason(tmp_path: Path) -> None:
+    blacklisted = _blacklisted_function()
     bad = [
         ("getppid_nonsense", "unknown function"),
         ("vfs_raed", "similar names: vfs_read"),
         (blacklisted, "blacklisted by the kernel"),
-        ("jiffies", _what_jiffies_is()),
+        ("jiffies", _reason_for_data()),
         ("vfs_read+0x100000", "bad offset"),
         (f"vfs_write+{_inside_instruction()}", _BAD_BOUNDARY),
         ("no_such_module:*", "module not loaded"),
@@ -94,16 +94,16 @@ def test_every_kind_of_bad_entry_is_named_with_its_reason(tmp_path: Path) -> Non
     assert done.status == 4, done
     assert set(done.summary["hits"]) == {"vfs_read"}
     skipped = done.summary["skipped"]
-    told = {skip["entry"]: skip for skip in skipped}
+    reported = {skip["entry"]: skip for skip in skipped}
     for number, (entry, reason) in enumerate(bad, 3):
-        assert reason in told[entry]["reason"], told[entry]
-        assert (told[entry]["file"], told[entry]["line"]) == (str(file), number)
-        assert f"{file}:{number}: {entry}: {told[entry]['reason']}" in done.stderr
+        assert reason in reported[entry]["reason"], reported[entry]
+        assert (reported[entry]["file"], reported[entry]["line"]) == (str(file), number)
+        assert f"{file}:{number}: {entry}: {reported[entry]['reason']}" in done.stderr
     assert len(skipped) == len(bad)
 
 
-def _forbidden() -> str:
-    """A function of the kernel's blacklist."""
+def _blacklisted_function() -> str:
+    """A function on the kernel's blacklist."""
     for line in Path("/sys/kernel/debug/kprobes/blacklist").read_text().splitlines():
         name = line.split("\t")[1]
         if name in {"exc_int3", "notify_die", "get_kprobe", "kprobe_exceptions_notify"}:
@@ -111,20 +111,20 @@ def _forbidden() -> str:
     raise AssertionError("none of the expected functions is blacklisted")
 
 
-# What the kernel says to a place inside an instruction: most architectures, EINVAL.
+# The reason for a site inside an instruction; on most architectures the kernel returns EINVAL.
 _BAD_BOUNDARY = (
     "not an instruction boundary" if MACHINE in {"x86_64", "i686", "riscv64"} else "Invalid"
 )
 
 
-def _what_jiffies_is() -> str:
-    """Data is in kallsyms only with CONFIG_KALLSYMS_ALL."""
+def _reason_for_data() -> str:
+    """The reason depends on CONFIG_KALLSYMS_ALL, without which kallsyms has no data."""
     listed = " jiffies\n" in Path("/proc/kallsyms").read_text()
     return "not a function" if listed else "unknown function"
 
 
 def _inside_instruction() -> int:
-    """One byte into the call or nop that every traceable function begins with."""
+    """An offset inside the call or nop that every traceable function begins with."""
     return 1
 
 
@@ -155,14 +155,14 @@ def test_usage_errors_attach_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.one_kernel
-def test_nothing_to_attach() -> None:
+def test_nothing_to_attach_is_an_error() -> None:
     done = run("attach", "-", "--json", stdin="no_such_function\n")
     assert done.status == 3, done
     assert done.summary["attached"] == 0
     assert "no_such_function" in done.stderr
 
 
-# 1,000 calls that nothing else makes, in slices, so that intervals have something to tell apart.
+# Makes 1,000 calls that nothing else makes, slowly enough to fall into several intervals.
 CALLER = """
 import os, time
 for _ in range(10):
@@ -193,7 +193,7 @@ def test_command_is_traced_from_its_first_call_to_its_last(tmp_path: Path) -> No
         assert {record["type"] for record in counts} == {"counts"}
         seconds = [record["seconds"] for record in counts]
         assert seconds == sorted(seconds)
-        # Differences: they come to the total, but for what the last interval did not end on.
+        # Hits of each interval. They add up to the total, except for hits after the last interval.
         parts = [record["hits"]["syscall:getsid"] for record in counts]
         assert all(part < 1000 for part in parts)
         assert 0 < sum(parts) <= 1000
@@ -218,8 +218,8 @@ def test_text_shows_the_most_hit(tmp_path: Path) -> None:
 
 
 @pytest.mark.one_kernel
-def test_reader_that_goes_away() -> None:
-    """What cannot be written costs the data, not the clean-up."""
+def test_a_reader_that_goes_away_keeps_no_probe_attached() -> None:
+    """Results that cannot be written are lost, but the probes are removed."""
     process = subprocess.Popen(
         (*COMMAND, "attach", "-", "-i", "0.1", "--json"),
         stdin=subprocess.PIPE,
@@ -233,17 +233,17 @@ def test_reader_that_goes_away() -> None:
     process.stdin.close()
     assert json.loads(process.stdout.readline())["type"] == "counts"
     process.stdout.close()
-    told = process.stderr.read()
+    said = process.stderr.read()
     process.stderr.close()
     assert process.wait(HANG_SECONDS) == 1
-    assert "Broken pipe" in told
-    assert "Traceback" not in told
-    assert not held().events
+    assert "Broken pipe" in said
+    assert "Traceback" not in said
+    assert not kernel_state().events
 
 
 @pytest.mark.one_kernel
 @pytest.mark.parametrize("through", ["-o", "stdout"])
-def test_full_disk(through: str) -> None:
+def test_a_full_disk_keeps_no_probe_attached(through: str) -> None:
     words = ("attach", "-", "-d", "0.2", "--json")
     if through == "-o":
         done = run(*words, "-o", "/dev/full", stdin="vfs_read")
@@ -254,4 +254,4 @@ def test_full_disk(through: str) -> None:
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
     assert "Exception" not in done.stderr
-    assert not held().events
+    assert not kernel_state().events

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 from helpers.command import run_script
-from helpers.machine import ABIS, HANG_SECONDS, KNOB, PREFIX, held, kinds
+from helpers.machine import ABIS, HANG_SECONDS, PREFIX, RCU_EXPEDITED, kernel_state, kinds
 from helpers.traced import traced
 from helpers.workers import CALLS, Worker
 
@@ -35,7 +35,7 @@ def test_contract(abi: str, workers: list[Worker]) -> None:
     a, b, c, d = probes[:4]
     assert counts() == [10] * 10
 
-    # Queued: it counts no more, its siblings do.
+    # Queued: it no longer counts, its siblings do.
     assert session.detach(a) is None
     assert states(a) == [ProbeState.QUEUED]
     assert counts() == [10] + [20] * 9
@@ -48,9 +48,9 @@ def test_contract(abi: str, workers: list[Worker]) -> None:
     assert counts() == [10] + [30] * 9
 
     report = session.commit()
-    left = {"clean": 0, "dirty": 1} if abi == "perf" else {"clean": 1, "dirty": 0}
+    expected = {"clean": 0, "dirty": 1} if abi == "perf" else {"clean": 1, "dirty": 0}
     assert (report.probes, report.barriers, report.failed) == (1, 1, ())
-    assert {"clean": report.clean, "dirty": report.dirty} == left
+    assert {"clean": report.clean, "dirty": report.dirty} == expected
     assert states(a) == [ProbeState.DETACHED]
     with pytest.raises(NotAttachedError):
         session.detach(a)
@@ -85,13 +85,13 @@ def test_contract(abi: str, workers: list[Worker]) -> None:
 
 @pytest.mark.parametrize("abi", ABIS)
 def test_survivors_of_partial_commits_count_exactly(abi: str, workers: list[Worker]) -> None:
-    """Both CPUs call all the time; half of what is left goes, again and again."""
+    """While both CPUs call, half of the remaining probes are detached, again and again."""
     with Session(abi=abi) as session:
         # Disarming perf return probes whose functions are being called crashes Linux 6.1 under
-        # emulation with a thread a CPU, and not with one thread for all.
+        # emulation with a thread per CPU, but not with a single thread.
         wanted = ("",) if abi == "perf" else kinds(abi)
         probes = session.attach(call + kind for kind in wanted for call in SYSCALLS)
-        links = held().links
+        links = kernel_state().links
         for worker in workers:
             worker.begin(CALLS)
         gone: dict[Probe, int] = {}
@@ -106,14 +106,14 @@ def test_survivors_of_partial_commits_count_exactly(abi: str, workers: list[Work
             assert all(0 < before[probe] <= gone[probe] for probe in leaving)
         for worker in workers:
             worker.reach(50)
-        replaced = links - held().links
+        replaced = links - kernel_state().links
         rounds = sum(worker.end() for worker in workers)
         survivors = session.attached
         assert {probe.count for probe in survivors} == {rounds}
         assert {probe.count - gone[probe] for probe in gone} == {0}
         assert max(gone.values()) < rounds
         assert len(survivors) == 2 * len(wanted)
-        # A link cannot shrink: it was replaced under load.
+        # A link cannot shrink, so it was replaced under load.
         assert bool(replaced) == (abi == "multi")
     assert {probe.count for probe in survivors} == {rounds}
     assert len(probes) == len(gone) + len(survivors)
@@ -180,7 +180,7 @@ def test_threads_commit_at_once(abi: str, workers: list[Worker]) -> None:
 
 
 def test_one_barrier_whatever_the_number() -> None:
-    """What the report claims is what the kernel saw before the results were final."""
+    """The kernel saw the barriers that the reports claim before the results were final."""
     with Session(abi="event") as session:
         probes = session.attach(["vfs_*", "tcp_[a-r]*"])
         assert len(probes) > 110
@@ -205,14 +205,14 @@ def test_grace_periods_are_expedited_only_where_wanted(barrier: str) -> None:
         (probe,) = session.attach(["syscall:getsid"])
         during = []
         session.detach(probe)
-        session.commit(lambda: during.append(KNOB.read_text().strip()))
+        session.commit(lambda: during.append(RCU_EXPEDITED.read_text().strip()))
         assert during == (["1"] if barrier == "auto" else ["0"])
         assert calls().total() == (2 if barrier == "auto" else 0)
-    assert KNOB.read_text().strip() == "0"
+    assert RCU_EXPEDITED.read_text().strip() == "0"
 
 
 def test_rcu_normal_is_respected() -> None:
-    normal = KNOB.with_name("rcu_normal")
+    normal = RCU_EXPEDITED.with_name("rcu_normal")
     before = normal.read_text()
     normal.write_text("1")
     try:
@@ -246,5 +246,5 @@ def test_a_forgotten_session_leaves_nothing(abi: str, end: str, status: int) -> 
     program = FORGETFUL.format(abi=abi, end=end)
     done = run_script(program)
     assert (done.status, done.stdout) == (status, "1\n"), done
-    # What it leaves must be gone at once, not when a guardian or another start finds it.
-    assert not held().events
+    # Removed at once, not later by a guardian or another start.
+    assert not kernel_state().events

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Known calls are counted exactly, whatever carries the probes."""
+"""Calls of known number are counted exactly, by every probe ABI."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_calls_from_all_cpus_are_counted_exactly(
         assert abi in ("auto", *(probe.abi for probe in probes))
         entries = {probe.placement for probe in probes if not probe.target.is_return}
         if placement != "auto":
-            # On s390x a function may begin with what QEMU cannot step over.
+            # On s390x a function may begin with an instruction that QEMU cannot step over.
             assert entries in ({placement}, {placement, "entry"} if MACHINE == "s390x" else ())
 
         for _ in range(10_000):
@@ -76,18 +76,18 @@ def test_threads_are_counted_exactly(abi: str) -> None:
 
 
 @pytest.mark.parametrize("abi", [abi for abi in ABIS if abi != "multi"])
-def test_probes_whose_buckets_are_taken(
+def test_probes_whose_buckets_are_taken_count_exactly(
     abi: str, workers: list[Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Some of many probes find another one's instruction pointer in their bucket."""
+    """Among many probes, some find their bucket taken by another instruction pointer."""
     make = ProbeMaps.__init__
 
-    def crowd(maps: ProbeMaps, slots: int, **options: Any) -> None:
+    def take_buckets(maps: ProbeMaps, slots: int, **options: Any) -> None:
         make(maps, slots, **options)
         buckets = maps._buckets.cells
         buckets[:] = memoryview(array("Q", [1]) * len(buckets))
 
-    monkeypatch.setattr(ProbeMaps, "__init__", crowd)
+    monkeypatch.setattr(ProbeMaps, "__init__", take_buckets)
     labels = [f"syscall:{call}{kind}" for call in CALLS for kind in kinds(abi)]
     with Session(abi=abi) as session:
         probes = session.attach(labels)
@@ -100,8 +100,8 @@ def test_probes_whose_buckets_are_taken(
 
 
 @pytest.mark.parametrize("abi", ABIS)
-def test_namesakes_addresses_and_offsets(abi: str) -> None:
-    """`type_show` is many functions; reading a network device's type runs exactly one of them."""
+def test_namesakes_addresses_and_offsets_count_exactly(abi: str) -> None:
+    """Many functions are called `type_show`; reading a network device's type runs one of them."""
     getsid = address_of(f"{PREFIX}getsid")
     entries = ["type_show", f"{getsid:#x}"]
     has_offset = abi != "multi" and "after" in PLACES
@@ -126,9 +126,9 @@ def test_namesakes_addresses_and_offsets(abi: str) -> None:
     assert others[1:] == ([] if not has_offset else [(f"{PREFIX}getpgid", 100)])
 
 
-@pytest.mark.skipif(len(PLACES) < 2, reason="a function has one place here")
-def test_one_place_asked_for_in_two_ways(workers: list[Worker]) -> None:
-    """`NAME` may come to stand where `NAME+OFFSET` says: both count."""
+@pytest.mark.skipif(len(PLACES) < 2, reason="a function has one site here")
+def test_one_site_named_in_two_ways_counts_for_both(workers: list[Worker]) -> None:
+    """The probe of `NAME` must not take the site of `NAME+OFFSET`: both count."""
     call = f"{PREFIX}getpgid"
     for abi in ("event", "perf"):
         with Session(abi=abi) as session:
@@ -147,22 +147,22 @@ def address_of(name: str) -> int:
 
 
 def boundary(name: str) -> int:
-    """The offset behind a function's entry patch site, an instruction boundary."""
-    text = Kcore()
-    code = text.read(address_of(name), 16)
-    text.close()
-    assert code, text.reason
+    """The offset after a function's patch site, which is an instruction boundary."""
+    kcore = Kcore()
+    code = kcore.read(address_of(name), 16)
+    kcore.close()
+    assert code, kcore.reason
     offset = arch.current().after_patch_site(code)
     assert offset, f"{name} has no patch site"
     return offset
 
 
-# What the C library calls where it was not always so.
+# The system calls that the C library makes on this architecture.
 MKDIR = "mkdirat" if MACHINE in {"aarch64", "riscv64"} else "mkdir"
 RENAME = {"aarch64": "renameat", "riscv64": "renameat2"}.get(MACHINE, "rename")
 FALLOCATE = "ia32_fallocate" if MACHINE == "i686" else "fallocate"
 
-# What one round of `file_work` calls, beneath the system calls; nothing else does meanwhile.
+# How often one round of `file_work` calls each function; nothing else calls them meanwhile.
 FILE_WORK = {
     "vfs_mkdir": 1,
     "vfs_symlink": 1,
@@ -185,7 +185,7 @@ FILE_WORK = {
 
 
 def file_work(folder: Path) -> None:
-    """Each call's number is in FILE_WORK."""
+    """One round: FILE_WORK has the number of calls."""
     (folder / "directory").mkdir()
     (folder / "symbolic").symlink_to("nowhere")
     file = folder / "file"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `doctor` says of real kernels, and that it leaves them as they were."""
+"""`doctor` reports the state of real kernels, and leaves them as they were."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def examined() -> dict[str, Check]:
 
 
 def examined_as(*command: str, user: str = "root") -> dict[str, Check]:
-    """By a process of its own, started through `command`."""
+    """The checks as made by another process, which `command` starts."""
     checkout = Path(__file__).parents[2]
     done = subprocess.run(
         [*command, sys.executable, "-B", "-c", PRINT],
@@ -74,7 +74,7 @@ def test_a_stock_kernel_can_trace_by_the_abis_it_should_have() -> None:
     try:
         before = kprobe_state()
         checks = examined()
-        eventually(lambda: kprobe_state() == before, "no probe of doctor's is left", seconds=20)
+        eventually(lambda: kprobe_state() == before, "doctor removes its probes", seconds=20)
         assert foreign in (TRACEFS / "kprobe_events").read_text().splitlines()
     finally:
         tracefs.command("-:doctor_test/stays")
@@ -87,38 +87,38 @@ def test_a_stock_kernel_can_trace_by_the_abis_it_should_have() -> None:
     others = [check for name, check in checks.items() if name.removeprefix("abi ") not in abis]
     assert [check for check in others if check.status is Status.LACKING] == []
     assert can_trace(list(checks.values()))
-    # What the kernel was built with agrees with what was tried.
+    # The kernel's configuration agrees with what was tried.
     assert ("CONFIG_FPROBE" in checks["configuration"].detail) == ("multi" not in ABIS)
     # Debian's kernels begin functions with endbr64 since 6.12.
     after = {"x86_64": "+9" if RELEASE >= (6, 12) else "+5"}.get(MACHINE, "")
     assert checks["placement"].detail.endswith(after)
     for abi in ("event", "perf"):
         probed, _, refused = abis[abi].detail.partition(" removed, ")
-        for place in ("entry", "after"):
-            assert (place in probed) == (place in PLACES)
-            assert (f"refused at {place}" in refused) == (place not in PLACES)
+        for placement in ("entry", "after"):
+            assert (placement in probed) == (placement in PLACES)
+            assert (f"refused at {placement}" in refused) == (placement not in PLACES)
     assert "MEMBARRIER" in checks["barrier"].detail
     assert checks["stale objects"].detail == "none"
 
 
 def kprobe_state() -> list[str]:
-    """Every probe that stands, whoever owns it."""
+    """All probes in the kernel, of any owner."""
     files = (TRACEFS / "kprobe_events", TRACEFS / "enabled_functions", KPROBES / "list")
     return [file.read_text() for file in files]
 
 
-def test_a_user_is_told_to_become_root() -> None:
+def test_a_user_is_advised_to_become_root() -> None:
     checks = examined_as(user="nobody")
     for name in ("rights", "tracefs", "symbols"):
         assert checks[name].status is Status.LACKING, checks[name]
         assert "root" in checks[name].remedy or "sudo" in checks[name].remedy
     untried = ["abi multi", "abi event", "abi perf", "stale objects"]
     if MACHINE not in {"aarch64", "armv7l"}:
-        # There no code is looked at.
+        # These need no code for it.
         untried.append("placement")
     for name in untried:
         assert checks[name].detail == "not tried: needs root"
-    # These anybody may know.
+    # Every user may see these.
     for name in ("kernel", "kprobes", "configuration", "ftrace", "bcc", "headers", "barrier"):
         assert checks[name].status is Status.OK, checks[name]
     assert not can_trace(list(checks.values()))
@@ -131,14 +131,14 @@ def test_a_user_is_told_to_become_root() -> None:
         (("setpriv", "--inh-caps=-all", "--bounding-set=-all"), "without CAP_SYS_ADMIN"),
     ],
 )
-def test_root_in_name_only(command: tuple[str, ...], detail: str) -> None:
+def test_root_without_its_rights_is_reported(command: tuple[str, ...], detail: str) -> None:
     checks = examined_as(*command)
     assert checks["rights"].status is Status.LACKING
     assert detail in checks["rights"].detail
     assert not can_trace(list(checks.values()))
 
 
-def test_hidden_addresses() -> None:
+def test_hidden_addresses_are_reported() -> None:
     with setting("/proc/sys/kernel/kptr_restrict", "2"):
         checks = examined()
     assert checks["symbols"].status is Status.LACKING
@@ -147,12 +147,12 @@ def test_hidden_addresses() -> None:
     assert not can_trace(list(checks.values()))
 
 
-def test_a_kernel_with_ftrace_off_would_count_nothing_at_entries() -> None:
+def test_ftrace_that_is_off_is_reported() -> None:
     with setting("/proc/sys/kernel/ftrace_enabled", "0"):
         checks = examined()
     assert checks["ftrace"].status is Status.LACKING
     assert checks["ftrace"].remedy == "sysctl -w kernel.ftrace_enabled=1"
-    # Attaching works, so only a call can tell; behind the patch site it is counted.
+    # Attaching works, so only a call shows it. After the patch site, the call is counted.
     if ENTRY_IS_FTRACE:
         assert checks["abi event"].status is Status.WARN
         assert checks["abi event"].detail.startswith("entry: a call of")
@@ -163,7 +163,7 @@ def test_a_kernel_with_ftrace_off_would_count_nothing_at_entries() -> None:
         assert "was not counted" in checks["abi multi"].detail
 
 
-def test_disarmed_kprobes_would_count_nothing() -> None:
+def test_disarmed_kprobes_are_reported() -> None:
     with setting(str(KPROBES / "enabled"), "0"):
         checks = examined()
     assert checks["kprobes"].status is Status.LACKING
@@ -173,7 +173,7 @@ def test_disarmed_kprobes_would_count_nothing() -> None:
         assert "was not counted" in checks[name].detail
 
 
-def test_a_setting_that_slows_removal() -> None:
+def test_a_setting_that_slows_removal_is_reported() -> None:
     with setting("/sys/kernel/rcu_normal", "1"):
         found = examined()["expedited rcu"]
     assert found.status is Status.WARN
@@ -181,7 +181,7 @@ def test_a_setting_that_slows_removal() -> None:
     assert found.remedy == "echo 0 > /sys/kernel/rcu_normal"
 
 
-def test_mounts_that_are_read_only() -> None:
+def test_read_only_mounts_are_reported() -> None:
     with read_only("/sys"), read_only(str(TRACEFS)):
         checks = examined()
     assert checks["expedited rcu"].remedy == "mount -o remount,rw /sys"
@@ -191,11 +191,11 @@ def test_mounts_that_are_read_only() -> None:
     assert examined()["tracefs"].status is Status.OK
 
 
-def test_a_tracefs_that_is_elsewhere_or_nowhere() -> None:
+def test_tracefs_is_found_elsewhere_or_reported_as_missing() -> None:
     debugfs = TRACEFS.parent / "debug"
     subprocess.run(["umount", str(TRACEFS)], check=True)
     try:
-        # The kernel mounts one there when it is looked for.
+        # The kernel mounts tracefs below debugfs on access.
         elsewhere = examined()
         subprocess.run(["umount", str(debugfs / "tracing")], check=True)
         subprocess.run(["umount", str(debugfs)], check=True)
@@ -210,11 +210,11 @@ def test_a_tracefs_that_is_elsewhere_or_nowhere() -> None:
     assert nowhere["tracefs"].status is Status.LACKING
     assert nowhere["tracefs"].remedy == f"mount -t tracefs nodev {TRACEFS}"
     assert nowhere["abi event"].detail == "not tried: tracefs is not mounted"
-    # Neither needs it.
+    # These do not need tracefs.
     assert nowhere["kprobes"].status is nowhere["symbols"].status is Status.OK
 
 
-def test_what_a_killed_process_left_is_found() -> None:
+def test_stale_objects_are_found() -> None:
     child = subprocess.Popen(["sleep", "100"])
     me = Owner.this_process()
     start = int(Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19])
@@ -222,7 +222,7 @@ def test_what_a_killed_process_left_is_found() -> None:
     tracefs = Tracefs.find()
     try:
         for function in ("vfs_fsync_range", "vfs_fallocate"):
-            tracefs.command(f"p:{owner.group}/left {function}{BY_HAND}")
+            tracefs.command(f"p:{owner.group}/stale {function}{BY_HAND}")
         assert examined()["stale objects"].detail == "none; 2 probes of live processes"
     finally:
         child.kill()
@@ -234,8 +234,8 @@ def test_what_a_killed_process_left_is_found() -> None:
     assert found.remedy == "batchprobe cleanup"
 
 
-def test_locked_memory_is_a_matter_of_old_kernels() -> None:
-    # Root may lift it, and this process, which is root's, has.
+def test_locked_memory_limits_old_kernels_only() -> None:
+    # Not as root, which may raise the limit, and in this process has done so.
     checks = examined_as("prlimit", "--memlock=65536", user="nobody")
     assert (checks["locked memory"].status is Status.WARN) == (RELEASE < (5, 11))
     assert host.kernel_version(os.uname().release) == RELEASE

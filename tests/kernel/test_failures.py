@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel says no: one failure skips nothing else, and what is left is named and tried again."""
+"""If the kernel refuses a call, all else goes on; what stays is reported and tried again."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from helpers.command import Running, run, run_script
 from helpers.failing import Calls, failing_calls
-from helpers.figures import tell
+from helpers.figures import report_figure
 from helpers.machine import (
     ABIS,
     GUARDIAN,
-    KNOB,
+    RCU_EXPEDITED,
     RELEASE,
     TRACEFS,
     eventually,
@@ -28,12 +28,12 @@ from helpers.workers import CALLS, Worker
 from batchprobe import BatchprobeError, CommitReport, KernelError, Probe, Session
 
 ENTRIES = [f"syscall:{call}{kind}" for kind in kinds("event") for call in list(CALLS)[:4]]
-# What a call may say at any moment; EAGAIN of a program's load is tried again.
+# Errors that any call may return. A load of a program that fails with EAGAIN is tried again.
 ERRORS = (errno.ENOMEM, errno.EPERM, errno.EBUSY, errno.EAGAIN)
 
 
 class Trial:
-    """A life of a few probes: attached, half of them gone, all gone; and what was seen of it."""
+    """Attaches a few probes, detaches one half, then the other, and checks counts and objects."""
 
     def __init__(self, session: Session, worker: Worker) -> None:
         self.session = session
@@ -51,7 +51,7 @@ class Trial:
         half = len(probes) // 2 + 1
         for leaving in (probes[:half], probes[half:]):
             self.session.detach(leaving)
-            # Gone from here on, whatever becomes of the commit.
+            # From here on they count nothing, whether or not the commit succeeds.
             self._hit(counts, self.session.attached)
             report = self._commit()
             self._hit(counts, self.session.attached)
@@ -60,11 +60,11 @@ class Trial:
             assert not our_events()
         self.failed = calls.failed
         calls.begin(0)
-        # Nothing fails any more: whatever was left goes now.
+        # Calls no longer fail, so whatever stayed goes now.
         assert self.session.commit().failed == ()
         assert _fds() == self.fds
         assert not our_events()
-        assert KNOB.read_text().strip() == "0"
+        assert RCU_EXPEDITED.read_text().strip() == "0"
         assert {probe: probe.count for probe in probes} == counts
         assert not self.session.probes
 
@@ -87,7 +87,7 @@ def _fds() -> int:
 @pytest.mark.stress
 @pytest.mark.parametrize("abi", ABIS)
 def test_any_call_may_fail(abi: str, workers: list[Worker], request: pytest.FixtureRequest) -> None:
-    """In the long run each call with each error, else a few of each."""
+    """In the long form each call fails with each error, otherwise some calls do."""
     every = "long" in request.config.option.markexpr.replace("not long", "")
     with Session(abi=abi) as session, failing_calls() as calls:
         session.detach(session.attach(["syscall:getsid"]), commit=True)
@@ -96,7 +96,7 @@ def test_any_call_may_fail(abi: str, workers: list[Worker], request: pytest.Fixt
         trial.run(calls)
         tried = 0
         for number in ERRORS:
-            # Which ones is left to chance: a failure names its call.
+            # Chosen at random, because a failure of this test names its call.
             numbers = itertools.count(1) if every else itertools.count(random.randint(1, 12), 13)
             for at in numbers:
                 calls.begin(at, number)
@@ -109,17 +109,17 @@ def test_any_call_may_fail(abi: str, workers: list[Worker], request: pytest.Fixt
                 if not trial.failed:
                     break
                 tried += 1
-        tell(f"{abi}: {tried} lives with one failing call")
+        report_figure(f"{abi}: {tried} trials with one failing call")
 
 
-def told_by(script: str, *arguments: str, before: tuple[str, ...] = ()) -> str:
-    """What a script printed that must end well."""
+def stdout_of(script: str, *arguments: str, before: tuple[str, ...] = ()) -> str:
+    """The output of a script, which must succeed."""
     done = run_script(script, *arguments, before=before)
     assert done.status == 0, done
     return done.stdout
 
 
-# So that mounts are seen by it alone.
+# Only the script sees what it mounts.
 ALONE = ("unshare", "-m")
 
 READ_ONLY = """
@@ -140,14 +140,14 @@ with Session(abi="event") as session:
     tracefs("ro")
     session.detach(probes[0])
     report = session.commit()
-    assert [left.errno for left in report.failed] == [errno.EROFS], report
+    assert [failure.errno for failure in report.failed] == [errno.EROFS], report
     os.getsid(0), os.sched_yield()
-    # What cannot be deleted counts no more, and what was not asked for counts on.
+    # A detached probe that cannot be deleted no longer counts; the others go on.
     assert [probe.count for probe in probes] == [1, 0, 2]
     report = session.detach_all()
-    assert {left.errno for left in report.failed} == {errno.EROFS}, report
-    assert all("batchprobe_" in left.what for left in report.failed)
-    # Nothing new can be attached either, by this ABI.
+    assert {failure.errno for failure in report.failed} == {errno.EROFS}, report
+    assert all("batchprobe_" in failure.what for failure in report.failed)
+    # This ABI cannot attach new probes either.
     try:
         session.attach(["syscall:getsid"])
         raise SystemExit("attached")
@@ -161,32 +161,32 @@ with Session(abi="event") as session:
 
 
 def test_tracefs_that_became_read_only() -> None:
-    assert told_by(READ_ONLY, before=ALONE) == "gone\n"
+    assert stdout_of(READ_ONLY, before=ALONE) == "gone\n"
 
 
-KNOB_READ_ONLY = """
+RCU_EXPEDITED_READ_ONLY = """
 import errno, os, subprocess
 from pathlib import Path
 from batchprobe import CommitReport, Session
-knob = Path("/sys/kernel/rcu_expedited")
+rcu_expedited = Path("/sys/kernel/rcu_expedited")
 
 def sysfs(options):
-    subprocess.run(("mount", "-o", f"remount,bind,{options}", knob), check=True)
+    subprocess.run(("mount", "-o", f"remount,bind,{options}", rcu_expedited), check=True)
 
-subprocess.run(("mount", "--bind", knob, knob), check=True)
+subprocess.run(("mount", "--bind", rcu_expedited, rcu_expedited), check=True)
 with Session() as session:
     first, second, third = session.attach(
         ["syscall:getsid", "syscall:getpgid", "syscall:sched_yield"]
     )
     session.detach(first)
     report = session.commit(lambda: sysfs("ro"))
-    assert [left.errno for left in report.failed] == [errno.EROFS], report
-    assert knob.read_text().strip() == "1"
-    assert [left.errno for left in session.commit().failed] == [errno.EROFS]
+    assert [failure.errno for failure in report.failed] == [errno.EROFS], report
+    assert rcu_expedited.read_text().strip() == "1"
+    assert [failure.errno for failure in session.commit().failed] == [errno.EROFS]
     sysfs("rw")
     assert session.commit() == CommitReport()
-    assert knob.read_text().strip() == "0"
-    # Where it cannot even be set, waits are long.
+    assert rcu_expedited.read_text().strip() == "0"
+    # If it cannot be set, grace periods are not expedited.
     sysfs("ro")
     session.detach(second)
     report = session.commit()
@@ -199,7 +199,7 @@ print(third.count)
 
 
 def test_rcu_expedited_that_became_read_only() -> None:
-    assert told_by(KNOB_READ_ONLY, before=ALONE) == "1\n"
+    assert stdout_of(RCU_EXPEDITED_READ_ONLY, before=ALONE) == "1\n"
 
 
 UNPRIVILEGED = """
@@ -216,19 +216,19 @@ assert [probe.count for probe in probes] == [2, 0, 0]
 session.detach(probes[1])
 session.commit()
 report = session.close()
-# Counted and quiet all the same; only the event's definition is root's to delete.
+# The counts are final anyway; only the deletion of the event's definition needs root.
 assert [probe.count for probe in probes] == [2, 0, 0]
 wanted = {errno.EACCES} if sys.argv[1] == "event" else set()
-assert {left.errno for left in report.failed} == wanted, report
+assert {failure.errno for failure in report.failed} == wanted, report
 print("still there" if report.failed else "gone")
 """
 
 
 @pytest.mark.parametrize("abi", ABIS)
 def test_rights_given_up_since_the_attach(abi: str) -> None:
-    told = told_by(UNPRIVILEGED, abi)
-    assert told == ("still there\n" if abi == "event" else "gone\n")
-    # The guardian kept its rights.
+    printed = stdout_of(UNPRIVILEGED, abi)
+    assert printed == ("still there\n" if abi == "event" else "gone\n")
+    # The guardian has kept its rights.
     eventually(lambda: not our_events(), "the guardian removes the events")
 
 
@@ -238,9 +238,9 @@ from batchprobe import BatchprobeError, Session
 calls = [f"syscall:{call}" for call in ("getsid", "getpgid", "sched_yield", "getresuid")]
 abi, more = sys.argv[1], int(sys.argv[2])
 with Session(abi=abi) as session:
-    # What is imported and made once needs no descriptor later.
+    # Imports, and what is created once, need no descriptor later.
     session.detach(session.attach(calls), commit=True)
-    # Numbers that were free lie below the limit.
+    # Occupy free numbers below the highest one, which the limit would not refuse.
     highest = max(int(name) for name in os.listdir("/proc/self/fd"))
     while os.dup(0) < highest:
         pass
@@ -266,8 +266,8 @@ print(len(probes))
 
 @pytest.mark.parametrize("abi", ABIS)
 def test_few_descriptors(abi: str) -> None:
-    """However few there are, what is attached counts, and what is not leaves none."""
-    attached = [int(told_by(FEW_FILES, abi, str(more))) for more in (0, 3, 9, 13, 15, 40)]
+    """Probes that are attached count, and an attach that fails leaves no descriptor open."""
+    attached = [int(stdout_of(FEW_FILES, abi, str(more))) for more in (0, 3, 9, 13, 15, 40)]
     assert attached[0] == 0
     assert attached[-1] == 4
 
@@ -285,17 +285,17 @@ def test_an_event_that_somebody_else_enabled(tmp_path: Path) -> None:
         running.signal(signal.SIGINT)
         done = running.finish()
         assert done.status == 5, done
-        (left,) = done.summary["commit"]["left_behind"]
-        assert event in left
-        assert "EBUSY" in left
+        (failure,) = done.summary["commit"]["left_behind"]
+        assert event in failure
+        assert "EBUSY" in failure
         assert event in done.stderr
         enable.write_text("0")
-        # It waited for that.
+        # The guardian was waiting for that.
         eventually(lambda: not our_events(), "the guardian removes the event")
         eventually(lambda: not Path(f"/proc/{guardian}").exists(), "the guardian ends")
 
 
-def test_without_the_capabilities() -> None:
+def test_missing_capabilities_are_reported() -> None:
     dropped = "-sys_admin,-bpf,-perfmon"
     less = ("setpriv", "--bounding-set", dropped, "--inh-caps", dropped)
     done = run("attach", "-", "-d", "0", stdin="syscall:getsid\n", before=less)
@@ -304,8 +304,8 @@ def test_without_the_capabilities() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_little_locked_memory() -> None:
-    """Before Linux 5.11 maps are charged to a limit that only CAP_SYS_RESOURCE may lift."""
+def test_little_locked_memory_is_reported_by_old_kernels() -> None:
+    """Before Linux 5.11 maps are charged to a limit that only CAP_SYS_RESOURCE may raise."""
     dropped = "-sys_resource"
     less = (
         *("prlimit", "--memlock=8192"),

@@ -19,13 +19,13 @@ from pathlib import Path
 import pytest
 from helpers.bpf import foreign_link
 from helpers.command import COMMAND, Running, run
-from helpers.figures import tell
+from helpers.figures import report_figure
 from helpers.machine import (
     COMPILER,
     GUARDIAN,
     HANG_SECONDS,
-    KNOB,
     PREFIX,
+    RCU_EXPEDITED,
     children,
     eventually,
     our_events,
@@ -84,7 +84,9 @@ def test_at_random_moments(number: int, tmp_path: Path) -> None:
 
 
 def _tell(seed: int, outcomes: list[Outcome], failures: list[str]) -> None:
-    tell(f"killed at random moments, {SEED}={seed}: {len(outcomes)} well, {len(failures)} failed")
+    report_figure(
+        f"killed at random moments, {SEED}={seed}: {len(outcomes)} well, {len(failures)} failed"
+    )
     phases = Counter(outcome.trial.phase.value for outcome in outcomes)
     ends = Counter(outcome.trial.end.name for outcome in outcomes)
     kinds = Counter(
@@ -100,7 +102,7 @@ def _tell(seed: int, outcomes: list[Outcome], failures: list[str]) -> None:
         if is_one
     )
     for counts in (phases, ends, kinds):
-        tell("  " + ", ".join(f"{what}: {count}" for what, count in counts.items()))
+        report_figure("  " + ", ".join(f"{what}: {count}" for what, count in counts.items()))
     for name, times in {
         "killed: the kernel was as before": [
             o.kernel_seconds for o in outcomes if o.trial.end.value[-1] == signal.SIGKILL
@@ -112,7 +114,7 @@ def _tell(seed: int, outcomes: list[Outcome], failures: list[str]) -> None:
     }.items():
         known = sorted(seconds for seconds in times if seconds is not None)
         if known:
-            tell(
+            report_figure(
                 f"  {name} after {statistics.median(known):.2f} s (median), "
                 f"{known[int(len(known) * 0.9)]:.2f} s (9 of 10), {known[-1]:.2f} s (most), "
                 f"{len(known)} trials"
@@ -245,7 +247,7 @@ def test_out_of_memory_kills_all(sweeper: str, many: Path, tmp_path: Path, cgrou
     with Running("attach", many, *options, command=cgroup.starts()) as running:
         running.until_line("counts")
         running.signal(signal.SIGINT)
-        # Held still where the counts are final and nothing is reclaimed yet, or little.
+        # KernelState still where the counts are final and nothing is reclaimed yet, or little.
         running.until_line("final")
         running.signal(signal.SIGSTOP)
         cgroup.exhaust(running.pid)
@@ -254,7 +256,7 @@ def test_out_of_memory_kills_all(sweeper: str, many: Path, tmp_path: Path, cgrou
         assert cgroup.kills > 1
     left = len(our_events())
     assert left, "the reclaim was over too soon to be interrupted"
-    assert KNOB.read_text().strip() == "1"
+    assert RCU_EXPEDITED.read_text().strip() == "1"
     if sweeper == "cleanup":
         swept = run("cleanup")
         assert f"removed the trace event batchprobe_{running.pid}_" in swept.stdout
@@ -265,7 +267,7 @@ def test_out_of_memory_kills_all(sweeper: str, many: Path, tmp_path: Path, cgrou
         swept = run("attach", few, "-d", "0", "--json")
     assert swept.status == 0, swept
     assert not our_events()
-    assert KNOB.read_text().strip() == "0"
+    assert RCU_EXPEDITED.read_text().strip() == "0"
 
 
 @pytest.mark.one_kernel
@@ -287,13 +289,13 @@ def test_a_container_is_killed(many: Path) -> None:
         running.finish()
         eventually(lambda: not our_processes(), "the guardian is killed too")
     assert our_events(), "the reclaim was over too soon to be interrupted"
-    assert KNOB.read_text().strip() == "1"
+    assert RCU_EXPEDITED.read_text().strip() == "1"
     swept = run("cleanup")
     assert swept.status == 0, swept
     assert "removed the trace event batchprobe_1_" in swept.stdout
     assert "restored rcu_expedited" in swept.stdout
     assert not our_events()
-    assert KNOB.read_text().strip() == "0"
+    assert RCU_EXPEDITED.read_text().strip() == "0"
 
 
 # -- what we write to goes away ------------------------------------------------------------------

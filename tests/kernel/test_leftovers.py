@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from helpers.command import Running, run
-from helpers.machine import BY_HAND, GUARDIAN, HANG_SECONDS, KNOB, eventually, our_events
+from helpers.machine import BY_HAND, GUARDIAN, HANG_SECONDS, RCU_EXPEDITED, eventually, our_events
 from helpers.traced import define, traced
 
 from batchprobe.commit.rcu_expedited import RcuExpedited
@@ -33,7 +33,9 @@ def kill(running: Running) -> None:
 
 def check_guardian_cleans(running: Running, guardian: int) -> None:
     eventually(lambda: not our_events(running.pid), "the guardian removes the events")
-    eventually(lambda: KNOB.read_text().strip() == "0", "the guardian restores rcu_expedited")
+    eventually(
+        lambda: RCU_EXPEDITED.read_text().strip() == "0", "the guardian restores rcu_expedited"
+    )
     eventually(lambda: not Path(f"/proc/{guardian}").exists(), "the guardian ends")
 
 
@@ -50,7 +52,7 @@ def test_the_guardian_expedites_nothing_where_that_is_not_wanted(tmp_path: Path)
     few.write_text("".join(f"vfs_{name}\n" for name in ("read", "write", "open", "statx")))
     normal = ("--abi", "event", "--barrier", "normal")
     with (
-        traced("rcu_expedited_store", anybody=True) as calls,
+        traced("rcu_expedited_store", any_task=True) as calls,
         Running("attach", few, "-i", "0.1", "--json", *normal) as running,
     ):
         running.until_line("counts")
@@ -65,11 +67,11 @@ def test_killed_while_grace_periods_are_expedited(many: Path) -> None:
         guardian = running.until_child(GUARDIAN)
         running.until_line("counts")
         running.signal(signal.SIGINT)
-        # Held still where the counts are final and nothing is reclaimed yet, or little.
+        # KernelState still where the counts are final and nothing is reclaimed yet, or little.
         running.until_line("final")
         running.signal(signal.SIGSTOP)
         assert our_events(running.pid), "the reclaim was over too soon to be interrupted"
-        assert KNOB.read_text().strip() == "1"
+        assert RCU_EXPEDITED.read_text().strip() == "1"
         kill(running)
         check_guardian_cleans(running, guardian)
 
@@ -168,10 +170,10 @@ def holders() -> Iterator[tuple[Holder, Holder]]:
 @pytest.fixture(params=["0", "1"])
 def original(request: pytest.FixtureRequest) -> Iterator[str]:
     """What an administrator set before."""
-    before = KNOB.read_text()
-    KNOB.write_text(request.param)
+    before = RCU_EXPEDITED.read_text()
+    RCU_EXPEDITED.write_text(request.param)
     yield request.param
-    KNOB.write_text(before)
+    RCU_EXPEDITED.write_text(before)
 
 
 def test_the_knob_is_restored_by_its_last_holder(
@@ -185,21 +187,21 @@ def test_the_knob_is_restored_by_its_last_holder(
     # A holder that is killed: whoever comes next puts it right.
     assert a.do("take") == b.do("take") == "1"
     a.end(signal.SIGKILL)
-    assert KNOB.read_text().strip() == "1"
+    assert RCU_EXPEDITED.read_text().strip() == "1"
     assert b.do("give_back") == original
     assert b.do("take") == "1"
     b.end(signal.SIGKILL)
     assert RcuExpedited().restore_for_dead() is True
-    assert KNOB.read_text().strip() == original
+    assert RCU_EXPEDITED.read_text().strip() == original
     assert RcuExpedited().restore_for_dead() is False
 
 
 def test_a_value_set_meanwhile_stays() -> None:
     knob, me = RcuExpedited(), Owner.this_process()
     knob.take(me)
-    KNOB.write_text("0")
+    RCU_EXPEDITED.write_text("0")
     knob.give_back(me)
-    assert KNOB.read_text().strip() == "0"
+    assert RCU_EXPEDITED.read_text().strip() == "0"
 
 
 def test_the_guardian_outlives_an_exit_without_a_clean_up() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers.command import Running, run
-from helpers.machine import ABIS, KNOB, kinds
+from helpers.machine import ABIS, RCU_EXPEDITED, kinds
 
 SECURITY = Path("/sys/kernel/security")
 
@@ -44,7 +44,7 @@ def test_locked_down_while_probes_are_on(tmp_path: Path) -> None:
                 assert "EPERM" in done.stderr
             else:
                 assert done.status == 0, done
-    assert KNOB.read_text().strip() == "0"
+    assert RCU_EXPEDITED.read_text().strip() == "0"
 
     again = run("attach", "-", "-d", "1", stdin="vfs_read\n")
     assert again.status == 77, again

@@ -7,7 +7,7 @@ import os
 
 import pytest
 from helpers.command import run_script
-from helpers.machine import ABIS, held
+from helpers.machine import ABIS, kernel_state
 from helpers.workers import Worker
 
 from batchprobe import CommitReport, NotAttachedError, ProbeState, Session, SessionError
@@ -50,15 +50,15 @@ def test_a_closed_session_attaches_nothing() -> None:
     session = Session()
     session.attach(PAIR)
     session.close()
-    before = held()
+    before = kernel_state()
     with pytest.raises(SessionError, match="closed"):
         session.attach(PAIR)
-    assert held() == before
+    assert kernel_state() == before
     assert session.commit() == session.close() == CommitReport()
 
 
 def test_a_session_closed_during_its_attach_attaches_nothing() -> None:
-    before = held()
+    before = kernel_state()
 
     def close(stage: str, _done: int, _total: int) -> None:
         if stage == "attach":
@@ -67,7 +67,7 @@ def test_a_session_closed_during_its_attach_attaches_nothing() -> None:
     session = Session(abi="event", progress=close)
     with pytest.raises(SessionError, match="closed"):
         session.attach(PAIR)
-    assert held() == before
+    assert kernel_state() == before
     assert not session.probes
 
 

@@ -92,7 +92,7 @@ class KernelWorld:
         assert now.links == before.links | _named(self._programs, linked, now.links)
         for carrier in linked:
             generation = (carrier, carrier.generation)
-            number = now.numbers[self._programs[generation]]
+            number = now.link_ids[self._programs[generation]]
             assert self._numbers.setdefault(generation, number) == number
         assert len(set(self._numbers.values())) == len(self._numbers), "a link was not replaced"
         self._compare_users(now, kprobes, linked)

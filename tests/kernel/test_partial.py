@@ -10,8 +10,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from helpers.figures import tell
-from helpers.machine import ABIS, TRACEFS, held, kinds
+from helpers.figures import report_figure
+from helpers.machine import ABIS, TRACEFS, kernel_state, kinds
 from helpers.workers import CALLS, Worker
 
 from batchprobe import Probe, Session
@@ -136,8 +136,8 @@ def test_survivors_notice_nothing(abi: str, rounds: int, workers: list[Worker]) 
             kernel.append(kernel_memory())
             own.append(own_memory())
             fds.append(len(list(Path("/proc/self/fd").iterdir())))
-        links, programs = len(held().links), len(held().programs)
-    tell(
+        links, programs = len(kernel_state().links), len(kernel_state().programs)
+    report_figure(
         f"{abi}: {rounds} rounds, {len(life.names)} probes; kernel memory {kernel[0]} to "
         f"{kernel[-1]} KiB, own {own[0]} to {own[-1]} KiB, descriptors {fds[0]} to {fds[-1]}, "
         f"{links} links, {programs} programs at the end"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers.command import Finished, Running
-from helpers.machine import COMPILER, GUARDIAN, KNOB, children, our_events
+from helpers.machine import COMPILER, GUARDIAN, RCU_EXPEDITED, children, our_events
 
 from batchprobe.programs.shipped import COMPILE
 
@@ -100,7 +100,7 @@ def test_again_during_the_commit(number: int, many: Path) -> None:
         running.until_line("final")
         assert our_events(running.pid), "the reclaim was over too soon to be interrupted"
         running.signal(number)
-        running.until_told("still removing")
+        running.until_stderr("still removing")
         running.signal(signal.SIGINT)
         check_ran(running.finish())
 
@@ -135,4 +135,4 @@ def test_the_traced_command_ends_with_the_tracer(tmp_path: Path) -> None:
     assert done.status == 128 + signal.SIGTERM, done
     assert done.summary["commit"]["left"] == 0
     assert not Path(f"/proc/{sleeper}").exists()
-    assert KNOB.read_text().strip() == "0"
+    assert RCU_EXPEDITED.read_text().strip() == "0"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
-from helpers.figures import tell
+from helpers.figures import report_figure
 from helpers.machine import ABIS, PREFIX, RELEASE, TRACEFS
 from helpers.waits import counted_waits, total
 
@@ -54,7 +54,7 @@ def test_what_is_waited_for_does_not_depend_on_the_number(abi: str) -> None:
             assert (report.dirty, report.failed) == (number, ())
         shown = ", ".join(f"{n} {name}" for name, n in sorted(reclaim.items()))
         kernel = ".".join(map(str, RELEASE))
-        tell(f"{kernel} {abi}, {number} probes: 1 wait before the results, then {shown}")
+        report_figure(f"{kernel} {abi}, {number} probes: 1 wait before the results, then {shown}")
         if abi == "event":
             # Disarming all is one wait of each kind. Then the kernel frees them one by one, some of
             # them after another wait: each a synchronize_rcu, expedited.

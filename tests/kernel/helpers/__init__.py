@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests on a kernel share."""
+"""Helpers of the kernel tests."""

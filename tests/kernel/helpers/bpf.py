@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""bpf(2) as another tool would use it: what is loaded, and a link of its own."""
+"""bpf(2) without batchprobe: ids of programs and links, and a link of another tool."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ __all__ = ["foreign_link", "link_ids", "program_ids"]
 _PROG_LOAD, _PROG_NEXT_ID, _RAW_TRACEPOINT_OPEN, _LINK_NEXT_ID = 5, 11, 17, 31
 _PROG_TYPE_RAW_TRACEPOINT = 17
 _ATTR_SIZE = 128
-# Another tool may do as little: what matters is that it is not ours.
+# The smallest program that another tool could load.
 _PROGRAM = ctypes.create_string_buffer(bpf.RETURN_0)
 _LICENSE = ctypes.create_string_buffer(b"GPL")
-# Hit when a process is made, and by nothing else.
+# Fires when a task is created, and only then.
 _TRACEPOINT = ctypes.create_string_buffer(b"task_newtask")
 
 
 def _bpf(command: int, attr: bytes) -> tuple[int, bytes]:
-    """The result, and the attributes as the kernel left them."""
+    """Returns the result, and the attributes as the kernel changed them."""
     libc = ctypes.CDLL(None, use_errno=True)
     buffer = ctypes.create_string_buffer(attr, _ATTR_SIZE)
     result: int = libc.syscall(arch.current().syscalls.bpf, command, buffer, _ATTR_SIZE)
@@ -42,25 +42,25 @@ def _ids(command: int) -> frozenset[int]:
         try:
             _, attr = _bpf(command, struct.pack("=I", found[-1] if found else 0))
         except OSError as error:
-            if error.errno == errno.ENOENT:  # that was the last
+            if error.errno == errno.ENOENT:  # no more ids
                 return frozenset(found)
             raise
         found.append(struct.unpack_from("=I", attr, 4)[0])
 
 
 def program_ids() -> frozenset[int]:
-    """The programs that are loaded now, whoever's they are."""
+    """The ids of all loaded programs."""
     return _ids(_PROG_NEXT_ID)
 
 
 def link_ids() -> frozenset[int]:
-    """The links there are now (Linux 5.8)."""
+    """The ids of all links (Linux 5.8)."""
     return _ids(_LINK_NEXT_ID)
 
 
 @contextlib.contextmanager
 def foreign_link() -> Iterator[None]:
-    """While in this block there is a program and a link of another tool's."""
+    """Inside this block, a program and a link of another tool exist."""
     attr = struct.pack(
         "=IIQQ",
         _PROG_TYPE_RAW_TRACEPOINT,

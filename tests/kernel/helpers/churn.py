@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A program that attaches, detaches and commits from many threads at once, forks, and is signalled.
+"""Attaches, detaches and commits from many threads at once, while it forks and gets signals.
 
     python3 -m helpers.churn ABI THREADS SECONDS SEED
 
-Prints one JSON object when all is closed; ends with 1, and what went wrong, if a promise was
-broken.
+Prints one JSON object when everything is closed. If a promise was broken, prints the error to
+stderr and exits with 1.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ FORK_SECONDS = 0.5
 POKE_SECONDS = 0.1
 WANTED = ("attach", "fork", "interrupt", "detach in a handler")
 PATIENCE_SECONDS = 60
-# So many of all entries are attached before the threads begin, and taken rather than attached anew
-# so often: an attach takes a hundred times as long as a detach.
+# An attach takes a hundred times as long as a detach. So before the threads start, this many probes
+# of each entry are attached; a thread that wants one takes it from there with this probability.
 STOCK = 5
 TAKES = 0.9
 
 
 class Churn:
-    """What the threads share, and what they saw."""
+    """The state that the threads share, and what they observed."""
 
     def __init__(self, abi: str) -> None:
         self.session = Session(abi=abi)
-        # Each report as it is made: Ctrl-C during a commit is raised when that has all been done,
-        # and then the caller gets none.
+        # Record each report inside the queue: after Ctrl-C a commit completes and then raises
+        # KeyboardInterrupt, so its caller gets no report.
         self.commit = self.session._queue.commit
-        self.session._queue.commit = self.noted  # type: ignore[method-assign]
+        self.session._queue.commit = self.recorded_commit  # type: ignore[method-assign]
         # Disarming perf return probes whose functions are being called crashes Linux 6.1 under
-        # emulation with a thread a CPU, and not with one thread for all.
+        # emulation with a thread per CPU, but not with a single thread.
         self.entries = ENTRIES if abi != "perf" else ENTRIES[: len(CALLS)]
         self.end = math.inf
         self.lock = threading.Lock()
@@ -55,63 +55,64 @@ class Churn:
         self.reports: dict[int, CommitReport] = {}
         self.finals: dict[Probe, int] = {}
         self.errors: list[str] = []
-        # Attached before all begins, for threads to take. Only pop(): it is one step, and Ctrl-C
-        # comes between any two.
+        # Attached in advance, for threads to take. Only pop() is safe, because it is one step, and
+        # Ctrl-C may come between any two.
         self.stock: list[Probe] = []
-        # Whether the main thread can take a Ctrl-C: not again while it answers one.
+        # Whether the main thread can take Ctrl-C. It cannot while it handles one.
         self.ready = False
 
     @property
     def goes_on(self) -> bool:
-        """Until the time is over and each thing was done once."""
+        """True until the time is up and all of WANTED were done, or a thread failed."""
         over = time.monotonic() - self.end
         lacking = any(not self.done[what] for what in WANTED) and over < PATIENCE_SECONDS
         return (over < 0 or lacking) and not self.errors
 
-    def noted(self, on_final: Callable[[], None] | None = None) -> CommitReport:
+    def recorded_commit(self, on_final: Callable[[], None] | None = None) -> CommitReport:
         report = self.commit(on_final)
-        # Kept, so that no other can have its id.
+        # Keep the report, so that no later one gets its id.
         self.reports[id(report)] = report
         return report
 
     def note(self, what: str) -> None:
+        """Count something that was done."""
         with self.lock:
             self.done[what] += 1
 
     def guard(self, run: Callable[[], None]) -> None:
-        """Keep what goes wrong: it ends all."""
+        """Record an exception, which stops all threads."""
         try:
             run()
         except BaseException:
             self.errors.append(traceback.format_exc())
 
     def work(self, chance: random.Random) -> None:
-        """One thread's life."""
+        """The loop of one thread."""
         own: list[Probe] = []
         queued: list[Probe] = []
         while self.goes_on:
             match chance.choice(("more", "detach", "detach", "at once", "commit", "read")):
                 case "more" if chance.random() < TAKES:
-                    own += self._taken()
+                    own += self._take()
                 case "more" if len(own) < 8:
                     own += self.session.attach(chance.sample(self.entries, chance.randint(1, 4)))
                     self.note("attach")
                 case "detach" if own:
                     leaving = chance.sample(own, chance.randint(1, len(own)))
                     self.session.detach(leaving)
-                    self._refuses(leaving[0])
+                    self._check_refused(leaving[0])
                     own = [probe for probe in own if probe not in leaving]
                     queued += leaving
                 case "at once" if own:
                     probe = own.pop()
                     self.session.detach(probe, commit=True)
                     self.note("commit")
-                    self._is_quiet([probe, *queued])
+                    self._check_quiet([probe, *queued])
                     queued.clear()
                 case "commit":
                     self.session.commit()
                     self.note("commit")
-                    self._is_quiet(queued)
+                    self._check_quiet(queued)
                     queued.clear()
                 case "read":
                     self.session.counts()
@@ -119,24 +120,24 @@ class Churn:
             self.session.detach(own)
         self.session.commit()
         self.note("commit")
-        self._is_quiet([*own, *queued])
+        self._check_quiet([*own, *queued])
 
-    def _taken(self) -> list[Probe]:
-        """One of the stock, while there are any."""
+    def _take(self) -> list[Probe]:
+        """One probe of the stock, or none when it is empty."""
         try:
             return [self.stock.pop()]
         except IndexError:
             return []
 
-    def _refuses(self, probe: Probe) -> None:
+    def _check_refused(self, probe: Probe) -> None:
         try:
             self.session.detach(probe)
         except NotAttachedError:
             return
         raise AssertionError(f"{probe} was detached twice")
 
-    def _is_quiet(self, probes: list[Probe]) -> None:
-        """Its commit returned: what counts for it in the kernel's maps moves no more."""
+    def _check_quiet(self, probes: list[Probe]) -> None:
+        """After a commit, the hits of its probes in the kernel's maps must not change."""
         for probe in probes:
             assert probe.state is ProbeState.DETACHED, probe
             with self.lock:
@@ -151,7 +152,7 @@ class Churn:
             time.sleep(0.002)
 
     def fork(self, chance: random.Random) -> None:
-        """Children of all lengths of life, which may do nothing and disturb nothing."""
+        """Fork children of random lifetimes: they can use nothing, and must disturb nothing."""
         while self.goes_on:
             child = os.fork()
             if not child:
@@ -168,7 +169,7 @@ class Churn:
             assert os.waitpid(child, 0)[1] == 0, "a child could use the session"
 
     def poke(self, chance: random.Random) -> None:
-        """Signals for the main thread, at any moment that it says it can take them."""
+        """Signal the main thread at random moments, with SIGINT only when it is ready."""
         while self.goes_on:
             time.sleep(chance.random() * POKE_SECONDS)
             os.kill(os.getpid(), signal.SIGUSR1)
@@ -177,41 +178,41 @@ class Churn:
                 os.kill(os.getpid(), signal.SIGINT)
 
     def main(self) -> None:
-        """The main thread's part: Ctrl-C comes at any moment."""
+        """The loop of the main thread, in which Ctrl-C may come at any moment."""
         probes: list[Probe] = []
         while True:
             try:
                 self.ready = True
                 while self.goes_on:
-                    probes = self._taken() or self.session.attach(["vfs_read"])
+                    probes = self._take() or self.session.attach(["vfs_read"])
                     self.session.detach(probes)
                     self.session.commit()
                     self.note("commit")
-                    self._is_quiet(probes)
+                    self._check_quiet(probes)
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
                 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
             except KeyboardInterrupt:
                 self.note("interrupt")
-                # It was held back until nothing was half-done.
+                # The session deferred it until nothing was half-done.
                 self.session.detach(p for p in probes if p.state is ProbeState.ATTACHED)
                 self.session.commit()
                 self.note("commit")
-                self._is_quiet(probes)
+                self._check_quiet(probes)
             else:
                 return
 
-    def signalled(self, *_: object) -> None:
-        """A handler that detaches, wherever the main thread is."""
-        taken = self._taken()
+    def on_signal(self, *_: object) -> None:
+        """A signal handler that detaches, wherever the main thread is."""
+        taken = self._take()
         self.session.detach(taken)
-        # No lock: the thread that is interrupted may hold it.
+        # Without the lock, because the interrupted thread may hold it.
         self.done["detach in a handler"] += len(taken)
 
 
 def main() -> int:
     abi, threads, seconds, seed = sys.argv[1:]
     churn = Churn(abi)
-    signal.signal(signal.SIGUSR1, churn.signalled)
+    signal.signal(signal.SIGUSR1, churn.on_signal)
     parts = [*[churn.work] * int(threads), churn.fork, churn.poke]
     running = [
         threading.Thread(
@@ -231,16 +232,16 @@ def main() -> int:
     churn.note("commit")
     moved = [probe for probe, count in churn.finals.items() if probe.count != count]
     reports = churn.reports.values()
-    told = {
+    result = {
         **churn.done,
         "barriers": sum(report.barriers for report in reports),
         "probes": sum(report.probes for report in reports),
         "finals": len(churn.finals),
         "hits": sum(churn.finals.values()),
-        "left": [left.what for report in reports for left in report.failed],
+        "failed": [failure.what for report in reports for failure in report.failed],
         "moved": [repr(probe) for probe in moved],
     }
-    print(json.dumps(told), flush=True)
+    print(json.dumps(result), flush=True)
     for error in churn.errors:
         print(error, file=sys.stderr)
     return 1 if churn.errors else 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command as a user runs it."""
+"""Runs the command as a user does."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COMMAND = (sys.executable, "-m", "batchprobe")
 
 
 class Finished:
-    """What a run of the command came to."""
+    """The result of a run of the command."""
 
     def __init__(self, status: int, stdout: str, stderr: str) -> None:
         self.status = status
@@ -29,14 +29,14 @@ class Finished:
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """The objects of --json, one a line; a line that is none is an error."""
+        """The objects of --json, one per line; any other line is an error."""
         return [json.loads(line) for line in self.stdout.splitlines()]
 
     @property
     def summary(self) -> dict[str, Any]:
         """The last line of --json."""
         last = self.records[-1]
-        assert last["type"] == "summary", f"the last line is no summary: {last}"
+        assert last["type"] == "summary", f"the last line is not a summary: {last}"
         return last
 
     def __repr__(self) -> str:
@@ -49,7 +49,7 @@ def run(
     before: tuple[str, ...] = (),
     env: Mapping[str, str] | None = None,
 ) -> Finished:
-    """Run it to its end; `before` is a command that runs it."""
+    """Run the command to its end; `before` is a command that runs it, such as unshare."""
     done = subprocess.run(
         (*before, *COMMAND, *map(str, arguments)),
         input=stdin.encode() if isinstance(stdin, str) else stdin,
@@ -67,7 +67,7 @@ def run_script(
     before: tuple[str, ...] = (),
     env: Mapping[str, str] | None = None,
 ) -> Finished:
-    """Run a Python script that uses the library, to its end; `before` is a command that runs it."""
+    """Run a Python script that uses the library to its end; `before` is as in `run`."""
     done = subprocess.run(
         (*before, sys.executable, "-c", script, *arguments),
         capture_output=True,
@@ -80,7 +80,7 @@ def run_script(
 
 
 class Running:
-    """The command (or another that prints such lines) while it runs; killed with the block."""
+    """The command, or another that prints such lines, while it runs; killed when the block ends."""
 
     def __init__(
         self,
@@ -96,9 +96,9 @@ class Running:
             text=True,
             env=env,
         )
-        self._told: dict[str, list[str]] = {"stdout": [], "stderr": []}
+        self._output: dict[str, list[str]] = {"stdout": [], "stderr": []}
         self._readers = [
-            threading.Thread(target=self._read, args=(name,), daemon=True) for name in self._told
+            threading.Thread(target=self._read, args=(name,), daemon=True) for name in self._output
         ]
         for reader in self._readers:
             reader.start()
@@ -107,7 +107,7 @@ class Running:
         stream = getattr(self.process, name)
         with stream:
             for line in stream:
-                self._told[name].append(line)
+                self._output[name].append(line)
 
     @property
     def pid(self) -> int:
@@ -118,24 +118,24 @@ class Running:
         return self.process.poll() is None
 
     def until(self, seen: Callable[[], object], what: str) -> None:
-        """Wait until `seen` is true; fail if the command ends before."""
+        """Wait until `seen` returns true; fail if the command ends first."""
         eventually(lambda: seen() or not self.is_running, what)
         assert seen(), f"ended before {what}: {self.finish()!r}"
 
     def lines(self, kind: str) -> list[str]:
-        """The lines of --json so far with this `type`."""
-        return [line for line in self._told["stdout"] if f'"type":"{kind}"' in line]
+        """The --json lines of this `type` so far."""
+        return [line for line in self._output["stdout"] if f'"type":"{kind}"' in line]
 
     def until_line(self, kind: str) -> None:
-        """Wait for a line of --json with this `type`."""
+        """Wait for a --json line of this `type`."""
         self.until(lambda: self.lines(kind), f"a line of type {kind}")
 
-    def until_told(self, words: str) -> None:
+    def until_stderr(self, words: str) -> None:
         """Wait for these words on stderr."""
-        self.until(lambda: words in "".join(self._told["stderr"]), f"{words!r} on stderr")
+        self.until(lambda: words in "".join(self._output["stderr"]), f"{words!r} on stderr")
 
     def until_signals_are_caught(self) -> None:
-        """Wait until the process has handlers of its own for all three."""
+        """Wait until the process handles SIGHUP, SIGINT and SIGTERM."""
         wanted = sum(1 << (n - 1) for n in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM))
 
         def caught() -> bool:
@@ -147,7 +147,7 @@ class Running:
         self.until(caught, "the signal handlers")
 
     def until_child(self, runs: str) -> int:
-        """Wait for the child process with this in its command line; its number."""
+        """Wait for a child with `runs` in its command line; returns its pid."""
 
         def found() -> list[int]:
             return [pid for pid, command in children(self.pid).items() if runs in command]
@@ -156,18 +156,18 @@ class Running:
         return found()[0]
 
     def until_defined(self, probes: int) -> None:
-        """Wait until so many probes of its trace event are defined."""
+        """Wait until at least this many probes of its trace events are defined."""
         self.until(lambda: len(our_events(self.pid)) >= probes, f"{probes} probes")
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
     def finish(self) -> Finished:
-        """Wait for its end."""
+        """Wait until it ends."""
         status = self.process.wait(HANG_SECONDS)
         for reader in self._readers:
             reader.join(HANG_SECONDS)
-        return Finished(status, "".join(self._told["stdout"]), "".join(self._told["stderr"]))
+        return Finished(status, "".join(self._output["stdout"]), "".join(self._output["stderr"]))
 
     def __enter__(self) -> Self:
         return self

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A thin layer around the package's calls into the kernel, which makes one of them fail."""
+"""Wraps the package's calls into the kernel, to make one of them fail."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Calls", "failing_calls"]
 
 
 class Calls:
-    """Counts calls; the one numbered `fail_at` fails with `errno`, and is not made."""
+    """Counts calls. Call number `fail_at` is not made, and fails with `errno`."""
 
     def __init__(self) -> None:
         self.made = 0
@@ -29,7 +29,7 @@ class Calls:
         self.failed = ""
 
     def begin(self, fail_at: int, number: int = errno.ENOMEM) -> None:
-        """Count from 0 again; 0 fails none."""
+        """Count from 0 again. With `fail_at` 0 or below, no call fails."""
         self.made, self.fail_at, self.errno, self.failed = 0, fail_at, number, ""
 
     def wrap(
@@ -49,11 +49,11 @@ class Calls:
 
 @contextlib.contextmanager
 def failing_calls() -> Iterator[Calls]:
-    """Within this block the package's calls go through the layer."""
+    """Inside this block, the package's calls go through the wrappers."""
     calls = Calls()
     patch = pytest.MonkeyPatch()
     with patch.context():
-        for place, name, kernel_error in (
+        for owner, name, kernel_error in (
             (libc, "syscall", True),
             (libc, "ioctl", True),
             (libc, "mapped", True),
@@ -64,7 +64,7 @@ def failing_calls() -> Iterator[Calls]:
             (RcuExpedited, "give_back", False),
             (os, "sched_setaffinity", False),
         ):
-            layer = calls.wrap(name, getattr(place, name), kernel_error=kernel_error)
-            patch.setattr(place, name, layer)
+            wrapper = calls.wrap(name, getattr(owner, name), kernel_error=kernel_error)
+            patch.setattr(owner, name, wrapper)
         yield calls
     patch.undo()

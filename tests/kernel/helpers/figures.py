@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tests measured or tried: figures for the documents, not verdicts."""
+"""Figures that tests measure, for the documents. No test passes or fails by them."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import json
 import os
 from pathlib import Path
 
-__all__ = ["lines", "record", "tell"]
+__all__ = ["lines", "record", "report_figure"]
 
 lines: list[str] = []
-# Where scripts/test arch wants them: a file a kernel, which becomes a row of a page.
+# Set by scripts/test arch: a folder for one file per kernel, which becomes a row of the page.
 RECORDS = "BATCHPROBE_RECORDS"
 
 
-def tell(line: str) -> None:
-    """Show a line at the end of the run."""
+def report_figure(line: str) -> None:
+    """Print a line at the end of the run."""
     lines.append(line)
 
 
 def record(name: str, facts: object) -> None:
-    """Keep facts of this kernel under a name, if somebody collects them."""
+    """Write facts about this kernel under a name, if RECORDS is set."""
     folder = os.environ.get(RECORDS)
     if not folder:
         return

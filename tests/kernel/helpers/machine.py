@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the machine offers and holds, asked without batchprobe."""
+"""What this machine supports, and what its kernel holds; read without batchprobe."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ __all__ = [
     "ENTRY_IS_FTRACE",
     "GUARDIAN",
     "HANG_SECONDS",
-    "KNOB",
     "MACHINE",
     "PLACES",
     "PREFIX",
+    "RCU_EXPEDITED",
     "RELEASE",
     "TRACEFS",
-    "Held",
+    "KernelState",
     "children",
     "eventually",
-    "held",
+    "kernel_state",
     "kinds",
+    "missing_prerequisite",
     "our_events",
     "our_processes",
     "setting",
-    "why_not",
 ]
 
 TRACEFS = Path("/sys/kernel/tracing")
-KNOB = Path("/sys/kernel/rcu_expedited")
-# No test measures time; nothing may take this long, even under emulation on a busy machine.
+RCU_EXPEDITED = Path("/sys/kernel/rcu_expedited")
+# Whatever takes this long hangs, even under emulation on a busy machine.
 HANG_SECONDS = 120.0
 
 GUARDIAN = "batchprobe/cleanup/guardian_main.py"
-"""What the command line of a guardian has in it."""
+"""Part of a guardian's command line."""
 COMPILER = "batchprobe.programs.bcc_child"
-"""What the command line of a compiler has in it."""
+"""Part of a compiler's command line."""
 _OUR_MODULES = frozenset({"batchprobe", COMPILER})
 
 RELEASE = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
 MACHINE = os.uname().machine
-# Since when the stock kernels have CONFIG_FPROBE. One that should have an ABI and lacks it fails
-# its tests.
+# The first stock kernels with CONFIG_FPROBE. A kernel that should have an ABI and lacks it fails
+# the tests.
 _FPROBE = {
     "x86_64": (6, 12),
     "s390x": (6, 12),
@@ -59,18 +59,18 @@ _FPROBE = {
     "riscv64": (7, 0),
 }
 ABIS = ("multi", "event", "perf") if _FPROBE.get(MACHINE, (99,)) <= RELEASE else ("event", "perf")
-# Where the ABIs event and perf can put an entry probe. riscv64 refuses the entry, where return
-# probes have to be, before 7.0; on arm nothing is known of what follows it.
+# Where the ABIs event and perf can place an entry probe. Before Linux 7.0, riscv64 refuses the
+# entry, where return probes have to stand; on arm no site after the entry is known.
 _REFUSES_ENTRY = MACHINE == "riscv64" and RELEASE < (7, 0)
 PLACES = (
     *(() if _REFUSES_ENTRY else ("entry",)),
     *(() if MACHINE == "armv7l" else ("after",)),
 )
-# What a probe that is defined by hand needs behind a function's name.
+# The offset that a probe needs if a test defines it by hand.
 BY_HAND = "+8" if _REFUSES_ENTRY else ""
-# Whether a probe at an entry goes through ftrace: elsewhere it is a breakpoint there too.
+# Whether a probe at the entry goes through ftrace; elsewhere it is a breakpoint.
 ENTRY_IS_FTRACE = MACHINE in {"x86_64", "i686", "ppc64le", "s390x"}
-# For i386 there is no bcc in Debian; on armhf it fails to compile anything.
+# Debian has no bcc for i386; on armhf bcc cannot compile anything.
 BCC_COMPILES = MACHINE not in {"i686", "armv7l"}
 _PREFIXES = {
     "x86_64": "__x64_sys_",
@@ -80,17 +80,17 @@ _PREFIXES = {
     "riscv64": "__riscv_sys_",
 }
 PREFIX = _PREFIXES.get(MACHINE, "sys_")
-"""What stands before a system call's name in that of its function."""
+"""The prefix of a system call's name in the name of its function."""
 
 
 def kinds(abi: str) -> tuple[str, ...]:
-    """What may follow a function in a list of this ABI: nothing, and where it can, %return."""
+    """The suffixes of entries that this ABI can probe: none and, where that works, %return."""
     first = ABIS[0] if abi == "auto" else abi
     return ("",) if _REFUSES_ENTRY and first != "multi" else ("", "%return")
 
 
-def why_not() -> str:
-    """Why no kprobe can be tested here, empty if they can."""
+def missing_prerequisite() -> str:
+    """What is missing to test kprobes here; empty if nothing is."""
     if os.geteuid() != 0:
         return "attaching kprobes needs root"
     if not (TRACEFS / "kprobe_events").exists():
@@ -99,8 +99,8 @@ def why_not() -> str:
 
 
 @dataclass(frozen=True)
-class Held:
-    """What a run of batchprobe could leave behind."""
+class KernelState:
+    """Everything that a run of batchprobe could leave behind."""
 
     events: tuple[str, ...]
     programs: frozenset[int]
@@ -108,31 +108,31 @@ class Held:
     expedited: str
 
 
-def held() -> Held:
-    """What the kernel holds now."""
-    return Held(
+def kernel_state() -> KernelState:
+    """The current state of the kernel."""
+    return KernelState(
         events=tuple(our_events()),
         programs=_bpf_ids("prog"),
         links=_bpf_ids("link"),
-        expedited=KNOB.read_text().strip(),
+        expedited=RCU_EXPEDITED.read_text().strip(),
     )
 
 
 def our_events(pid: int | None = None) -> list[str]:
-    """The lines of kprobe_events that are batchprobe's, of one process if it is named."""
+    """The lines of kprobe_events that batchprobe defined, or that the process `pid` of it did."""
     lines = (TRACEFS / "kprobe_events").read_text().splitlines()
     owner = ":batchprobe_" if pid is None else f":batchprobe_{pid}_"
     return [line for line in lines if owner in line]
 
 
 def our_processes() -> dict[int, str]:
-    """The command, its guardians and its compilers, each with its command line."""
+    """Commands, guardians and compilers that run, by pid, with their command lines."""
     found = {}
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = file.read_bytes().decode().split("\0")
         except OSError:
-            continue  # gone meanwhile
+            continue  # it ended meanwhile
         if not _OUR_MODULES.isdisjoint(words) or any(word.endswith(GUARDIAN) for word in words):
             found[int(file.parent.name)] = " ".join(words)
     return found
@@ -144,7 +144,7 @@ def _bpf_ids(kind: str) -> frozenset[int]:
 
 
 def children(pid: int | None = None) -> dict[int, str]:
-    """The living children of a process (this one), each with its command line."""
+    """The children of a process (by default this one), by pid, with their command lines."""
     found = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -153,12 +153,12 @@ def children(pid: int | None = None) -> dict[int, str]:
                 command = (stat.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode()
                 found[int(stat.parent.name)] = command
         except OSError:
-            continue  # gone meanwhile
+            continue  # it ended meanwhile
     return found
 
 
 def eventually(what: Callable[[], object], why: str, seconds: float = HANG_SECONDS) -> None:
-    """Wait until `what` is true; fail with `why` if it does not become so."""
+    """Wait until `what` returns true; fail with `why` if it does not within `seconds`."""
     deadline = time.monotonic() + seconds
     while not what():
         if time.monotonic() > deadline:
@@ -168,7 +168,7 @@ def eventually(what: Callable[[], object], why: str, seconds: float = HANG_SECON
 
 @contextlib.contextmanager
 def setting(file: str | Path, value: str) -> Iterator[None]:
-    """While in this block, a file of the kernel's says something else."""
+    """Inside this block, a kernel setting has another value."""
     path = Path(file)
     before = path.read_text()
     path.write_text(value)

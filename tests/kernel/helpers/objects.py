@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the kernel has on the functions behind system calls, read from the kernel alone."""
+"""The kernel's probes on functions of system calls, read without batchprobe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from helpers.machine import PREFIX, TRACEFS
 __all__ = ["Bundle", "Kprobe", "Objects", "objects", "programs"]
 
 KPROBES = Path("/sys/kernel/debug/kprobes/list")
-# A probe for a function's entry stands within so many bytes of it.
+# An entry probe stands within this many bytes of its function's start.
 ENTRY_SIZE = 24
 
 # include/uapi/linux/bpf.h
@@ -33,11 +33,11 @@ MOST_IN_A_LINK = 1024
 
 @dataclass(frozen=True, order=True)
 class Kprobe:
-    """A line of kprobes/list: what stands on which call."""
+    """A line of kprobes/list: a kprobe on a system call."""
 
     call: str
     is_return: bool
-    # Through ftrace, at the function's entry; else a breakpoint behind the patch site.
+    # At the function's entry, through ftrace; otherwise a breakpoint after the patch site.
     is_ftrace: bool
 
 
@@ -51,16 +51,16 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Objects:
-    """What there is now, of whoever made it."""
+    """All probes and their kernel objects, of any owner."""
 
-    # Armed: none is disabled or gone.
+    # All armed: none is disabled or gone.
     kprobes: Counter[Kprobe]
     # Trace events of batchprobe's groups, by name.
     events: dict[str, Bundle]
-    # Links by their program, and the number of each.
+    # Links, and the id of each, by the id of its program.
     links: dict[int, Bundle]
-    numbers: dict[int, int]
-    # How many users ftrace has on a function.
+    link_ids: dict[int, int]
+    # The number of ftrace users of each function.
     users: Counter[str]
 
 
@@ -96,26 +96,26 @@ class _LinkInfo(ctypes.Structure):
 
 
 def objects() -> Objects:
-    """All of it."""
+    """Read all of them."""
     links = list(_links())
-    assert len({info.prog_id for info, _ in links}) == len(links), "two links run one program"
+    assert len({info.prog_id for info, _ in links}) == len(links), "two links share a program"
     return Objects(
         kprobes=Counter(_kprobes()),
         events=_events(),
         links={info.prog_id: bundle for info, bundle in links},
-        numbers={info.prog_id: info.id for info, _ in links},
+        link_ids={info.prog_id: info.id for info, _ in links},
         users=_users(),
     )
 
 
 def programs() -> frozenset[int]:
-    """The numbers of all BPF programs there are."""
+    """The ids of all BPF programs."""
     return frozenset(_ids(PROG_GET_NEXT_ID))
 
 
 @cache
 def _addresses() -> dict[str, int]:
-    """Where the functions behind system calls begin, and the kernel's text."""
+    """The start addresses of system call functions, and of the kernel's text."""
     found = {}
     for line in Path("/proc/kallsyms").read_text().splitlines():
         address, _, name = line.split()[:3]
@@ -125,7 +125,7 @@ def _addresses() -> dict[str, int]:
 
 
 def _call_at(address: int) -> str:
-    """The call whose function begins just before."""
+    """The system call whose function starts here or shortly before."""
     for call, start in _addresses().items():
         if start <= address < start + ENTRY_SIZE:
             return call
@@ -180,7 +180,7 @@ def _ids(command: int) -> Iterator[int]:
     while True:
         try:
             _bpf(command, attr)
-        except FileNotFoundError:  # that was the last
+        except FileNotFoundError:  # no more ids
             return
         yield attr.next
         attr.start = attr.next
@@ -192,8 +192,8 @@ def _links() -> Iterator[tuple[_LinkInfo, Bundle]]:
         info = _LinkInfo(addrs=ctypes.addressof(addresses), count=MOST_IN_A_LINK)
         fd = _bpf(LINK_GET_FD_BY_ID, _Ids(start=number))
         try:
-            place = ctypes.addressof(info)
-            _bpf(OBJ_GET_INFO_BY_FD, _Info(fd=fd, size=ctypes.sizeof(info), info=place))
+            at = ctypes.addressof(info)
+            _bpf(OBJ_GET_INFO_BY_FD, _Info(fd=fd, size=ctypes.sizeof(info), info=at))
         finally:
             os.close(fd)
         assert info.type == LINK_TYPE_KPROBE_MULTI, f"a link of type {info.type}"

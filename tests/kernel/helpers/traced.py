@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which kernel functions this process calls, seen with the kernel's own tracer."""
+"""Counts calls of kernel functions, with the kernel's own tracer."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ def define(command: str) -> None:
 
 
 @contextlib.contextmanager
-def traced(*functions: str, anybody: bool = False) -> Iterator[Callable[[], Counter[str]]]:
-    """Within this block, tell how often each of the functions was called so far.
+def traced(*functions: str, any_task: bool = False) -> Iterator[Callable[[], Counter[str]]]:
+    """Yield a function that returns how often each of `functions` was called in this block.
 
-    By this thread, or, if asked for, by anybody.
+    Counts calls of the main thread, or with `any_task` those of all tasks.
     """
-    who = r"\d+" if anybody else os.getpid()
+    task = r"\d+" if any_task else os.getpid()
     group = f"by_hand_{os.getpid()}"
     instance = TRACEFS / "instances" / group
 
-    # Of an event, and of the function tracer.
-    line = re.compile(rf"-{who} .*: (\w+)(?:: \(| <-)")
+    # A line of a trace event, or of the function tracer.
+    line = re.compile(rf"-{task} .*: (\w+)(?:: \(| <-)")
 
     def calls() -> Counter[str]:
         return Counter(line.findall((instance / "trace").read_text()))
 
     with contextlib.ExitStack() as undo:
         if "entry" not in PLACES:
-            # A breakpoint's handler counts as an NMI (riscv64), and the buffer takes nothing there.
+            # On riscv64 a breakpoint's handler counts as an NMI, where the buffer records nothing.
             instance.mkdir()
             undo.callback(instance.rmdir)
             (instance / "set_ftrace_filter").write_text("\n".join(functions))
@@ -54,7 +54,7 @@ def traced(*functions: str, anybody: bool = False) -> Iterator[Callable[[], Coun
             define(f"p:{group}/{function} {function}")
             undo.callback(define, f"-:{group}/{function}")
         instance.mkdir()
-        # Undone first: events that an instance uses cannot be deleted.
+        # Undone first, because events that an instance uses cannot be deleted.
         undo.callback(instance.rmdir)
         for function in functions:
             (instance / "events" / group / function / "enable").write_text("1")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs that are ended at a random moment of their life, and how long until nothing was left."""
+"""Trials: end a run at a random moment, and measure how long until nothing is left of it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from helpers.machine import (
     ABIS,
     COMPILER,
     GUARDIAN,
-    KNOB,
+    RCU_EXPEDITED,
     children,
     eventually,
     our_events,
@@ -32,7 +32,7 @@ from helpers.machine import (
 
 __all__ = ["Outcome", "Phase", "Trial", "Trials"]
 
-# The library, by a script with the interpreter's own signal handlers.
+# A script that uses the library, with the interpreter's own signal handlers.
 LIBRARY = """
 import sys, time
 from pathlib import Path
@@ -48,7 +48,7 @@ LIST = "vfs_*\nsyscall:getsid\n"
 
 
 class Phase(enum.Enum):
-    """A part of a run's life."""
+    """A phase of a run."""
 
     START = "start-up"
     LOAD = "load"
@@ -58,7 +58,7 @@ class Phase(enum.Enum):
 
 
 class End(enum.Enum):
-    """What ends a run."""
+    """The signals that end a run."""
 
     KILL = (signal.SIGKILL,)
     TERM = (signal.SIGTERM,)
@@ -69,7 +69,7 @@ class End(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One run, and what shall happen to it."""
+    """One run, and how it is to end."""
 
     phase: Phase
     # How far into the phase, 0 to 1.
@@ -79,28 +79,28 @@ class Trial:
     pause: float
     abi: str
     barrier: str
-    # What an administrator had set.
+    # The value of rcu_expedited that an administrator has set.
     expedited: str
-    # By the library instead of the command.
+    # Use the library instead of the command.
     library: bool
     # Compile the programs instead of taking the shipped ones.
     compiles: bool
-    # Another run beside it, and how that one ends; None: it may finish.
+    # Run another one at the same time, and end it like this; with None it may finish.
     paired: bool
     other_end: End | None
     other_moment: float
-    # The guardian is killed first: then "cleanup" or the next "start" must do.
+    # If not empty, the guardian is killed first, and "cleanup" or the next "start" must sweep.
     swept_by: str
 
     @classmethod
     def of(cls, seed: int, number: int) -> Trial:
-        """The trial of this number: phases take turns, all else is random."""
+        """The trial of this number: phases take turns, everything else is random."""
         dice = random.Random(f"{seed}/{number}")
         phase = list(Phase)[number % len(Phase)]
         paired = phase in (Phase.ATTACH, Phase.RUN, Phase.COMMIT) and dice.random() < 0.3
         library = dice.random() < 0.25
         unguarded = not paired and phase is not Phase.START and dice.random() < 0.2
-        # What the guardian does when it is left alone is asked of two kinds of death in three.
+        # SIGKILL more often than others: after it, the guardian has to clean up.
         end = dice.choice([End.KILL, End.KILL, *End])
         if unguarded:
             end = End.KILL
@@ -109,7 +109,7 @@ class Trial:
             moment=dice.random(),
             end=end,
             pause=10 ** dice.uniform(-3, -0.3),
-            # Two that both leave trace events, and both want the knob.
+            # With a pair, both leave trace events and both hold rcu_expedited.
             abi="event" if paired else dice.choice(["event", "event", "auto", *ABIS]),
             barrier=dice.choice(["auto", "auto", "normal"]),
             expedited=dice.choice(["0", "0", "1"]),
@@ -124,27 +124,27 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a trial went."""
+    """The result of a trial."""
 
     trial: Trial
     # From the last signal until the kernel was as before, and until no process of ours was there;
     # None where that was left to another process.
     kernel_seconds: float | None
     processes_seconds: float | None
-    # It had ended by itself before the signal came.
+    # The run had ended by itself before the signal came.
     was_over: bool
 
 
 @dataclass(frozen=True, slots=True)
 class _Lengths:
-    """How long each phase takes on this machine when nobody interrupts it."""
+    """How long each phase takes on this machine if it is not interrupted."""
 
     phases: dict[Phase, float]
     probes: int
 
 
 class Trials:
-    """Makes trials, one after another, in a folder of its own."""
+    """Makes trials one after another, in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -154,7 +154,7 @@ class Trials:
         self._few.write_text("vfs_read\n")
         self._script = folder / "library.py"
         self._script.write_text(LIBRARY)
-        # The first start reads files that the next find in memory.
+        # The first start reads files from disk; later ones find them in memory.
         warm = run("attach", self._few, "-d", "0", "--json")
         assert warm.status == 0, warm
         self._lengths = {"auto": self._measure("auto")}
@@ -188,17 +188,17 @@ class Trials:
         )
 
     def _length(self, trial: Trial) -> float:
-        # Whether grace periods are expedited makes a difference to the commit alone.
+        # Expedited grace periods change the length of the commit only.
         barrier = trial.barrier if trial.phase is Phase.COMMIT else "auto"
         if barrier not in self._lengths:
             self._lengths[barrier] = self._measure(barrier)
         return self._lengths[barrier].phases[trial.phase]
 
     def make(self, trial: Trial) -> Outcome:
-        """Make one; AssertionError if anything of ours is left, or anything else is gone."""
+        """Make a trial; AssertionError if anything of ours stays, or anything of others goes."""
         length = self._length(trial)
         before = program_ids(), link_ids(), our_events()
-        with setting(KNOB, trial.expedited), ExitStack() as stack:
+        with setting(RCU_EXPEDITED, trial.expedited), ExitStack() as stack:
             victim = stack.enter_context(self._started(trial))
             other = stack.enter_context(self._started(trial)) if trial.paired else None
             was_over = self._end(trial, length, victim, other)
@@ -211,12 +211,12 @@ class Trials:
             eventually(
                 lambda: (
                     (program_ids(), link_ids(), our_events()) == before
-                    and KNOB.read_text().strip() == trial.expedited
+                    and RCU_EXPEDITED.read_text().strip() == trial.expedited
                 ),
                 "the kernel is as it was",
             )
             kernel = time.monotonic()
-            eventually(lambda: not our_processes(), "no process of ours is there")
+            eventually(lambda: not our_processes(), "our processes end")
             if trial.paired or trial.swept_by:
                 return Outcome(trial, None, None, was_over)
             return Outcome(trial, kernel - ended, time.monotonic() - ended, was_over)
@@ -232,11 +232,11 @@ class Trials:
         return Running("attach", self._list, *options, command=COMMAND, env=env)
 
     def _end(self, trial: Trial, length: float, victim: Running, other: Running | None) -> bool:
-        """Wait for the moment and end it; whether it had ended before."""
+        """Wait for the moment and end the run; returns whether it had ended before."""
         if trial.phase is Phase.LOAD or (trial.phase is Phase.ATTACH and trial.abi != "event"):
             victim.until_child(COMPILER if trial.compiles else GUARDIAN)
             if trial.phase is Phase.ATTACH:
-                # Nothing but time tells where other ABIs begin.
+                # The attach of another ABI leaves no sign of its start, so go by the time.
                 time.sleep(self._lengths["auto"].phases[Phase.LOAD])
         elif trial.phase is Phase.ATTACH:
             victim.until_defined(1)
@@ -257,7 +257,7 @@ class Trials:
         return was_over
 
     def _sweep(self, trial: Trial, victim: Running) -> None:
-        """Let another process remove what nobody guarded."""
+        """Let another process remove what the victim left."""
         victim.finish()
         if trial.swept_by == "cleanup":
             swept = run("cleanup")
@@ -269,15 +269,15 @@ class Trials:
         done = victim.finish()
         *_, last = trial.end.value
         if last == signal.SIGKILL or trial.library or trial.phase is Phase.START:
-            # The first is no status of ours, nor are the interpreter's own handlers.
+            # SIGKILL and the interpreter's own handlers end with a status that is not ours.
             return
         assert "Traceback" not in done.stderr, done
         assert done.status in (0, 128 + last), done
 
     def _end_other(self, trial: Trial, victim: Running, other: Running) -> None:
-        """The run beside the one that was ended loses nothing by it, and ends too."""
+        """The other run must lose nothing by the victim's end. Then end it too."""
         if trial.phase is Phase.COMMIT:
-            # It is ending, and both share the knob.
+            # It is ending too, and both hold rcu_expedited.
             if trial.other_end is not None:
                 time.sleep(trial.other_moment * self._length(trial))
                 _signal(other, trial.other_end, trial.pause)
@@ -287,7 +287,7 @@ class Trials:
         other.until_line("counts")
         eventually(lambda: not our_events(victim.pid), "the victim's events go")
         eventually(
-            # The other may be a script, which is not known by its name.
+            # The other run may be a script, which our_processes does not recognise.
             lambda: set(our_processes()) - {other.pid} == set(_guardians(other)),
             "the victim's guardian ends",
         )
@@ -312,7 +312,7 @@ def _signal(running: Running, end: End, pause: float) -> None:
 
 def _check_finished_well(trial: Trial, done: Finished) -> None:
     if trial.library:
-        # It was ended with KeyboardInterrupt, after the commit.
+        # KeyboardInterrupt ended it, after the commit.
         assert done.status == -signal.SIGINT, done
         return
     assert done.status == 0, done

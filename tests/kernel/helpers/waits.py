@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How often this thread waited for a grace period, counted by the kernel's function tracer."""
+"""Counts this thread's waits for grace periods, with the kernel's function tracer."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from helpers.machine import PREFIX, TRACEFS
 
 __all__ = ["counted_waits", "total"]
 
-# Each is one wait. Expedited, synchronize_rcu() and synchronize_srcu() wait in the functions of
-# _INNER, which are traced to see that nobody calls them in another way.
+# Each call is one wait. If expedited, synchronize_rcu() and synchronize_srcu() wait in the
+# functions of _INNER. Those are traced as well, because a direct call of one is also a wait.
 _WAITS = (
     "synchronize_rcu",
     "synchronize_srcu",
@@ -32,14 +32,14 @@ _CALLS = (f"{PREFIX}membarrier",)
 
 
 def total(waits: Counter[str]) -> int:
-    """How many waits that was."""
+    """The number of waits."""
     alone = sum(max(0, waits[inner] - waits[outer]) for inner, outer in _INNER.items())
     return alone + sum(waits[name] for name in _WAITS)
 
 
 @contextlib.contextmanager
 def counted_waits() -> Iterator[Callable[[], Counter[str]]]:
-    """Within this block, tell the calls of this thread so far, by function."""
+    """Yield a function that returns this thread's calls in this block, by function."""
     known = (TRACEFS / "available_filter_functions").read_text()
     wanted = [*_WAITS, *_INNER, *_CALLS]
     there = [name for name in wanted if re.search(rf"^{name}$", known, re.MULTILINE)]
@@ -47,7 +47,7 @@ def counted_waits() -> Iterator[Callable[[], Counter[str]]]:
     instance = TRACEFS / "instances" / f"waits_{os.getpid()}"
     thread = threading.get_native_id()
 
-    # Reading the trace waits too: another thread does it.
+    # Reading the trace waits too, so another thread does it.
     reader = ThreadPoolExecutor(1)
 
     def calls() -> Counter[str]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes that make known numbers of system calls, each on a CPU of its own."""
+"""Processes that make known numbers of system calls, each pinned to a CPU."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from helpers.machine import HANG_SECONDS, eventually
 
 __all__ = ["CALLS", "Worker"]
 
-# System calls that nothing else in a small guest makes while a test runs, no starting shell or
-# Python either; each name maps to Python that makes exactly one of them.
+# System calls that nothing else in a small guest makes during a test, not even a shell or Python
+# that starts. Each name maps to Python that makes exactly one of them.
 CALLS = {
     "sched_yield": "os.sched_yield",
     "getsid": "partial(os.getsid, 0)",
@@ -52,7 +52,7 @@ for line in sys.stdin:
 
 
 class Worker:
-    """A process pinned to a CPU. It is told to stop, and tells how far it is, without a call."""
+    """A process pinned to a CPU. It is stopped, and its rounds are read, without a system call."""
 
     def __init__(self, cpu: int) -> None:
         fd = os.memfd_create("worker")
@@ -86,13 +86,13 @@ class Worker:
         eventually(lambda: self.rounds >= goal, "the worker goes on")
 
     def finish(self) -> int:
-        """Wait for the rounds `begin` asked for; how many were done."""
+        """Wait for the rounds that `begin` started; returns how many were done."""
         if self._process.stdout is None:
             raise AssertionError("a worker has a stdout")
         return int(self._process.stdout.readline())
 
     def end(self) -> int:
-        """Stop after the round that runs; how many were done."""
+        """Stop after the current round; returns how many were done."""
         self._page[_STOP] = 1
         return self.finish()
 
@@ -100,7 +100,7 @@ class Worker:
         """Make each of `calls` `rounds` times."""
         self.begin(calls, rounds)
         done = self.finish()
-        assert done == rounds, "the worker lost its count"
+        assert done == rounds, "the worker did not make all rounds"
 
     def __enter__(self) -> Self:
         return self
