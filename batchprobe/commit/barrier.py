@@ -35,7 +35,7 @@ class Barrier:
     """Waits for grace periods, and expedites them where `mode` and the machine allow it.
 
     `guard` is called before rcu_expedited is set, which the kernel does not undo when this process
-    is killed. `note` says why grace periods are not expedited, and is empty if they are.
+    is killed.
     """
 
     def __init__(
@@ -48,9 +48,27 @@ class Barrier:
         self._depth = 0
         # We are a holder that no longer needs it: to be given back.
         self._is_restore_due = False
-        reason = why_not_expedited() if mode is BarrierMode.AUTO else None
-        self.note = reason or ""
-        self.expedites = mode is not BarrierMode.NORMAL and reason is None
+        self._mode = mode
+        # Whether to expedite, and why not: found out when first asked, so no start waits for it.
+        self._decision: tuple[bool, str] | None = None
+
+    @property
+    def expedites(self) -> bool:
+        """Whether grace periods are expedited."""
+        return self._decide()[0]
+
+    @property
+    def note(self) -> str:
+        """Why grace periods are not expedited, unless that was asked for; empty if they are."""
+        return self._decide()[1]
+
+    def _decide(self) -> tuple[bool, str]:
+        with self._lock:
+            if self._decision is None:
+                reason = why_not_expedited() if self._mode is BarrierMode.AUTO else None
+                wanted = self._mode is not BarrierMode.NORMAL and reason is None
+                self._decision = wanted, reason or ""
+            return self._decision
 
     @contextmanager
     def short_waits(self) -> Iterator[None]:
@@ -65,8 +83,7 @@ class Barrier:
                     self._guard()
                     self._rcu_expedited.take(self._owner)
                 except (OSError, BatchprobeError) as error:
-                    self.note = str(error)
-                    self.expedites = False
+                    self._decision = False, str(error)
             taken = self.expedites
             self._depth += taken
         try:
