@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Actions and filters that live in this test go through attach, partial detach, commit and output.
+"""Actions and filters defined in this test go through attach, partial detach, commit and output.
 
-They need nothing from the package but its public names, so what holds for them holds for the next
-action and the next filter. The sinks are those of the command.
+They use only public names of the package, so what holds for them holds for any action and filter of
+a user. The sinks and their Summary are the command's own and are not public.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from batchprobe.output.base import Summary
 from batchprobe.output.json_lines import JsonSink
 from batchprobe.output.text import TextSink
 
-pytestmark = pytest.mark.skipif(not BCC_COMPILES, reason="no bcc here, or none that compiles")
+pytestmark = pytest.mark.skipif(not BCC_COMPILES, reason="no working bcc here")
 
-# Functions that only this test calls. The third argument of the first is the offset, of the second
-# the length.
+# Functions that only this test calls. The third argument of the first is the offset, that of the
+# second the length.
 FALLOCATE, FADVISE = "vfs_fallocate", "generic_fadvise"
 RING = 64
 TABLE = 'BPF_TABLE("array", u32, u64, sums, 1)'
@@ -134,15 +134,15 @@ class LastReader(Reader):
             self._lost += oldest - tail
             self._tails[cpu] = head
             for at in range(oldest, head):
-                place = 2 * (cpu * RING + at % RING)
-                yield RawEvent(ring.cells[place], {"value": ring.cells[place + 1]})
+                cell = 2 * (cpu * RING + at % RING)
+                yield RawEvent(ring.cells[cell], {"value": ring.cells[cell + 1]})
 
     def lost(self) -> int:
         return self._lost
 
 
 class ThisProcess(Filter):
-    """Only hits in one process."""
+    """Accepts hits in one process."""
 
     name = "this_process"
     source = """
@@ -160,7 +160,7 @@ static inline int this_process(struct pt_regs *ctx)
 
 
 class Listed(Filter):
-    """Only hits with a third argument that is in a hash map."""
+    """Accepts hits whose third argument is in a hash map."""
 
     name = "listed"
     source = """
@@ -184,7 +184,7 @@ static inline int listed(struct pt_regs *ctx)
 
 
 class Failed(Filter):
-    """Only calls that return a negative number."""
+    """Accepts calls that return a negative number."""
 
     name = "failed"
     kind = ProbeKind.RETURN
@@ -198,7 +198,7 @@ static inline int failed(struct pt_regs *ctx)
 
 @pytest.fixture
 def fallocate(tmp_path: Path) -> Iterator[Callable[..., None]]:
-    """Calls vfs_fallocate() with each of these offsets."""
+    """A function that calls vfs_fallocate() with each of its arguments as the offset."""
     with (tmp_path / "file").open("w+b") as file:
 
         def call(*offsets: int) -> None:
@@ -210,7 +210,7 @@ def fallocate(tmp_path: Path) -> Iterator[Callable[..., None]]:
 
 @pytest.fixture
 def fadvise(tmp_path: Path) -> Iterator[Callable[..., None]]:
-    """Calls generic_fadvise() with each of these lengths."""
+    """A function that calls generic_fadvise() with each of its arguments as the length."""
     with (tmp_path / "other").open("w+b") as file:
 
         def call(*lengths: int) -> None:
@@ -235,7 +235,7 @@ def test_an_action_from_attach_to_output(
         assert session.snapshot() == {first: 1200, second: 34}
         assert session.counts() == {first: 2, second: 2}
         assert (first.value, first.count) == (1200, 2)
-        # A partial detach: this one is final, the other one goes on.
+        # After a partial detach, this probe is final and the other one goes on.
         report = session.detach(first, commit=True)
         assert report is not None
         assert (report.probes, report.barriers, report.failed) == (1, 1, ())
@@ -280,7 +280,7 @@ def test_every_event_of_a_detached_probe_is_delivered(
             session.detach(probe)
             session.commit(lambda: seen.extend(e.fields["value"] for e in session.events()))
             assert seen == [*range(11, RING + 10), 7]
-            # What did not fit is reported, and emitted plus lost is what was hit.
+            # Events that did not fit are reported: delivered plus lost equals hits.
             assert session.lost() == 11
             assert probe.count == 3 + len(seen) + 11
     finally:
@@ -301,13 +301,13 @@ def test_filters_decide_which_hits_count(abi: str, fallocate: Callable[..., None
         session.detach_all()
         missed = session.missed()
     assert (probe.count, probe.value) == (3, 19)
-    # A hit that a filter rejects ran the program: it is not taken for a missed one.
+    # A hit that a filter rejects ran the program, so it does not count as missed.
     assert missed in ((None,) if abi == "perf" else (0, None))
 
 
 @pytest.mark.parametrize("abi", ABIS)
 def test_only_calls_that_return_an_error(abi: str, tmp_path: Path) -> None:
-    """A filter on the result makes return probes of the entries."""
+    """A filter on the result turns the entries into return probes."""
     with Session(filters=[Failed()], abi=abi) as session, (tmp_path / "file").open("w+b") as file:
         (probe,) = session.attach([FALLOCATE, f"{FADVISE}+4"])
         assert probe.label == f"{FALLOCATE}%return"
@@ -323,8 +323,8 @@ def test_only_calls_that_return_an_error(abi: str, tmp_path: Path) -> None:
 
 
 def test_hits_in_a_module_that_is_loaded_later() -> None:
-    """They are counted before they are claimed, and reported as lost to the action; a filter
-    rejects them all the same.
+    """They are counted and tested by filters before they are claimed. An action with C of its own
+    does not run for them, so they are reported as lost.
     """
     entries = [f"{MODULE}:disksize_show"]
     unload()
@@ -381,7 +381,7 @@ def test_the_verifiers_log_reaches_the_user(abi: str) -> None:
         assert any("invalid mem access" in line for line in said)
 
 
-def test_what_was_tried_is_said() -> None:
+def test_verbose_reports_what_was_tried() -> None:
     done = run("attach", "-", "-d", "0", "-v", stdin="vfs_read\nvfs_read+0xffff\n")
     assert done.status == 0, done
     abi = "multi" if "multi" in ABIS else "event"
@@ -420,7 +420,7 @@ def test_a_reader_that_fails_keeps_no_probe_attached(
 
 @pytest.mark.parametrize("abi", ABIS)
 def test_a_session_whose_maps_cannot_be_filled_leaves_nothing(abi: str) -> None:
-    """Neither a descriptor nor a map, which the fixture around each test looks for."""
+    """No descriptor and no map stays: the fixture `leaves_nothing` checks it."""
 
     class NoReader(Sum):
         def reader(self, maps: ProbeMaps) -> Reader:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever kills us: nothing of ours is left, and nothing of anybody else's is touched."""
+"""Whatever kills batchprobe, nothing of it stays, and nothing of others is touched."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def many(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "number", [pytest.param(5, id="short"), pytest.param(70, id="long", marks=pytest.mark.long)]
 )
-def test_at_random_moments(number: int, tmp_path: Path) -> None:
-    """Set BATCHPROBE_SEED to see the same trials again."""
+def test_runs_killed_at_random_moments_leave_nothing(number: int, tmp_path: Path) -> None:
+    """Set BATCHPROBE_SEED to repeat the same trials."""
     seed = int(os.environ.get(SEED) or random.randrange(1 << 32))
     trials = Trials(tmp_path)
     outcomes: list[Outcome] = []
     failures: list[str] = []
-    # Another tool's probe on a function that ours are on too, and its program and link.
+    # Another tool has a probe on a function that we probe too, and a program and a link.
     with traced(f"{PREFIX}getsid") as calls, foreign_link():
         try:
             for at in range(number):
@@ -71,21 +71,21 @@ def test_at_random_moments(number: int, tmp_path: Path) -> None:
                     outcomes.append(trials.make(trial))
                 except (AssertionError, subprocess.TimeoutExpired) as error:
                     failures.append(f"{at}: {trial}: {error}")
-                    # The next one begins with nothing left.
+                    # Clean up for the next trial.
                     eventually(lambda: not our_processes(), "the processes of a failed trial end")
                     run("cleanup")
         finally:
-            _tell(seed, outcomes, failures)
+            _report(seed, outcomes, failures)
         before = calls().total()
         os.getsid(0)
-        assert calls().total() == before + 1, "the other tool's event does not count any more"
+        assert calls().total() == before + 1, "the other tool's event no longer counts"
     shown = "\n".join(failures)
     assert not failures, f"{SEED}={seed}: {len(failures)} of {number} trials failed\n{shown}"
 
 
-def _tell(seed: int, outcomes: list[Outcome], failures: list[str]) -> None:
+def _report(seed: int, outcomes: list[Outcome], failures: list[str]) -> None:
     report_figure(
-        f"killed at random moments, {SEED}={seed}: {len(outcomes)} well, {len(failures)} failed"
+        f"killed at random moments, {SEED}={seed}: {len(outcomes)} passed, {len(failures)} failed"
     )
     phases = Counter(outcome.trial.phase.value for outcome in outcomes)
     ends = Counter(outcome.trial.end.name for outcome in outcomes)
@@ -97,7 +97,7 @@ def _tell(seed: int, outcomes: list[Outcome], failures: list[str]) -> None:
             "guardian killed too": outcome.trial.swept_by,
             "library": outcome.trial.library,
             "compiling": outcome.trial.compiles,
-            "over before": outcome.was_over,
+            "ended before the signal": outcome.was_over,
         }.items()
         if is_one
     )
@@ -110,7 +110,7 @@ def _tell(seed: int, outcomes: list[Outcome], failures: list[str]) -> None:
         "other signals: the kernel was as before": [
             o.kernel_seconds for o in outcomes if o.trial.end.value[-1] != signal.SIGKILL
         ],
-        "no process of ours": [o.processes_seconds for o in outcomes],
+        "our processes ended": [o.processes_seconds for o in outcomes],
     }.items():
         known = sorted(seconds for seconds in times if seconds is not None)
         if known:
@@ -125,7 +125,7 @@ def _tell(seed: int, outcomes: list[Outcome], failures: list[str]) -> None:
 
 
 @pytest.mark.one_kernel
-def test_the_guardian_outlives_what_is_sent_to_everybody(many: Path) -> None:
+def test_the_guardian_survives_signals_to_all_processes(many: Path) -> None:
     with Running("attach", many, "-i", "0.1", "--json", "--abi", "event") as running:
         guardian = running.until_child(GUARDIAN)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -139,8 +139,8 @@ def test_the_guardian_outlives_what_is_sent_to_everybody(many: Path) -> None:
 
 
 @pytest.mark.one_kernel
-def test_cleanup_beside_the_guardian_is_no_error(many: Path) -> None:
-    """Both remove the same events: who comes second finds them gone."""
+def test_cleanup_and_the_guardian_may_run_at_once(many: Path) -> None:
+    """Both remove the same events, so the second finds them gone."""
     with Running("attach", many, "-i", "0.1", "--json", "--abi", "event") as running:
         running.until_line("counts")
         guardian = running.until_child(GUARDIAN)
@@ -157,7 +157,7 @@ def test_cleanup_beside_the_guardian_is_no_error(many: Path) -> None:
 
 
 class Cgroup:
-    """A memory cgroup of our own (cgroup v2)."""
+    """A memory cgroup (v2) for one test."""
 
     ROOT = Path("/sys/fs/cgroup")
 
@@ -166,27 +166,27 @@ class Cgroup:
         (self.ROOT / "cgroup.subtree_control").write_text("+memory")
         self.folder.mkdir()
 
-    def starts(self) -> tuple[str, ...]:
-        """What starts the command in this cgroup."""
+    def command(self) -> tuple[str, ...]:
+        """A command line that runs batchprobe in this cgroup."""
         script = f'echo 0 >{self.folder}/cgroup.procs && exec "$@"'
         return ("sh", "-c", script, "sh", *COMMAND)
 
     def exhaust(self, largest: int) -> None:
-        """Allow so little that the kernel has to kill this process."""
+        """Allow so little memory that the kernel has to kill the process `largest`."""
         status = Path(f"/proc/{largest}/status").read_text().splitlines()
-        (held,) = [int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon:")]
-        # All but what can be had back without a kill: files, and what the kernel keeps for speed.
-        told = self._told("memory.stat")
+        (anon,) = [int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon:")]
+        # What cannot be reclaimed without a kill: all but files and the kernel's caches.
+        counters = self._counters("memory.stat")
         kernels = ("slab_unreclaimable", "percpu", "kernel_stack", "pagetables", "vmalloc", "sock")
-        used = told["anon"] + sum(told.get(name, 0) for name in kernels)
-        (self.folder / "memory.max").write_text(str(used - held // 2))
+        used = counters["anon"] + sum(counters.get(name, 0) for name in kernels)
+        (self.folder / "memory.max").write_text(str(used - anon // 2))
 
     @property
     def kills(self) -> int:
-        """How many processes the kernel killed for want of memory."""
-        return self._told("memory.events")["oom_kill"]
+        """The number of processes that the OOM killer killed."""
+        return self._counters("memory.events")["oom_kill"]
 
-    def _told(self, file: str) -> dict[str, int]:
+    def _counters(self, file: str) -> dict[str, int]:
         lines = [line.split() for line in (self.folder / file).read_text().splitlines()]
         return {name: int(value) for name, value in lines}
 
@@ -208,9 +208,9 @@ def cgroup(leaves_nothing: None) -> Iterator[Cgroup]:
 
 
 def watches(guardian: int) -> bool:
-    """Whether it waits for its parent's end: it has a pidfd then."""
+    """Whether the guardian waits for its parent to end, for which it opens a pidfd."""
     for fd in Path(f"/proc/{guardian}/fd").iterdir():
-        # What it reads while it starts comes and goes.
+        # While it starts, descriptors come and go.
         with contextlib.suppress(FileNotFoundError):
             if "pidfd" in str(fd.readlink()):
                 return True
@@ -218,21 +218,21 @@ def watches(guardian: int) -> bool:
 
 
 @pytest.mark.parametrize("phase", ["attach", "run"])
-def test_out_of_memory(phase: str, many: Path, cgroup: Cgroup) -> None:
-    """The kernel kills the largest process; the guardian lives in the same cgroup, or dies too."""
+def test_an_oom_kill_leaves_nothing(phase: str, many: Path, cgroup: Cgroup) -> None:
+    """The kernel kills the largest process; the guardian, in the same cgroup, may die as well."""
     options = ("-i", "0.1", "--json", "--abi", "event")
-    with Running("attach", many, *options, command=cgroup.starts()) as running:
+    with Running("attach", many, *options, command=cgroup.command()) as running:
         if phase == "attach":
             running.until_defined(5)
         else:
             running.until_line("counts")
-            # Still starting, it would need more memory than there will be.
+            # A guardian that still starts would need more memory than there will be.
             guardian = running.until_child(GUARDIAN)
             eventually(lambda: watches(guardian), "the guardian has started")
         cgroup.exhaust(running.pid)
         assert running.finish().status == -signal.SIGKILL
         if cgroup.kills > 1:
-            # Nothing was free before the first one's kernel memory was: the guardian went too.
+            # The first victim's kernel memory was freed too late, so the guardian was killed too.
             assert run("cleanup").status == 0
             assert not our_events()
         eventually(lambda: not our_events(), "the guardian removes the events")
@@ -240,22 +240,24 @@ def test_out_of_memory(phase: str, many: Path, cgroup: Cgroup) -> None:
 
 
 @pytest.mark.parametrize("sweeper", ["cleanup", "start"])
-def test_out_of_memory_kills_all(sweeper: str, many: Path, tmp_path: Path, cgroup: Cgroup) -> None:
-    """Nobody is left to clean up, amid the reclaim: `cleanup` does, and so does the next start."""
+def test_an_oom_kill_of_all_can_be_cleaned_up(
+    sweeper: str, many: Path, tmp_path: Path, cgroup: Cgroup
+) -> None:
+    """Both die during the reclaim. `batchprobe cleanup` removes the rest, or the next start."""
     (cgroup.folder / "memory.oom.group").write_text("1")
     options = ("-i", "0.1", "--json", "--abi", "event")
-    with Running("attach", many, *options, command=cgroup.starts()) as running:
+    with Running("attach", many, *options, command=cgroup.command()) as running:
         running.until_line("counts")
         running.signal(signal.SIGINT)
-        # KernelState still where the counts are final and nothing is reclaimed yet, or little.
+        # Stop it when the counts are final and little or nothing is reclaimed.
         running.until_line("final")
         running.signal(signal.SIGSTOP)
         cgroup.exhaust(running.pid)
         assert running.finish().status == -signal.SIGKILL
         eventually(lambda: not our_processes(), "the guardian is killed too")
         assert cgroup.kills > 1
-    left = len(our_events())
-    assert left, "the reclaim was over too soon to be interrupted"
+    stale = len(our_events())
+    assert stale, "the reclaim was over too soon to be interrupted"
     assert RCU_EXPEDITED.read_text().strip() == "1"
     if sweeper == "cleanup":
         swept = run("cleanup")
@@ -271,8 +273,8 @@ def test_out_of_memory_kills_all(sweeper: str, many: Path, tmp_path: Path, cgrou
 
 
 @pytest.mark.one_kernel
-def test_a_container_is_killed(many: Path) -> None:
-    """With the first process of a PID namespace all others go, the guardian too."""
+def test_a_killed_container_can_be_cleaned_up(many: Path) -> None:
+    """If the first process of a PID namespace dies, all others die too, even the guardian."""
     namespace = ("unshare", "--pid", "--fork", "--mount-proc", *COMMAND)
     options = ("-i", "0.1", "--json", "--abi", "event")
     with Running("attach", many, *options, command=namespace) as running:
@@ -298,16 +300,16 @@ def test_a_container_is_killed(many: Path) -> None:
     assert RCU_EXPEDITED.read_text().strip() == "0"
 
 
-# -- what we write to goes away ------------------------------------------------------------------
+# -- output that goes away -----------------------------------------------------------------------
 
 
 class Terminal:
-    """The command on a terminal of its own, as somebody's session."""
+    """The command in a session with a terminal of its own."""
 
     def __init__(self, *arguments: str | Path) -> None:
         self._master, slave = os.openpty()
         termios.tcsetwinsize(slave, (24, 80))
-        # setsid -c: what it runs leads a session whose terminal this is.
+        # setsid -c: the command leads a session, and this is its terminal.
         self.process = subprocess.Popen(
             ("setsid", "-c", *COMMAND, *map(str, arguments)),
             stdin=slave,
@@ -329,7 +331,7 @@ class Terminal:
         os.write(self._master, keys)
 
     def close(self) -> None:
-        """Close its window."""
+        """Close the terminal, as closing its window does."""
         if self._master >= 0:
             os.close(self._master)
             self._master = -1
@@ -346,10 +348,10 @@ class Terminal:
 
 @pytest.mark.one_kernel
 @pytest.mark.parametrize("phase", ["compile", "attach", "run", "commit"])
-def test_the_terminal_is_closed(
+def test_a_closed_terminal_keeps_no_probe_attached(
     phase: str, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SIGHUP, more than once, and EIO for every word written meanwhile."""
+    """The command gets SIGHUP more than once, and EIO for all that it writes."""
     if phase == "compile":
         monkeypatch.setenv(COMPILE, "1")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -366,16 +368,16 @@ def test_the_terminal_is_closed(
             terminal.until_shown("removing the probes")
         terminal.close()
         status = terminal.process.wait(HANG_SECONDS)
-    # 1: results were lost. After the commit's begin there were none to lose.
+    # Status 1: results were lost. Once the commit has begun, there are none to lose.
     before_the_run = 128 + signal.SIGHUP
     expected = {"compile": {before_the_run}, "attach": {before_the_run, 1}, "run": {1}}
     assert status in expected.get(phase, {0})
-    assert not our_events(), "the probes were left to the guardian"
+    assert not our_events(), "the command left its probes to the guardian"
     assert not our_processes()
 
 
 # Runs a command whose stderr is a pipe without a reader.
-UNHEARD = """
+UNREAD_STDERR = """
 import os, sys
 read, write = os.pipe()
 os.dup2(write, 2)
@@ -386,11 +388,13 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 @pytest.mark.one_kernel
 @pytest.mark.parametrize("drawing", [False, True])
-def test_nobody_reads_stderr(drawing: bool, many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is told about a slow reclaim, and to somebody impatient, is lost: nothing else."""
+def test_stderr_may_have_no_reader(
+    drawing: bool, many: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the progress of a slow reclaim and the answer to a second signal are lost."""
     if drawing:
         monkeypatch.setenv("FORCE_COLOR", "1")
-    command = (sys.executable, "-c", UNHEARD, *COMMAND)
+    command = (sys.executable, "-c", UNREAD_STDERR, *COMMAND)
     options = ("-i", "0.1", "--json", "--abi", "event", "--barrier", "normal")
     with Running("attach", many, *options, command=command) as running:
         running.until_line("counts")
@@ -408,26 +412,26 @@ def test_nobody_reads_stderr(drawing: bool, many: Path, monkeypatch: pytest.Monk
 # -- exceptions in callbacks ---------------------------------------------------------------------
 
 
-class RefusedError(Exception):
-    """What a callback of the caller's raises."""
+class CallbackError(Exception):
+    """Raised by a callback of the caller."""
 
 
 def raising(stage: str, after: int = 0) -> Callable[[str, int, int], None]:
-    """A `progress` that raises from some call of a stage on, whatever it is told then."""
+    """A `progress` that raises once `after` probes of a stage are done, and ever after."""
     broken = False
 
     def progress(now: str, done: int, total: int) -> None:
         nonlocal broken
         broken = broken or (now == stage and done >= after)
         if broken:
-            raise RefusedError(f"{now}: {done} of {total}")
+            raise CallbackError(f"{now}: {done} of {total}")
 
     return progress
 
 
 @pytest.fixture
 def compiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A start that has a compiler running."""
+    """Makes the next attach compile its programs."""
     monkeypatch.setattr(Compiler, "_compiled", {})
     monkeypatch.setenv(COMPILE, "1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -435,9 +439,9 @@ def compiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("compiles")
 @pytest.mark.parametrize("stage", ["resolve", "compile"])
-def test_progress_raises_before_the_attach(stage: str) -> None:
+def test_progress_may_raise_before_the_attach(stage: str) -> None:
     with Session(abi="event", progress=raising(stage)) as session:
-        with pytest.raises(RefusedError, match=stage):
+        with pytest.raises(CallbackError, match=stage):
             session.attach(["vfs_read"])
         assert not session.probes
         assert COMPILER not in " ".join(children().values())
@@ -445,33 +449,33 @@ def test_progress_raises_before_the_attach(stage: str) -> None:
 
 @pytest.mark.parametrize("barrier", ["auto", "normal"])
 @pytest.mark.parametrize("after", [1, 5, 9])
-def test_progress_raises_during_the_attach(after: int, barrier: str) -> None:
-    """Amid a kind, at its end, amid the second kind."""
+def test_progress_may_raise_during_the_attach(after: int, barrier: str) -> None:
+    """Within the first kind of probe, at its end, and within the second kind."""
     entries = [f"vfs_{name}" for name in ("read", "write", "open", "getattr", "statx")]
     entries += [f"{name}%return" for name in entries]
     with Session(abi="event", barrier=barrier, progress=raising("attach", after)) as session:
-        with pytest.raises(RefusedError, match="attach"):
+        with pytest.raises(CallbackError, match="attach"):
             session.attach(entries)
         assert not session.probes
-        assert not our_events(), "they are left to the session's end"
+        assert not our_events(), "the events stayed until the session's end"
 
 
-def test_progress_raises_during_the_reclaim() -> None:
+def test_progress_may_raise_during_the_reclaim() -> None:
     entries = [f"vfs_{name}" for name in ("read", "write", "open", "getattr", "statx")]
     session = Session(abi="event", barrier="normal", progress=raising("reclaim"))
-    with pytest.raises(RefusedError, match="reclaim"), session:
+    with pytest.raises(CallbackError, match="reclaim"), session:
         session.attach(entries)
     assert not our_events()
 
 
 @pytest.mark.parametrize("abi", ["event", "auto"])
-def test_on_final_raises(abi: str) -> None:
+def test_on_final_may_raise(abi: str) -> None:
     def final() -> None:
-        raise RefusedError("final")
+        raise CallbackError("final")
 
     with Session(abi=abi) as session:
         session.attach(["vfs_read", "vfs_write%return"])
-        with pytest.raises(RefusedError, match="final"):
+        with pytest.raises(CallbackError, match="final"):
             session.detach_all(final)
         assert not session.attached
         assert not our_events()
@@ -479,27 +483,27 @@ def test_on_final_raises(abi: str) -> None:
 
 @pytest.mark.parametrize("abi", ["event", "auto"])
 @pytest.mark.parametrize("raises", [False, True])
-def test_cancelled_at_each_question(abi: str, raises: bool) -> None:
-    """Asked again and again while attaching: each time it may say yes, or raise."""
-    asked = 0
+def test_an_attach_can_be_cancelled_at_each_call_of_cancelled(abi: str, raises: bool) -> None:
+    """It is called many times during an attach, and each time it may return True or raise."""
+    calls = 0
 
     def cancelled() -> bool:
-        nonlocal asked
-        asked += 1
-        if asked <= yes:
+        nonlocal calls
+        calls += 1
+        if calls <= uncancelled:
             return False
         if raises:
-            raise RefusedError("cancelled")
+            raise CallbackError("cancelled")
         return True
 
     entries = ["vfs_read", "vfs_write", "vfs_open%return"]
     with Session(abi=abi) as session:
-        yes = 0
+        uncancelled = 0
         while not session.attached:
-            asked = 0
-            with contextlib.suppress(RefusedError if raises else AttachCancelledError):
+            calls = 0
+            with contextlib.suppress(CallbackError if raises else AttachCancelledError):
                 session.attach(entries, cancelled=cancelled)
             if not session.attached:
                 assert not our_events()
-            yes += 1
-        assert yes > 2, "it was hardly asked"
+            uncancelled += 1
+        assert uncancelled > 2, "`cancelled` was hardly called"

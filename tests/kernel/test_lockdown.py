@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel is locked down while probes are on: they come off, as far as it lets them."""
+"""If the kernel is locked down while probes are attached, they go as far as it lets them."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def test_locked_down_while_probes_are_on(tmp_path: Path) -> None:
             assert (commit["probes"], commit["barriers"]) == (2, 1), done
             assert done.summary["hits"]["vfs_read"] > 0
             assert "Traceback" not in done.stderr
-            # Disarmed and quiet, but tracefs is closed now, even for deleting.
+            # Disarmed, and final, but lockdown forbids even deletions in tracefs.
             if done.summary["abi"] == "event":
                 assert done.status == 5, done
-                assert commit["left"] == len(kinds("event")), "an event for each kind"
+                assert commit["left"] == len(kinds("event")), "one event for each kind of probe"
                 assert "EPERM" in done.stderr
             else:
                 assert done.status == 0, done

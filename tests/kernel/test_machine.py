@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the machine or the user lacks is said in one line, with what would mend it."""
+"""What the machine or the user lacks is reported in one line, with its remedy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from batchprobe.sys import libc
 LIST = "vfs_read\n"
 
 
-def check_cannot(done: Finished, *words: str) -> None:
+def check_unsupported(done: Finished, *words: str) -> None:
     assert done.status == 77, done
     assert not done.stdout
     (line,) = done.stderr.splitlines()
@@ -33,11 +33,11 @@ def check_cannot(done: Finished, *words: str) -> None:
 @pytest.mark.one_kernel
 def test_not_root() -> None:
     nobody = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
-    check_cannot(run("attach", "-", "-d", "1", stdin=LIST, before=nobody), "root")
+    check_unsupported(run("attach", "-", "-d", "1", stdin=LIST, before=nobody), "root")
 
 
 def in_namespace(*commands: str) -> tuple[str, ...]:
-    """What runs a command after these, seen by it alone."""
+    """A prefix that runs a command after `commands`, in a mount namespace of its own."""
     return ("unshare", "-m", "sh", "-c", f'{" && ".join(commands)} && exec "$@"', "sh")
 
 
@@ -48,47 +48,47 @@ def test_tracefs_not_mounted() -> None:
         "umount /sys/kernel/debug",
     )  # fmt: skip
     remedy = "mount -t tracefs nodev /sys/kernel/tracing"
-    check_cannot(run("attach", "-", "-d", "1", stdin=LIST, before=hide), remedy)
+    check_unsupported(run("attach", "-", "-d", "1", stdin=LIST, before=hide), remedy)
 
 
 def compiling(folder: Path) -> dict[str, str]:
-    """Nothing is shipped, and nothing in the cache."""
+    """The environment of a run that has to compile: bytecode and cache are not used."""
     return {**os.environ, COMPILE: "1", "XDG_CACHE_HOME": str(folder)}
 
 
 @pytest.mark.one_kernel
-def test_no_headers(tmp_path: Path) -> None:
+def test_missing_headers_are_reported(tmp_path: Path) -> None:
     release = os.uname().release
     build = Path(f"/lib/modules/{release}/build").resolve()
     hide = in_namespace(f"mount -t tmpfs none {build}")
     done = run("attach", "-", "-d", "1", stdin=LIST, before=hide, env=compiling(tmp_path))
-    check_cannot(done, f"linux-headers-{release}")
-    # What is shipped needs none.
+    check_unsupported(done, f"linux-headers-{release}")
+    # The shipped programs need no headers.
     assert run("attach", "-", "-d", "0", stdin=LIST, before=hide).status == 0
 
 
 @pytest.mark.one_kernel
-def test_no_bcc(tmp_path: Path) -> None:
+def test_missing_bcc_is_reported(tmp_path: Path) -> None:
     found = subprocess.run(
         (sys.executable, "-c", "import bcc; print(*bcc.__path__)"),
         capture_output=True,
         text=True,
         check=True,
     )
-    # A directory without a file in it would still be a package to Python: hide all beside it too.
+    # Python would take an empty folder for the package, so hide the folder that contains it.
     packages = Path(found.stdout.strip()).parent
     hide = in_namespace(f"mount -t tmpfs none {packages}")
     env = {**compiling(tmp_path), "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     done = run("attach", "-", "-d", "1", stdin=LIST, before=hide, env=env)
-    check_cannot(done, "python3-bpfcc")
-    path = {name: text for name, text in env.items() if name != COMPILE}
-    assert run("attach", "-", "-d", "0", stdin=LIST, before=hide, env=path).status == 0
+    check_unsupported(done, "python3-bpfcc")
+    shipped = {name: text for name, text in env.items() if name != COMPILE}
+    assert run("attach", "-", "-d", "0", stdin=LIST, before=hide, env=shipped).status == 0
 
 
 @pytest.mark.skipif("multi" in ABIS, reason="this kernel has kprobe_multi links")
-def test_multi_where_the_kernel_lacks_it() -> None:
-    check_cannot(run("attach", "-", "--abi", "multi", stdin=LIST), "CONFIG_FPROBE", "5.18")
-    # The library says it before any probe is on, and can go on with another.
+def test_multi_is_refused_where_the_kernel_lacks_it() -> None:
+    check_unsupported(run("attach", "-", "--abi", "multi", stdin=LIST), "CONFIG_FPROBE", "5.18")
+    # The library raises it before any probe is attached.
     with Session(abi="multi") as session:
         with pytest.raises(UnsupportedError, match="kprobe_multi"):
             session.attach(["vfs_read", "vfs_write%return"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Used in a wrong way, a session says so, and nothing is miscounted or forgotten."""
+"""A session that is misused raises an error; nothing is miscounted or forgotten."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ with Session(abi={abi!r}) as session:
         assert refused(lambda: session.attach(["vfs_read"]))
         assert refused(lambda: probe.count)
         {end}
-    # While it lives it keeps nothing of ours, and when it ends it takes nothing away.
+    # The child keeps nothing of ours alive, and takes nothing away when it ends.
     {before_end}
     os.getsid(0)
     assert probe.count == 2, probe.count
@@ -130,11 +130,11 @@ with Session(abi={abi!r}) as session:
     print(probe.count, report.dirty, report.failed)
 """
 ENDS = {
-    # By the interpreter's exit, which closes sessions.
+    # The interpreter exits, which closes sessions.
     "exit": ("sys.exit(3)", "assert os.waitpid(child, 0)[1] >> 8 == 3", ""),
-    # Leaving the block, which closes it too, and then as above.
+    # The child leaves the block, which closes the session too, and then exits.
     "block": ("raise SystemExit(3)", "assert os.waitpid(child, 0)[1] >> 8 == 3", ""),
-    # Outliving the session.
+    # The child outlives the session.
     "late": ("time.sleep(1000)", "", "os.kill(child, 9); os.waitpid(child, 0)"),
 }
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sessions on the running kernel against the model, in any order of their verbs.
+"""Sessions on the running kernel against the model, with methods called in any order.
 
-After each step the kernel itself is asked what it has: kprobes, trace events, links, ftrace's
-users and programs must be those that the model says, and the calls counted by what is attached.
+After each step, the kernel's own lists of kprobes, trace events, links, ftrace users and programs
+must equal those of the model, and the attached probes must have counted every call.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from batchprobe import Probe, Session
 
 pytestmark = pytest.mark.stress
 
-# Those with arguments: the function of a call without has several names. Few, so that sessions
-# meet on them.
+# System calls with arguments, because the function of one without has several names. Only a few, so
+# that sessions probe the same ones.
 NAMES = tuple(call for call in CALLS if call != "sched_yield")[:5]
-# Each ABI, in each place it knows, and what `auto` comes to, but for its choice of a place for each
-# function. Links have more ways to go than the others, and come as often as all of those.
+# Each ABI with each of its placements, and `auto` where its choice is the same for every function.
+# Links have more cases than the other ABIs, so they come as often as all of those.
 OPTIONS = (
     ("auto", "auto" if "multi" in ABIS else PLACES[-1]),
     *((abi, placement) for abi in ABIS for placement in PLACES if abi != "multi"),
     *([("multi", "auto")] * 3 if "multi" in ABIS else []),
 )
 MEMBARRIER = f"{PREFIX}membarrier"
-# Before 6.14 each link is a user of ftrace's of its own.
+# Before 6.14 each link is an ftrace user of its own.
 LINKS_ARE_USERS = RELEASE < (6, 14)
 
 NameT = TypeVar("NameT", str, int)
-# A carrier, and how often its link was replaced.
+# An attachment, and how often its link was replaced.
 Generation = tuple[ModelAttachment, int]
 
 
 class KernelWorld:
-    """The running kernel, as one example has it."""
+    """The running kernel during one example."""
 
     calls = NAMES
     options = OPTIONS
@@ -61,11 +61,11 @@ class KernelWorld:
             self._before = objects()
             self._programs_before = programs()
             self._undo = undo.pop_all()
-        # The trace event of a carrier, which it keeps for ever; or the program of its link and the
-        # number of that, until a smaller one replaces it.
+        # The trace event of an attachment, which never changes; or the program of its link, and the
+        # link's id, until a smaller link replaces it.
         self._events: dict[Generation, str] = {}
         self._programs: dict[Generation, int] = {}
-        self._numbers: dict[Generation, int] = {}
+        self._link_ids: dict[Generation, int] = {}
 
     def open(self, abi: str, placement: str, /) -> Session:
         return Session(abi=abi, placement=placement)
@@ -83,31 +83,31 @@ class KernelWorld:
         return self._barriers().total()
 
     def compare(self, model: Model) -> None:
-        before, now, carriers = self._before, objects(), model.attachments
-        kprobes = Counter(kprobe for carrier in carriers for kprobe in _kprobes(carrier))
+        before, now, attachments = self._before, objects(), model.attachments
+        kprobes = Counter(kprobe for attachment in attachments for kprobe in _kprobes(attachment))
         assert now.kprobes == before.kprobes + kprobes
-        of_events = [carrier for carrier in carriers if carrier.abi == "event"]
+        of_events = [attachment for attachment in attachments if attachment.abi == "event"]
         assert now.events == before.events | _named(self._events, of_events, now.events)
-        linked = [carrier for carrier in carriers if carrier.abi == "multi"]
+        linked = [attachment for attachment in attachments if attachment.abi == "multi"]
         assert now.links == before.links | _named(self._programs, linked, now.links)
-        for carrier in linked:
-            generation = (carrier, carrier.generation)
-            number = now.link_ids[self._programs[generation]]
-            assert self._numbers.setdefault(generation, number) == number
-        assert len(set(self._numbers.values())) == len(self._numbers), "a link was not replaced"
+        for attachment in linked:
+            generation = (attachment, attachment.generation)
+            link_id = now.link_ids[self._programs[generation]]
+            assert self._link_ids.setdefault(generation, link_id) == link_id
+        assert len(set(self._link_ids.values())) == len(self._link_ids), "a link was not replaced"
         self._compare_users(now, kprobes, linked)
 
         def freed() -> bool:
-            return len(programs() - self._programs_before) == len(carriers)
+            return len(programs() - self._programs_before) == len(attachments)
 
-        eventually(freed, "each carrier has a program, and there are no others", seconds=20)
+        eventually(freed, "each attachment has a program, and there are no others", seconds=20)
 
     def _compare_users(
         self, now: Objects, kprobes: Iterable[Kprobe], linked: Sequence[ModelAttachment]
     ) -> None:
-        # All kprobes at entries are one user.
+        # All kprobes at entries share one ftrace user.
         users = Counter({kprobe.call for kprobe in kprobes if kprobe.is_ftrace})
-        users.update(probe.site.call for carrier in linked for probe in carrier.holds)
+        users.update(probe.site.call for attachment in linked for probe in attachment.holds)
         users += self._before.users
         if LINKS_ARE_USERS:
             assert now.users == users
@@ -121,23 +121,25 @@ class KernelWorld:
 
 def _named(
     names: dict[Generation, NameT],
-    carriers: Sequence[ModelAttachment],
+    attachments: Sequence[ModelAttachment],
     there: Mapping[NameT, Bundle],
 ) -> dict[NameT, Bundle]:
-    """What must be there of these carriers; a new one is recognised by its probes."""
+    """The objects that these attachments must have; a new one is identified by its probes."""
     bundles = [
         (
-            (carrier, carrier.generation),
-            Bundle(carrier.is_return, tuple(sorted(probe.site.call for probe in carrier.holds))),
+            (attachment, attachment.generation),
+            Bundle(
+                attachment.is_return, tuple(sorted(probe.site.call for probe in attachment.holds))
+            ),
         )
-        for carrier in carriers
+        for attachment in attachments
     ]
     expected = {}
     for generation, bundle in bundles:
         if generation not in names:
             known = names.values()
             fresh = [name for name in there if there[name] == bundle and name not in known]
-            # Two that one commit made smaller may be alike.
+            # Two links that one commit replaced may be equal.
             alike = sum(1 for other, its in bundles if its == bundle and other not in names)
             assert len(fresh) == alike, f"{alike} should be {bundle}; there are {there}"
             names[generation] = fresh[0]
@@ -145,17 +147,17 @@ def _named(
     return expected
 
 
-def _kprobes(carrier: ModelAttachment) -> list[Kprobe]:
-    if carrier.abi == "multi":
+def _kprobes(attachment: ModelAttachment) -> list[Kprobe]:
+    if attachment.abi == "multi":
         return []
-    at_entry = carrier.is_return or carrier.placement == "entry"
-    return [Kprobe(p.site.call, carrier.is_return, at_entry) for p in carrier.holds]
+    at_entry = attachment.is_return or attachment.placement == "entry"
+    return [Kprobe(p.site.call, attachment.is_return, at_entry) for p in attachment.holds]
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without what costs most of the time under emulation, and tests nothing."""
-    # Hypothesis would parse all modules in search of constants worth drawing: 20 s.
+    """Disable what takes most of the time under emulation and tests nothing."""
+    # Hypothesis would parse all modules, to find constants to draw, which takes 20 s.
     providers = sys.modules["hypothesis.internal.conjecture.providers"]
     monkeypatch.setattr(providers, "is_local_module_file", lambda _path: False, raising=False)
 
@@ -173,7 +175,7 @@ def run(worker: Worker, *, examples: int, steps: int) -> None:
             deadline=None,
             database=None,
             suppress_health_check=list(HealthCheck),
-            # A failure prints its steps, and what decorates OnThisKernel to have it again.
+            # A failure prints its steps, and the decorator of OnThisKernel that repeats it.
             print_blob=True,
         ),
     )

@@ -18,7 +18,7 @@ from batchprobe.functions.cache import SymbolCache, loaded_modules
 from batchprobe.functions.table import Function, FunctionTable
 from batchprobe.kernel.tracefs import Tracefs
 
-KEPT = Path("/run/batchprobe/boot/symbols")
+CACHED_SYMBOLS = Path("/run/batchprobe/boot/symbols")
 
 
 @pytest.fixture(autouse=True)
@@ -56,8 +56,8 @@ def test_probes_wait_for_their_module() -> None:
         assert session.counts() == {size: 100, state: 50, getsid: 1}
         assert [probe.count for probe in probes] == [100, 50, 1]
 
-        # The kernel takes them off with the module, and puts them on again when it is back, mostly
-        # elsewhere.
+        # The kernel removes the probes with the module, and attaches them again when it is back,
+        # usually at another address.
         for times in range(1, 6):
             assert unload().returncode == 0
             load()
@@ -77,8 +77,8 @@ def test_probes_wait_for_their_module() -> None:
     assert (size.count, state.count, getsid.count) == (150, 75, 1)
 
 
-def test_hits_of_a_module_that_nobody_saw_are_missed() -> None:
-    """Each time it may be elsewhere: where nobody looked, no name is known."""
+def test_unclaimed_hits_of_an_unloaded_module_are_missed() -> None:
+    """Each load may be at another address. Hits at one that was not looked up have no name."""
     with Session(abi="event") as session:
         (size,) = session.attach([f"{MODULE}:disksize_show"])
         for _ in range(3):
@@ -90,16 +90,16 @@ def test_hits_of_a_module_that_nobody_saw_are_missed() -> None:
     assert size.count + missed == 30
 
 
-def test_the_command_looks_while_a_module_is_there(tmp_path: Path) -> None:
+def test_the_command_claims_hits_while_a_module_is_loaded(tmp_path: Path) -> None:
     few = tmp_path / "few"
     few.write_text(f"{MODULE}:disksize_show\n")
     with Running("attach", few, "--json", "--abi", "event") as running:
         eventually(our_events, "the probe is defined")
         load()
-        # What it reads of the kernel then it keeps for others.
-        before = KEPT.stat().st_mtime_ns
+        # The command then reads the symbols, and caches them.
+        before = CACHED_SYMBOLS.stat().st_mtime_ns
         read(DISKSIZE, 10)
-        eventually(lambda: KEPT.stat().st_mtime_ns != before, "it looks at the symbols")
+        eventually(lambda: CACHED_SYMBOLS.stat().st_mtime_ns != before, "the command reads symbols")
         assert unload().returncode == 0
         running.signal(signal.SIGINT)
         done = running.finish()
@@ -131,7 +131,7 @@ def test_loaded_module(abi: str) -> None:
         read(DISKSIZE, 40)
         read(INITSTATE, 20)
         if abi == "multi":
-            # A link holds on to the module.
+            # A link holds a reference to the module.
             assert unload().returncode != 0
         session.detach_all()
     counted = {label: probe.count for label, probe in by_label.items() if probe.count}
@@ -143,7 +143,7 @@ def test_loaded_module(abi: str) -> None:
     assert unload().returncode == 0
 
 
-def test_only_the_event_abi_can_wait() -> None:
+def test_only_the_event_abi_waits_for_a_module() -> None:
     for abi in (abi for abi in ABIS if abi != "event"):
         with Session(abi=abi) as session:
             session.attach([f"{MODULE}:disksize_show", f"{MODULE}:*_show", "vfs_read"])
@@ -152,13 +152,13 @@ def test_only_the_event_abi_can_wait() -> None:
             assert [probe.label for probe in session.attached] == ["vfs_read"]
 
 
-def test_symbols_are_those_of_the_modules_that_are_loaded() -> None:
+def test_cached_symbols_follow_the_loaded_modules() -> None:
     root = Tracefs.find().root
 
     def same() -> bool:
-        kept = FunctionTable.from_kernel(root, cache=SymbolCache())
-        asked = FunctionTable.from_kernel(root)
-        return everything(kept) == everything(asked) and kept.modules == asked.modules
+        cached = FunctionTable.from_kernel(root, cache=SymbolCache())
+        fresh = FunctionTable.from_kernel(root)
+        return everything(cached) == everything(fresh) and cached.modules == fresh.modules
 
     def everything(table: FunctionTable) -> list[tuple[Function, bool | None, bool | None]]:
         return [
@@ -170,9 +170,9 @@ def test_symbols_are_those_of_the_modules_that_are_loaded() -> None:
     for change in (bool, bool, load, unload, load):
         change()
         seen.append(loaded_modules())
-        # Once asked of the kernel, and then kept.
+        # The first call reads them from the kernel, the second from the cache.
         assert same()
         assert same()
     assert seen[0] == seen[1] == seen[3]
-    # It may have the same size and address as the last time.
+    # A module that is loaded again may have the same size and address.
     assert len({seen[0], seen[2], seen[4]}) == 3

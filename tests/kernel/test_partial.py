@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Half of five hundred probes goes, under load, and the other half does not notice."""
+"""Half of 500 probes are detached under load, and the other half are not disturbed."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from batchprobe import Probe, Session
 
 pytestmark = pytest.mark.stress
 
-# Called by the workers alone, so that it is known how often.
+# Called only by the workers, so it is known how often.
 KNOWN = [f"syscall:{call}{kind}" for kind in kinds("event") for call in CALLS]
-# Called by everybody, or by nobody.
+# Called at any time by any process, or never.
 OTHERS = r"^((?:vfs|tcp|udp|ip6?|fib|ext4|jbd2|nfs|xfrm|acpi)_\w+)$"
 PROBES = {"multi": 500, "event": 500, "perf": 60}
 LEAST_ROUNDS = 20
@@ -33,16 +33,16 @@ def others(number: int) -> list[str]:
 
 
 class Rounds:
-    """A session of so many probes; each round half of them goes, and as many come."""
+    """A session with PROBES probes; each round replaces half of them."""
 
     def __init__(self, abi: str, session: Session, workers: list[Worker]) -> None:
         self.session = session
         self.workers = workers
         # Disarming perf return probes whose functions are being called crashes Linux 6.1 under
-        # emulation with a thread a CPU, and not with one thread for all.
+        # emulation with a thread per CPU, but not with a single thread.
         self.known = KNOWN[: len(CALLS)] if abi == "perf" else KNOWN
         self.names = self.known + others(PROBES[abi] - len(self.known))
-        # What each probe that is there must have counted; None where nobody knows.
+        # The expected count of each attached probe; None if it is unknown.
         self.probes: dict[Probe, int | None] = {}
 
     def fill(self) -> None:
@@ -52,7 +52,7 @@ class Rounds:
         self.probes |= {probe: 0 if probe.label in self.known else None for probe in came}
 
     def halve(self, number: int) -> None:
-        """Every other one goes; which, changes from round to round."""
+        """Detach every other probe: the odd and the even ones in turn."""
         for worker in self.workers:
             worker.begin(CALLS)
         for worker in self.workers:
@@ -80,7 +80,7 @@ class Rounds:
 
 
 def check_by_the_kernels_own_count(session: Session, probes: dict[Probe, int | None]) -> None:
-    """kprobe_profile has a line a probe, in the order of kprobe_events: hits without any BPF."""
+    """Compare with kprobe_profile, counted without BPF: its lines are in kprobe_events' order."""
     counted = session.counts()
     ours = (TRACEFS / "kprobe_events").read_text().splitlines()
     lines = (TRACEFS / "kprobe_profile").read_text().splitlines()
@@ -107,13 +107,13 @@ def check_by_the_kernels_own_count(session: Session, probes: dict[Probe, int | N
 
 
 def kernel_memory() -> int:
-    """KiB of slab and per-CPU memory that is not merely a cache."""
+    """Slab and per-CPU memory that cannot be reclaimed, in KiB."""
     text = Path("/proc/meminfo").read_text()
     return sum(int(n) for n in re.findall(r"^(?:SUnreclaim|Percpu):\s+(\d+)", text, re.MULTILINE))
 
 
 def own_memory() -> int:
-    """KiB of this process."""
+    """Resident memory of this process, in KiB."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") // 1024
 
 
@@ -143,7 +143,7 @@ def test_survivors_notice_nothing(abi: str, rounds: int, workers: list[Worker]) 
         f"{links} links, {programs} programs at the end"
     )
     if rounds >= 30:
-        # The first rounds fill caches. A leak of every other probe that goes would be more.
+        # The first rounds fill caches. A leak at every other detached probe would exceed this.
         settled = rounds // 4
         assert max(kernel[-10:]) - min(kernel[settled : settled + 10]) < 4096
         assert max(own[-10:]) - min(own[settled : settled + 10]) < 4096

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SIGINT, SIGTERM and SIGHUP at any moment: the probes come off, and the status tells."""
+"""SIGINT, SIGTERM or SIGHUP at any moment: the probes go, and the exit status is right."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from helpers.machine import COMPILER, GUARDIAN, RCU_EXPEDITED, children, our_eve
 from batchprobe.programs.shipped import COMPILE
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-# Enough to be caught in the middle of.
+# Enough that a signal comes in the middle.
 MANY = "vfs_*\ntcp_*\nip_*\n"
 
 
@@ -41,7 +41,7 @@ def check_ran(done: Finished) -> None:
     assert not our_events()
 
 
-# One of the three for each moment, every run; all three for each, once in a while.
+# Each moment is tested with one of the three signals, and in the long form with all of them.
 def each_signal(number: int) -> list[object]:
     return [
         pytest.param(n, marks=[] if n == number else [pytest.mark.long], id=n.name) for n in SIGNALS
@@ -91,8 +91,8 @@ def test_during_the_run(number: int, tmp_path: Path) -> None:
 @pytest.mark.one_kernel
 @pytest.mark.parametrize("number", each_signal(signal.SIGINT))
 def test_again_during_the_commit(number: int, many: Path) -> None:
-    """Impatience does not abandon probes."""
-    # Grace periods of full length, one a probe: the reclaim takes seconds.
+    """More signals do not abandon probes."""
+    # With a grace period of full length per probe, the reclaim takes seconds.
     slow = ("--abi", "event", "--barrier", "normal")
     with Running("attach", many, "-i", "0.1", "--json", *slow) as running:
         running.until_line("counts")
@@ -106,7 +106,7 @@ def test_again_during_the_commit(number: int, many: Path) -> None:
 
 
 @pytest.mark.one_kernel
-def test_started_with_nohup_it_goes_on(tmp_path: Path) -> None:
+def test_under_nohup_sighup_is_ignored(tmp_path: Path) -> None:
     few = tmp_path / "few"
     few.write_text("vfs_read\n")
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -124,7 +124,7 @@ def test_started_with_nohup_it_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.one_kernel
-def test_the_traced_command_ends_with_the_tracer(tmp_path: Path) -> None:
+def test_the_traced_command_ends_with_batchprobe(tmp_path: Path) -> None:
     few = tmp_path / "few"
     few.write_text("vfs_read\n")
     with Running("attach", few, "-i", "0.1", "--json", "-c", "sleep 1000") as running:

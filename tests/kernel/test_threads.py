@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Any thread may do anything at any moment, with forks, signals and Ctrl-C besides."""
+"""Any thread may attach, detach and commit at any moment, among forks, signals and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_sixteen_threads(abi: str, seconds: int, workers: list[Worker]) -> None:
     report_figure(f"{abi}, {THREADS} threads, {seconds} s: {done}")
     assert not done["failed"], f"seed {seed}"
     assert not done["moved"], f"seed {seed}"
-    # The kernel saw the barriers that the reports claim: fewer than there were commits.
+    # The kernel saw as many barriers as the reports claim, and fewer than commits.
     assert waited == done["barriers"] < done["commit"]
     assert done["probes"] >= done["finals"] > 0
     assert done["hits"] > 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One barrier, counted by the kernel: what is waited for until results are final, and after."""
+"""The waits of a commit, counted by the kernel: one barrier before the results, then others."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from batchprobe import Session
 pytestmark = pytest.mark.stress
 
 NUMBERS = (10, 100, 1000)
-# Detached first, and alone: a commit that leaves survivors.
+# Detached first, by a commit that leaves survivors.
 FEW = 5
 
 
 def names() -> list[str]:
-    """Functions that exist once, most of them never called here."""
+    """Functions with unique names, most of them never called here."""
     text = (TRACEFS / "available_filter_functions").read_text()
     found = Counter(re.findall(r"^((?:tcp|udp|ip6?|fib|ext4|jbd2|nfs|xfrm|acpi)_\w+)$", text, re.M))
     return [name for name, times in found.items() if times == 1]
@@ -40,14 +40,14 @@ def test_what_is_waited_for_does_not_depend_on_the_number(abi: str) -> None:
             session.detach(probes[number + FEW :])
             session.commit()
             reclaim = Counter[str]()
-            # Some leave, then all.
+            # First a few are detached, then the rest.
             for leaving in (probes[:FEW], probes[FEW : number + FEW]):
                 before = waits()
                 at_final: list[Counter[str]] = []
                 session.detach(leaving)
                 report = session.commit(partial(_note, at_final, waits))
                 until_final = at_final[0] - before
-                # What the report claims is what the kernel saw.
+                # The kernel saw what the report claims.
                 assert until_final[f"{PREFIX}membarrier"] == 1
                 assert total(until_final) == report.barriers == 1
                 reclaim = waits() - at_final[0]
@@ -56,8 +56,8 @@ def test_what_is_waited_for_does_not_depend_on_the_number(abi: str) -> None:
         kernel = ".".join(map(str, RELEASE))
         report_figure(f"{kernel} {abi}, {number} probes: 1 wait before the results, then {shown}")
         if abi == "event":
-            # Disarming all is one wait of each kind. Then the kernel frees them one by one, some of
-            # them after another wait: each a synchronize_rcu, expedited.
+            # Disarming waits once in each way. Then the kernel frees the probes one by one, each
+            # after one expedited synchronize_rcu() or two.
             assert number < reclaim.pop("synchronize_rcu") <= 2 * number + 1
             reclaim.pop("synchronize_rcu_expedited")
         reclaims.append(reclaim)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a killed run leaves is removed: by its guardian, or by `batchprobe cleanup`."""
+"""Stale objects of a killed run are removed by its guardian or by `batchprobe cleanup`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def check_guardian_cleans(running: Running, guardian: int) -> None:
     eventually(lambda: not Path(f"/proc/{guardian}").exists(), "the guardian ends")
 
 
-def test_killed_during_the_attach(many: Path) -> None:
+def test_the_guardian_removes_events_of_an_attach_that_was_killed(many: Path) -> None:
     with Running("attach", many, "--abi", "event") as running:
         guardian = running.until_child(GUARDIAN)
         running.until_defined(20)
@@ -47,7 +47,7 @@ def test_killed_during_the_attach(many: Path) -> None:
         check_guardian_cleans(running, guardian)
 
 
-def test_the_guardian_expedites_nothing_where_that_is_not_wanted(tmp_path: Path) -> None:
+def test_the_guardian_respects_barrier_normal(tmp_path: Path) -> None:
     few = tmp_path / "few"
     few.write_text("".join(f"vfs_{name}\n" for name in ("read", "write", "open", "statx")))
     normal = ("--abi", "event", "--barrier", "normal")
@@ -62,12 +62,12 @@ def test_the_guardian_expedites_nothing_where_that_is_not_wanted(tmp_path: Path)
         assert not calls()
 
 
-def test_killed_while_grace_periods_are_expedited(many: Path) -> None:
+def test_the_guardian_restores_rcu_expedited(many: Path) -> None:
     with Running("attach", many, "-i", "0.1", "--json", "--abi", "event") as running:
         guardian = running.until_child(GUARDIAN)
         running.until_line("counts")
         running.signal(signal.SIGINT)
-        # KernelState still where the counts are final and nothing is reclaimed yet, or little.
+        # Stop it when the counts are final and little or nothing is reclaimed.
         running.until_line("final")
         running.signal(signal.SIGSTOP)
         assert our_events(running.pid), "the reclaim was over too soon to be interrupted"
@@ -76,7 +76,7 @@ def test_killed_while_grace_periods_are_expedited(many: Path) -> None:
         check_guardian_cleans(running, guardian)
 
 
-def test_cleanup_removes_what_a_dead_process_left_and_nothing_else(
+def test_cleanup_removes_stale_objects_and_nothing_else(
     many: Path, tmp_path: Path, by_hand: str
 ) -> None:
     few = tmp_path / "few"
@@ -105,7 +105,7 @@ def test_cleanup_removes_what_a_dead_process_left_and_nothing_else(
         assert "nothing was left behind" in again.stderr
 
         seen = len(living.lines("counts"))
-        living.until(lambda: len(living.lines("counts")) > seen, "the living one counts on")
+        living.until(lambda: len(living.lines("counts")) > seen, "the living one goes on counting")
         living.signal(signal.SIGINT)
         done = living.finish()
         assert done.status == 0, done
@@ -114,7 +114,7 @@ def test_cleanup_removes_what_a_dead_process_left_and_nothing_else(
 
 @pytest.fixture
 def by_hand() -> Iterator[str]:
-    """An event of somebody else's, whose name is nearly one of ours."""
+    """An event of another tool, whose name is nearly one of ours."""
     event = f"batchprobe_{os.getpid()}/foreign"
     define(f"p:{event} vfs_read{BY_HAND}")
     yield event
@@ -123,7 +123,7 @@ def by_hand() -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def _foreign_events_are_not_ours(request: pytest.FixtureRequest, leaves_nothing: None) -> None:
-    """Order: `by_hand` is undone before `leaves_nothing` looks."""
+    """Order the fixtures: `leaves_nothing` checks after `by_hand` has removed its event."""
 
 
 HOLDER = """
@@ -131,15 +131,15 @@ import os, sys
 from pathlib import Path
 from batchprobe.commit.rcu_expedited import RcuExpedited
 from batchprobe.sys.process import Owner
-knob, me = RcuExpedited(), Owner.this_process()
+rcu_expedited, me = RcuExpedited(), Owner.this_process()
 for line in sys.stdin:
-    getattr(knob, line.strip())(me)
+    getattr(rcu_expedited, line.strip())(me)
     print(Path("/sys/kernel/rcu_expedited").read_text().strip(), flush=True)
 """
 
 
 class Holder:
-    """Another process that takes the knob and gives it back."""
+    """Another process that takes rcu_expedited and gives it back."""
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
@@ -147,7 +147,7 @@ class Holder:
         )
 
     def do(self, what: str) -> str:
-        """Take or give back; what the knob says then."""
+        """Take it or give it back; returns the value of rcu_expedited after that."""
         if self.process.stdin is None or self.process.stdout is None:
             raise AssertionError("both are pipes")
         self.process.stdin.write(f"{what}\n")
@@ -169,14 +169,14 @@ def holders() -> Iterator[tuple[Holder, Holder]]:
 
 @pytest.fixture(params=["0", "1"])
 def original(request: pytest.FixtureRequest) -> Iterator[str]:
-    """What an administrator set before."""
+    """The value of rcu_expedited that an administrator has set."""
     before = RCU_EXPEDITED.read_text()
     RCU_EXPEDITED.write_text(request.param)
     yield request.param
     RCU_EXPEDITED.write_text(before)
 
 
-def test_the_knob_is_restored_by_its_last_holder(
+def test_rcu_expedited_is_restored_by_its_last_holder(
     original: str, holders: tuple[Holder, Holder]
 ) -> None:
     a, b = holders
@@ -184,7 +184,7 @@ def test_the_knob_is_restored_by_its_last_holder(
         assert a.do("take") == b.do("take") == "1"
         assert first.do("give_back") == "1"
         assert second.do("give_back") == original
-    # A holder that is killed: whoever comes next puts it right.
+    # If a holder is killed, the next one to give it back or to sweep restores the value.
     assert a.do("take") == b.do("take") == "1"
     a.end(signal.SIGKILL)
     assert RCU_EXPEDITED.read_text().strip() == "1"
@@ -196,15 +196,15 @@ def test_the_knob_is_restored_by_its_last_holder(
     assert RcuExpedited().restore_for_dead() is False
 
 
-def test_a_value_set_meanwhile_stays() -> None:
-    knob, me = RcuExpedited(), Owner.this_process()
-    knob.take(me)
+def test_a_value_that_was_set_meanwhile_stays() -> None:
+    rcu_expedited, me = RcuExpedited(), Owner.this_process()
+    rcu_expedited.take(me)
     RCU_EXPEDITED.write_text("0")
-    knob.give_back(me)
+    rcu_expedited.give_back(me)
     assert RCU_EXPEDITED.read_text().strip() == "0"
 
 
-def test_the_guardian_outlives_an_exit_without_a_clean_up() -> None:
+def test_the_guardian_cleans_up_after_an_exit_without_a_commit() -> None:
     program = (
         "import os\n"
         "from batchprobe import Session\n"
