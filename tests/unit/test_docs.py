@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the documents name is there."""
+"""The contract names tests that exist."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""scripts/vm for real: a command in a guest looks like one that ran here."""
+"""scripts/vm with real guests: a command behaves as if it ran on this machine."""
 
 import contextlib
 import errno
@@ -23,7 +23,7 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 VM = str(CHECKOUT / "scripts" / "vm")
-# A boot takes 5 to 30 s under emulation, on a machine that may be busy.
+# A boot takes 5 to 30 s under emulation, and longer on a busy machine.
 PATIENCE = 240
 
 
@@ -33,7 +33,7 @@ def _images() -> None:
 
 
 def descendants(pid: int) -> set[int]:
-    """Processes that `pid` started, and theirs."""
+    """The processes that `pid` started, those that they started, and so on."""
     parents = {}
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -66,7 +66,7 @@ def gone(pids: set[int], seconds: float) -> bool:
 
 @contextmanager
 def started(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """scripts/vm once its command has written its first line, which is "ready"."""
+    """Start scripts/vm, and wait for the first line of its command, which is "ready"."""
     with subprocess.Popen(
         [VM, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
@@ -78,7 +78,7 @@ def started(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
-def test_streams_directory_environment_and_status(tmp_path: Path) -> None:
+def test_streams_directory_environment_and_status_are_passed_on(tmp_path: Path) -> None:
     data = random.Random(1).randbytes(3_000_000)
     program = """
 import os, shutil, sys
@@ -107,7 +107,7 @@ sys.exit(23)
     assert (tmp_path / "made-by-guest").read_text() == f"{tmp_path} a word"
 
 
-def test_what_a_guest_offers() -> None:
+def test_a_guest_has_what_tests_need() -> None:
     script = """
 set -e
 test -w /sys/kernel/tracing/kprobe_events
@@ -148,7 +148,7 @@ def test_only_the_output_is_a_terminal() -> None:
         process.stdin.write(b"a line")
         process.stdin.close()
         text = b""
-        # EIO: nobody has the other end open any more.
+        # EIO: no process has the other end open any more.
         with contextlib.suppress(OSError):
             while part := os.read(master, 4096):
                 text += part
@@ -156,7 +156,7 @@ def test_only_the_output_is_a_terminal() -> None:
     assert (text, process.returncode) == (b"False True False\r\na line\r\n", 0)
 
 
-def test_closed_streams_and_a_shared_tmp() -> None:
+def test_closed_streams_stay_closed_and_tmp_is_shared() -> None:
     with tempfile.NamedTemporaryFile(dir="/tmp") as file:
         script = f"cat; echo x; test -f {Path(file.name).name} && echo y >&2; exit 6"
         done = subprocess.run(
@@ -186,7 +186,7 @@ def test_a_reader_that_leaves_ends_the_writer() -> None:
         process.stdout.close()
         process.wait(PATIENCE)
         assert process.stderr
-        # `yes` says itself that its reader left.
+        # `yes` itself reports that its reader is gone.
         assert b"not ended by SIGPIPE" in process.stderr.read()
     assert process.returncode == 0
     assert gone(children, 5)
@@ -200,7 +200,7 @@ def test_a_panic_is_reported() -> None:
     assert b"sysrq triggered crash" in err
 
 
-def test_killed_for_good_leaves_no_machine() -> None:
+def test_a_kill_of_the_runner_leaves_no_machine() -> None:
     with started("--", "sh", "-c", "echo ready; sleep 1000") as process:
         children = descendants(process.pid)
         assert children
@@ -208,7 +208,7 @@ def test_killed_for_good_leaves_no_machine() -> None:
         assert gone(children, 10)
 
 
-def test_a_command_that_heeds_no_signal() -> None:
+def test_a_command_that_ignores_signals_is_ended() -> None:
     script = "trap '' INT TERM; echo ready; while :; do sleep 1; done"
     with started("--", "sh", "-c", script) as process:
         children = descendants(process.pid)
@@ -221,7 +221,7 @@ def test_a_command_that_heeds_no_signal() -> None:
     assert gone(children, 5)
 
 
-def test_a_guest_that_does_not_come_up() -> None:
+def test_a_guest_that_does_not_come_up_is_reported() -> None:
     done = subprocess.run(
         [VM, "--boot-timeout", "0.5", "--", "true"], capture_output=True, timeout=60, check=False
     )
@@ -229,7 +229,7 @@ def test_a_guest_that_does_not_come_up() -> None:
     assert b"was not up after" in done.stderr
 
 
-def test_a_command_that_does_not_exist() -> None:
+def test_a_command_that_does_not_exist_is_reported() -> None:
     done = subprocess.run(
         [VM, "--", "no-such-command"], capture_output=True, timeout=PATIENCE, check=False
     )
@@ -238,7 +238,7 @@ def test_a_command_that_does_not_exist() -> None:
 
 
 class Screen:
-    """A terminal with a command on it."""
+    """A terminal that runs a command."""
 
     def __init__(self, *command: str) -> None:
         self.pid, self.master = pty.fork()
@@ -266,7 +266,7 @@ class Screen:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
-def test_a_terminal() -> None:
+def test_a_terminal_is_passed_through() -> None:
     program = """
 import os, signal, sys
 def size(*_):
@@ -279,7 +279,7 @@ for line in iter(sys.stdin.readline, "end\\n"):
     print("line:" + line, end="", flush=True)
 sys.exit(9)
 """
-    # The outer shell keeps the terminal open, so that its modes can be seen at the end.
+    # The outer shell keeps the terminal open, so that its modes can be read at the end.
     screen = Screen(
         *("/bin/sh", "-c", 'read x; "$@"; echo "status $?"; read x', "-"),
         *(VM, "--", "python3", "-c", program),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a probe reports against what it should: the verdict, and the program that records it."""
+"""Calibration: the verdict on what a probe reports, and the programs that record it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ AT = 0x1000
     ("hits", "right", "name", "names", "variant", "words"),
     [
         (1, 1, AT + 1, (AT + 1, AT + 5), ENTRY, ""),
-        # Another process was in the function as well.
+        # Another process called the function too.
         (3, 1, AT + 5, (AT + 1, AT + 5), ENTRY, ""),
         (0, 0, 0, (AT + 1,), ENTRY, "not counted"),
         (1, 0, AT + 1, (AT + 1,), ENTRY, "the first argument"),
@@ -37,11 +37,11 @@ AT = 0x1000
         # Before 5.15 the program has nothing to report.
         (1, 1, 1, (AT,), RETURN, ""),
         (1, 1, 0, (AT,), RETURN, "reports -4096 from"),
-        # As ppc64le says where a link was given the address of the symbol.
+        # On ppc64le, if a link was given the address of the symbol.
         (1, 1, AT + 12, (AT,), LINK, r"reports \+12 from its function, not \+0"),
     ],
 )
-def test_verdicts(
+def test_the_verdict_says_what_is_wrong(
     hits: int, right: int, name: int, names: tuple[int, ...], variant: Variant, words: str
 ) -> None:
     said = _wrong(hits, right, name, names, variant, AT)
@@ -49,12 +49,12 @@ def test_verdicts(
     assert re.search(words, said)
 
 
-def test_verdict_on_the_cpu() -> None:
+def test_the_verdict_names_a_wrong_cpu() -> None:
     assert not _wrong_cpu(1, 1)
     assert "on CPU 1 reads that it runs on CPU 0" in _wrong_cpu(0, 1)
 
 
-def test_every_kind_is_tried_once() -> None:
+def test_every_variant_is_tried_once() -> None:
     assert len(set(VARIANTS)) == len(VARIANTS) == 8
     assert Variant("multi", "after") not in VARIANTS
 
@@ -78,6 +78,6 @@ def test_programs_read_where_the_adapter_says(file: str, is_return: bool) -> Non
         ]
         ip = [registers.instruction_pointer] if name == "by_ip" else []
         assert offsets == [wanted, *ip]
-        # Each map is where it is said to be.
+        # Every operand is the load of a map.
         assert all(instructions[at][0] == 0x18 for at, _ in program.operands)
         assert {name for _, name in program.operands} == {"hits"}

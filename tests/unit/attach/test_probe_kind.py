@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which kind of probe entries become."""
+"""Entries become the kind of probe that the action and the filters need."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ class Return(Filter):
         (Count(), [Return()], ProbeKind.RETURN),
     ],
 )
-def test_required(action: Action, filters: list[Filter], kind: ProbeKind) -> None:
+def test_action_and_filters_require_a_kind(
+    action: Action, filters: list[Filter], kind: ProbeKind
+) -> None:
     assert required_kind(action, filters) is kind
 
 
@@ -75,7 +77,7 @@ ENTRIES = [parse(text) for text in ("vfs_read", "tcp_*%return", "vfs_read+4", "!
         (ProbeKind.RETURN, ["vfs_read%return", "tcp_*%return", "!vfs_write"], ["vfs_read+4"]),
     ],
 )
-def test_entries_become_that_kind(kind: ProbeKind, fit: list[str], unfit: list[str]) -> None:
+def test_entries_become_the_needed_kind(kind: ProbeKind, fit: list[str], unfit: list[str]) -> None:
     found, skipped = as_kind(ENTRIES, kind)
     assert [str(spec) for spec in found] == fit
     assert [skip.entry for skip in skipped] == unfit

@@ -48,7 +48,7 @@ LINES = st.lists(
 
 @pytest.fixture
 def by_typer(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], AttachOptions]]:
-    """What typer has read: of a line that it refuses, nothing."""
+    """What typer parsed; nothing if it refused the line."""
     read: list[tuple[list[str], AttachOptions]] = []
 
     def attach(lists: Sequence[str], asked: AttachOptions, _stop: object) -> int:
@@ -63,7 +63,7 @@ def by_typer(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], AttachOpt
     max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(line=LINES)
-def test_what_is_read_is_what_typer_reads(
+def test_lines_are_read_as_typer_reads_them(
     line: list[str], by_typer: list[tuple[list[str], AttachOptions]]
 ) -> None:
     usual = read_usual(line)
@@ -89,7 +89,7 @@ def test_what_is_read_is_what_typer_reads(
         ("funcs.txt -v", AttachOptions(verbose=True)),
     ],
 )
-def test_usual_lines(line: str, expected: AttachOptions) -> None:
+def test_usual_lines_are_read(line: str, expected: AttachOptions) -> None:
     assert read_usual(["attach", *line.split()]) == (["funcs.txt"], expected)
 
 

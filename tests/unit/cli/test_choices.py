@@ -13,7 +13,7 @@ from batchprobe.commit.barrier import BarrierMode
 CHOICES = {name: get_args(type_) for name, type_, _ in options()}
 
 
-def test_choices() -> None:
+def test_options_offer_the_choices_of_the_library() -> None:
     assert CHOICES["abi"] == ("auto", *ABIS)
     assert CHOICES["placement"] == tuple(placement.value for placement in Placement)
     assert CHOICES["barrier"] == tuple(mode.value for mode in BarrierMode)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From an error to a message, a traceback where it is wanted, and an exit status."""
+"""An error becomes a message and an exit status, and on demand a traceback."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_the_end_of_the_verifiers_log_is_printed(
 
 
 @pytest.mark.parametrize("word", ["attach", "functions", "doctor", "cleanup"])
-def test_every_command_explains_itself(word: str) -> None:
+def test_every_command_has_help(word: str) -> None:
     done = command(word, "--help", NO_COLOR="1")
     assert done.returncode == ExitStatus.OK
     assert f"batchprobe {word}" in done.stdout

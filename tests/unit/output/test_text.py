@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is written: JSON lines, tables, the summary on stderr."""
+"""Sinks: JSON lines, tables, and the summary on stderr."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SKIPPED = [Skipped("nosuch", Source("a list", 3), Reason.UNKNOWN, "there is such
 
 
 def of_probes(hits: Mapping[str, int]) -> dict[Probe, int]:
-    """The same by probe."""
+    """The same counts by probe instead of label."""
     return {Probe(Target(label, ENTRY, None)): count for label, count in hits.items()}
 
 
@@ -158,7 +158,7 @@ def test_the_summary_is_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
         assert words in said
 
 
-def test_what_is_not_removed_is_named_with_what_happens_to_it(
+def test_a_failed_removal_is_reported_with_what_happens_to_it(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     say_not_removed([])

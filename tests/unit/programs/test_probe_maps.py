@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hits of one moment and the buckets of instruction pointers: the parts that need no maps."""
+"""Hits, and buckets of instruction pointers: the parts of probe_maps that need no maps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_hits_of_all_cpus_are_added_up(data: st.DataObject, cpus: int, slots: in
         assert found[slot] == sum(row[slot] for row in rows) + claimed.get(slot, 0)
 
 
-def test_sums_that_are_known_are_returned() -> None:
+def test_known_sums_are_returned() -> None:
     assert Hits.of({3: 5})[3] == 5
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs: their operands, the cache of the compiler, and what is shipped."""
+"""Programs: their operands, the compiler's cache, and the shipped bytecode."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from batchprobe.programs.shipped import COMPILE, FOLDER, digest, section, shippe
 from batchprobe.programs.source import LOOKUPS, compose
 from batchprobe.sys import cache_file
 
-# What the compiler printed on Debian 12.
+# The compiler's output on Debian 12.
 TEXT = recorded("debian-12", "programs.txt").decode()
 FILES = {file.stem: file.read_text() for file in Path(FOLDER).glob("*.txt")}
 MAPS = ("gates", "hits", "buckets", "slots", "unclaimed", "epochs", "symbols")
@@ -32,7 +32,7 @@ def compiled() -> dict[str, Program]:
     return from_text(TEXT)
 
 
-def test_every_program_is_there() -> None:
+def test_every_lookup_has_a_program() -> None:
     programs = compiled()
     assert set(programs) == set(LOOKUPS)
     for name, program in programs.items():
@@ -46,9 +46,9 @@ def test_every_program_is_there() -> None:
 
 @pytest.mark.parametrize("name", LOOKUPS)
 def test_only_operands_are_filled_in(name: str) -> None:
-    """The immediate of a map's load (64 bits, pseudo source 1), of the shift that leaves as many
-    bits as there are buckets, of the comparison with a link's epoch; and the offset at which the
-    context has the instruction pointer.
+    """They are the immediates of map loads (64 bits, pseudo source 1), of the shift that leaves the
+    number of a bucket, and of the comparison with a link's epoch; and the offset of the instruction
+    pointer in the context.
     """
     program = compiled()[name]
     fds = {map_name: 1000 + number for number, map_name in enumerate(MAPS)}
@@ -67,7 +67,7 @@ def test_only_operands_are_filled_in(name: str) -> None:
             assert new == (*old[:3], CONSTANTS[operand])
         else:
             assert new == old
-    # No load of a map was overlooked: it would name a descriptor of the compiler's process.
+    # Every load of a map is an operand. Others would name descriptors of the compiler's process.
     loads = {i for i, (op, registers, _, _) in enumerate(before) if (op, registers >> 4) == (24, 1)}
     assert loads == {index for index, operand in at.items() if operand in fds}
     constants = sorted(operand for operand in at.values() if operand in CONSTANTS)
@@ -78,7 +78,7 @@ def test_only_operands_are_filled_in(name: str) -> None:
     ]
 
 
-def test_text_and_back() -> None:
+def test_text_is_parsed_back() -> None:
     assert to_text(compiled().values()) == TEXT
     assert from_text("") == {}
 
@@ -102,7 +102,7 @@ def cache(tmp_path: Path) -> Path:
     return file
 
 
-def test_cache_is_read_back(cache: Path) -> None:
+def test_the_cache_is_read_back(cache: Path) -> None:
     assert compiler._read_cache(cache) == compiled()
     assert cache.stat().st_mode & 0o777 == 0o600
     assert cache.parent.stat().st_mode & 0o777 == 0o700
@@ -110,13 +110,13 @@ def test_cache_is_read_back(cache: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
-def test_cache_that_others_may_write_is_not_trusted(cache: Path, mode: int) -> None:
+def test_a_cache_that_others_may_write_is_not_trusted(cache: Path, mode: int) -> None:
     cache.chmod(mode)
     assert compiler._read_cache(cache) is None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
-def test_cache_of_another_user_is_not_trusted(cache: Path) -> None:
+def test_a_cache_of_another_user_is_not_trusted(cache: Path) -> None:
     os.chown(cache, 65534, 65534)
     assert compiler._read_cache(cache) is None
 
@@ -127,12 +127,12 @@ def test_cache_of_another_user_is_not_trusted(cache: Path) -> None:
      "program by_ip 00\n", TEXT.replace("operand", "operator", 1), TEXT + "\n",
      TEXT.replace("operand 0 ", "operand x ", 1), TEXT.replace("by_link", "by_name")],
 )  # fmt: skip
-def test_damaged_cache_counts_as_none(cache: Path, text: str) -> None:
+def test_a_damaged_cache_is_ignored(cache: Path, text: str) -> None:
     cache.write_text(text)
     assert compiler._read_cache(cache) is None
 
 
-def test_absent_cache(tmp_path: Path) -> None:
+def test_an_absent_cache_is_no_error(tmp_path: Path) -> None:
     assert compiler._read_cache(tmp_path / "absent") is None
 
 
@@ -155,7 +155,7 @@ def test_the_cache_belongs_to_this_kernel_and_source(
         assert f"int {name}(struct pt_regs *ctx)" in text
 
 
-def test_an_action_and_filters_are_put_in() -> None:
+def test_the_source_has_the_action_and_the_filters() -> None:
     source = compose(
         arch.adapter("x86_64"),
         action="/* the action */",
@@ -182,8 +182,8 @@ def test_counting_alone_has_neither_action_nor_filter() -> None:
     assert "#define ON_HIT on_hit" not in text
 
 
-def test_what_is_shipped_was_built_from_bpf() -> None:
-    """After a change in bpf/ or in a shipped action: scripts/build-programs."""
+def test_the_shipped_bytecode_was_built_from_bpf() -> None:
+    """If this fails after a change in bpf/ or a shipped action, run scripts/build-programs."""
     adapters = list(_bytecode.variants())
     assert set(FILES) == {adapter.bytecode for adapter in adapters}
     for adapter in adapters:
@@ -199,7 +199,7 @@ def test_each_architecture_finds_its_bytecode() -> None:
         assert shipped(adapter, "count", lambda a=adapter: source_of(a, Count())), file  # type: ignore[misc]
 
 
-def test_kinds_of_machine_differ_in_width_order_and_addition() -> None:
+def test_kinds_of_machine_differ_in_word_size_byte_order_and_addition() -> None:
     code = {
         kind: {name: program.code.hex() for name, program in from_text(text).items()}
         for kind, text in FILES.items()
@@ -213,7 +213,7 @@ def test_kinds_of_machine_differ_in_width_order_and_addition() -> None:
     assert code["le64"]["by_ip"] != code["le32"]["by_ip"]
 
 
-def test_bytecode_serves_only_the_source_it_was_built_from(
+def test_bytecode_is_used_only_for_the_source_it_was_built_from(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv(COMPILE, raising=False)
