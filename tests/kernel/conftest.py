@@ -55,7 +55,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def leaves_nothing(request: pytest.FixtureRequest, workers: list[Worker]) -> Iterator[None]:
     """Fail if a trace event, link, program, setting, descriptor or process stays behind."""
     if request.node.get_closest_marker("lockdown"):
-        yield  # a locked-down kernel lets nothing be read
+        yield  # under lockdown nothing can be read
         return
     before, fds, processes = kernel_state(), _fds(), children()
     yield

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calls of known number are counted exactly, by every probe ABI."""
+"""Known numbers of calls are counted exactly, by every probe ABI."""
 
 from __future__ import annotations
 

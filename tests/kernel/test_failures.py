@@ -28,7 +28,7 @@ from helpers.workers import CALLS, Worker
 from batchprobe import BatchprobeError, CommitReport, KernelError, Probe, Session
 
 ENTRIES = [f"syscall:{call}{kind}" for kind in kinds("event") for call in list(CALLS)[:4]]
-# Errors that any call may return. A load of a program that fails with EAGAIN is tried again.
+# Errors that any call may return. If loading a program fails with EAGAIN, it is tried again.
 ERRORS = (errno.ENOMEM, errno.EPERM, errno.EBUSY, errno.EAGAIN)
 
 
@@ -272,7 +272,7 @@ def test_few_descriptors(abi: str) -> None:
     assert attached[-1] == 4
 
 
-def test_an_event_that_somebody_else_enabled(tmp_path: Path) -> None:
+def test_an_event_that_another_tool_enabled(tmp_path: Path) -> None:
     few = tmp_path / "few"
     few.write_text("syscall:getsid\n")
     with Running("attach", few, "-i", "0.1", "--json", "--abi", "event") as running:

@@ -226,7 +226,7 @@ def test_an_oom_kill_leaves_nothing(phase: str, many: Path, cgroup: Cgroup) -> N
             running.until_defined(5)
         else:
             running.until_line("counts")
-            # A guardian that still starts would need more memory than there will be.
+            # A guardian that is still starting would need more memory than will be left.
             guardian = running.until_child(GUARDIAN)
             eventually(lambda: watches(guardian), "the guardian has started")
         cgroup.exhaust(running.pid)
@@ -351,7 +351,7 @@ class Terminal:
 def test_a_closed_terminal_keeps_no_probe_attached(
     phase: str, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command gets SIGHUP more than once, and EIO for all that it writes."""
+    """The command gets SIGHUP more than once, and EIO on every write."""
     if phase == "compile":
         monkeypatch.setenv(COMPILE, "1")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

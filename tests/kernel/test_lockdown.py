@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""If the kernel is locked down while probes are attached, they go as far as it lets them."""
+"""If the kernel is locked down, attached probes are removed as far as it permits."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from batchprobe import Probe, Session
 
 pytestmark = pytest.mark.stress
 
-# Called only by the workers, so it is known how often.
+# Called only by the workers, so their counts are known.
 KNOWN = [f"syscall:{call}{kind}" for kind in kinds("event") for call in CALLS]
 # Called at any time by any process, or never.
 OTHERS = r"^((?:vfs|tcp|udp|ip6?|fib|ext4|jbd2|nfs|xfrm|acpi)_\w+)$"

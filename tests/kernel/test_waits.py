@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The waits of a commit, counted by the kernel: one barrier before the results, then others."""
+"""One barrier before the results, and the waits of the reclaim, counted by the kernel."""
 
 from __future__ import annotations
 

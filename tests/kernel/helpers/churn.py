@@ -123,7 +123,7 @@ class Churn:
         self._check_quiet([*own, *queued])
 
     def _take(self) -> list[Probe]:
-        """One probe of the stock, or none when it is empty."""
+        """Take one probe from the stock; an empty list if there is none."""
         try:
             return [self.stock.pop()]
         except IndexError:

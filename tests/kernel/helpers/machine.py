@@ -119,7 +119,7 @@ def kernel_state() -> KernelState:
 
 
 def our_events(pid: int | None = None) -> list[str]:
-    """The lines of kprobe_events that batchprobe defined, or that the process `pid` of it did."""
+    """The lines of kprobe_events that batchprobe defined; with `pid`, those of that process."""
     lines = (TRACEFS / "kprobe_events").read_text().splitlines()
     owner = ":batchprobe_" if pid is None else f":batchprobe_{pid}_"
     return [line for line in lines if owner in line]

@@ -109,7 +109,7 @@ class Trial:
             moment=dice.random(),
             end=end,
             pause=10 ** dice.uniform(-3, -0.3),
-            # With a pair, both leave trace events and both hold rcu_expedited.
+            # Two runs at once both have trace events, and may both hold rcu_expedited.
             abi="event" if paired else dice.choice(["event", "event", "auto", *ABIS]),
             barrier=dice.choice(["auto", "auto", "normal"]),
             expedited=dice.choice(["0", "0", "1"]),
@@ -127,8 +127,8 @@ class Outcome:
     """The result of a trial."""
 
     trial: Trial
-    # From the last signal until the kernel was as before, and until no process of ours was there;
-    # None where that was left to another process.
+    # Seconds from the last signal until the kernel was as before, and until our processes ended;
+    # None in a trial with a second run or a sweep.
     kernel_seconds: float | None
     processes_seconds: float | None
     # The run had ended by itself before the signal came.
@@ -144,7 +144,7 @@ class _Lengths:
 
 
 class Trials:
-    """Makes trials one after another, in a folder."""
+    """Makes trials one after another; their files are in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -67,7 +67,7 @@ def test_only_operands_are_filled_in(name: str) -> None:
             assert new == (*old[:3], CONSTANTS[operand])
         else:
             assert new == old
-    # Every load of a map is an operand. Others would name descriptors of the compiler's process.
+    # Every map load is an operand: any other would keep a descriptor of the compiler's process.
     loads = {i for i, (op, registers, _, _) in enumerate(before) if (op, registers >> 4) == (24, 1)}
     assert loads == {index for index, operand in at.items() if operand in fds}
     constants = sorted(operand for operand in at.values() if operand in CONSTANTS)
