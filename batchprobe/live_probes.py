@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from threading import RLock
 from typing import Any
 
-from batchprobe.attach.base import Attachment, sum_of_known
+from batchprobe.attach.base import Attachment, sum_or_unknown
 from batchprobe.errors import NotAttachedError
 from batchprobe.functions.kernel_symbols import KernelSymbols
 from batchprobe.probe import DetachGroup, Event, Holder, Probe, ProbeState
@@ -97,12 +97,12 @@ class LiveProbes:
     def missed(self) -> int | None:
         """Hits that ran no program, of all probes so far; None if unknown."""
         with self._lock:
-            return sum_of_known(self._missed, *(one.missed() for one in self._attachments))
+            return sum_or_unknown(self._missed, *(one.missed() for one in self._attachments))
 
     def lost(self) -> int | None:
         """Hits that are not in the action's values, of all probes so far; None if unknown."""
         with self._lock:
-            return sum_of_known(self._lost, *(one.lost() for one in self._attachments))
+            return sum_or_unknown(self._lost, *(one.lost() for one in self._attachments))
 
     def claim_hits(self) -> None:
         """Give hits in modules that were loaded after the attach to their probes."""
@@ -125,11 +125,12 @@ class LiveProbes:
             slots.setdefault(probe.holder.maps, []).append(probe.slot)
         for maps, those in slots.items():
             maps.close_gates(those)
-        self._leave(probes)
+        self._mark_detached(probes)
 
     def close_all_gates(self) -> list[Probe]:
         """The top half of a detach of all attached probes; returns them."""
-        # Looking twice shows whether an attach or a commit came between.
+        # A fast path for detaching everything. Reading `_attachments` again and comparing numbers
+        # shows that no attach or commit changed them meanwhile.
         attachments, probes = list(self._attachments), list(self._probes)
         whole = not self._detaching and attachments == list(self._attachments)
         if whole and sum(len(one.live) for one in attachments) == len(probes):
@@ -142,7 +143,7 @@ class LiveProbes:
         probes = [probe for probe in self if probe.state is ProbeState.ATTACHED]
         for maps in {probe.holder.maps for probe in probes}:
             maps.close_all_gates()
-        self._leave(probes)
+        self._mark_detached(probes)
         return probes
 
     def finalize(self, probes: Sequence[Probe]) -> None:
@@ -155,8 +156,9 @@ class LiveProbes:
                 self._detaching.discard(group)
                 if len(gone) == len(self._probes):
                     self._probes.clear()
-                for probe in gone if self._probes else ():
-                    self._probes.pop(probe, None)
+                else:
+                    for probe in gone:
+                        self._probes.pop(probe, None)
 
     def _read_last_events(self, attachment: Holder) -> None:
         try:
@@ -170,8 +172,8 @@ class LiveProbes:
         with self._lock:
             for attachment in [one for one in self._attachments if not one.live]:
                 del self._attachments[attachment]
-                self._missed = sum_of_known(self._missed, attachment.missed())
-                self._lost = sum_of_known(self._lost, attachment.lost())
+                self._missed = sum_or_unknown(self._missed, attachment.missed())
+                self._lost = sum_or_unknown(self._lost, attachment.lost())
 
     def _require_attached(self, probes: Sequence[Probe]) -> None:
         if len(set(probes)) != len(probes):
@@ -182,10 +184,10 @@ class LiveProbes:
             if probe not in self._probes:
                 raise NotAttachedError(f"{probe.label} is attached by another session")
 
-    def _leave(self, probes: Sequence[Probe]) -> None:
+    def _mark_detached(self, probes: Sequence[Probe]) -> None:
         group = self._group(probes)
         for probe in probes:
-            probe.leave_with(group)
+            probe.join_group(group)
 
     def _group(self, probes: Sequence[Probe], whole: Sequence[Attachment] = ()) -> DetachGroup:
         group = DetachGroup(probes, whole)

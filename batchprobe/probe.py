@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
         maps: ProbeMaps
         detach_group: DetachGroup | None
-        """That of all its probes, if they are detached together."""
+        """The group of all its probes, if they are detached together."""
 
         def snapshot(self) -> Snapshot:
             """The values now."""
@@ -107,7 +107,7 @@ class Probe:
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        # Its own; all probes of an attachment may share that attachment's.
+        # None also if it is detached with all probes of its attachment, which has the group then.
         self._detach_group: DetachGroup | None = None
         self.attachment: Any = None
         """The kernel object that carries it (a `batchprobe.attach.base.Attachment`)."""
@@ -118,7 +118,7 @@ class Probe:
         self.offset = target.offset
         """Bytes from the function's symbol to the probe."""
         self.placement = "offset" if target.offset else "entry"
-        """`entry`, `after` (behind the entry patch site), or `offset` (asked for)."""
+        """`entry`, `after` (after the entry patch site), or `offset` (asked for)."""
 
     @property
     def detach_group(self) -> DetachGroup | None:
@@ -128,8 +128,8 @@ class Probe:
             return group
         return self._detach_group
 
-    def leave_with(self, group: DetachGroup) -> None:
-        """It is detached, with this group."""
+    def join_group(self, group: DetachGroup) -> None:
+        """Mark it detached, as part of this group."""
         self._detach_group = group
 
     @property

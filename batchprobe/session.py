@@ -79,7 +79,7 @@ class Session:
             placement=Placement(placement),
             group=self._owner.group,
             guard=self._guard.arm,
-            short_waits=self._barrier.short_waits,
+            expedited_grace_periods=self._barrier.expedited_grace_periods,
             expedites=lambda: self._barrier.expedites,
             discard=self._discard,
             progress=progress,
@@ -89,11 +89,11 @@ class Session:
         self._live = LiveProbes(self._attacher.symbols)
         self._queue = CommitQueue(
             barrier=self._barrier.wait,
-            short_waits=self._barrier.short_waits,
+            expedited_grace_periods=self._barrier.expedited_grace_periods,
             finalize=self._live.finalize,
             restore=self._barrier.restore,
         )
-        # One attach at a time. Lock order: attach, turn (of a commit), live probes, queue.
+        # One attach at a time. Lock order: attach, commit, live probes, queue.
         self._attaching = RLock()
         self._attach_depth = 0
         self._progress_error: BaseException | None = None
@@ -118,7 +118,7 @@ class Session:
 
     @property
     def omitted(self) -> dict[Reason, int]:
-        """How many functions patterns matched and omitted, because no probe can be there."""
+        """Functions that a pattern matched but that cannot be probed, counted by reason."""
         return dict(self._attacher.omitted)
 
     @property
@@ -211,7 +211,7 @@ class Session:
                 self._disarm_if_done()
 
     def _adopt(self, result: AttachResult) -> list[Probe]:
-        """Make the probes of an attach the session's, and open their gates."""
+        """Take over the probes of an attach: arm the guardian, then open the gates."""
         probes, attachments = result
         try:
             # The commit will need the guardian and should not wait for its start.
@@ -222,7 +222,7 @@ class Session:
         except BaseException:
             self._discard(attachments)
             raise
-        # Before a caller knows the probes and may detach one.
+        # Before `add`, so that nobody can detach a probe whose gate is about to be opened.
         for attachment in attachments:
             attachment.maps.open_gates(probe.slot for probe in attachment.live)
         if not self._live.add(probes, attachments):

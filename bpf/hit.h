@@ -4,9 +4,9 @@
  *
  * programs/source.py puts text in front of this file:
  *   WORD, INSTRUCTION_POINTER_AT  type and pt_regs offset of the instruction pointer
- *   CELLS_ARE_SHARED              defined where a program may read another CPU's number
+ *   CELLS_ARE_SHARED              defined where bpf_get_smp_processor_id() may be wrong
  *   BUCKET_SHIFT, EPOCH           placeholders, which the loader replaces
- *   WANTED(ctx)                   the filters, if there are any
+ *   FILTERS_PASS(ctx)             the filters, if there are any
  *   ON_HIT(ctx, slot, cell)       the action, if it does more than count
  *
  * The maps have one element here. They give bcc the types; programs/probe_maps.py creates maps of
@@ -14,11 +14,12 @@
  * an array can be mapped into user space without padding.
  */
 
-/* [slot]: the cells of hits[] per CPU while the probe counts, 0 once it is detached. Slot 0 stands
- * for no probe; its gate is always open. */
+/* [slot]: the stride of hits[] while the probe counts, else 0. Slot 0 stands for no probe; its gate
+ * is always open. */
 BPF_ARRAY(gates, u64, 1);
-/* [cpu * stride + slot]: each CPU writes its own cells only. Slot 0 counts the runs that no open
- * gate wanted, so the sum of all cells can be compared with the kernel's count of hits. */
+/* [cpu * stride + slot]: each CPU writes its own cells only, unless CELLS_ARE_SHARED. Slot 0 counts
+ * runs that counted for no probe (the gate was closed, or a filter rejected the hit), so the sum of
+ * all cells can be compared with the kernel's count of hits. */
 BPF_ARRAY(hits, u64, 1);
 /* Instruction pointer -> slot, a hash table without chains. A bucket keeps its first owner. */
 struct bucket {
@@ -28,11 +29,11 @@ struct bucket {
 BPF_ARRAY(buckets, struct bucket, 1);
 /* Instruction pointer -> slot where the bucket was taken: slower. */
 BPF_HASH(slots, u64, u64, 1);
-/* Instruction pointer -> hits of a probe without a slot: its module was loaded after the attach. */
+/* Instruction pointer -> hits, where no slot has claimed it: its module was loaded later. */
 BPF_HASH(unclaimed, u64, u64, 1);
 
-#ifndef WANTED
-#define WANTED(ctx) 1
+#ifndef FILTERS_PASS
+#define FILTERS_PASS(ctx) 1
 #endif
 #ifndef ON_HIT
 #define ON_HIT(ctx, slot, cell)
@@ -47,7 +48,7 @@ static inline void hit(struct pt_regs *ctx, u64 slot)
 	/* Read once: user space may close it at any moment. */
 	if (gate)
 		stride = *(volatile u64 *)gate;
-	if (!stride || !WANTED(ctx)) {
+	if (!stride || !FILTERS_PASS(ctx)) {
 		index = slot = 0;
 		gate = gates.lookup(&index);
 		if (!gate)
@@ -87,7 +88,7 @@ static inline void hit_at(struct pt_regs *ctx, u64 ip)
 		hit(ctx, *slot);
 		return;
 	}
-	if (!WANTED(ctx)) {
+	if (!FILTERS_PASS(ctx)) {
 		hit(ctx, 0);
 		return;
 	}

@@ -24,7 +24,7 @@ class Column(NamedTuple):
 
     title: str
     cell: Callable[[Any], Any]
-    """Makes a number or a text of a value; in the first column a number."""
+    """Turns a value into a number or text; in the first column a number."""
 
 
 class RawEvent(NamedTuple):
@@ -53,7 +53,7 @@ class Reader(ABC):
         return self.snapshot(hits)
 
     def events(self) -> Iterable[RawEvent]:
-        """Events since the last call. Only asked if the action `has_events`."""
+        """Events since the last call. Only called if the action `has_events`."""
         return ()
 
     def lost(self) -> int | None:
@@ -93,7 +93,7 @@ class Action(ABC):
         return {}
 
     def maps(self, layout: SlotLayout) -> Sequence[MapSpec]:
-        """Maps that `source` declares with one element, as they shall be created."""
+        """Maps that `source` declares with one element, with the sizes to create them with."""
         del layout
         return ()
 

@@ -30,7 +30,7 @@ _NEEDED = {
 def attach(
     name: str, probes: Sequence[Probe], context: AttachContext, attached: AttachOutcome
 ) -> None:
-    """Attach probes by this ABI, and add what came of it to `attached`.
+    """Attach probes by this ABI, and add the result to `attached`.
 
     Raises UnsupportedError where the kernel does not have the ABI.
     """

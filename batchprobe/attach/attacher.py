@@ -30,7 +30,7 @@ __all__ = ["AttachResult", "Attacher", "Progress", "parse"]
 
 
 class AttachResult(NamedTuple):
-    """What one attach came to. The gates of its probes are closed."""
+    """The outcome of one successful attach. All gates are still closed."""
 
     probes: list[Probe]
     attachments: list[Attachment]
@@ -39,8 +39,8 @@ class AttachResult(NamedTuple):
 class Attacher:
     """Attaches probes for a session, and remembers what one attach can spare the next.
 
-    `discard` reclaims attachments whose probes never counted. `guard`, `short_waits`, `expedites`,
-    `group` and `reclaimed` are as in `AttachContext`.
+    `discard` reclaims attachments whose results nobody will read. `guard`, `group`, `reclaimed`,
+    `expedites` and `expedited_grace_periods` are as in `AttachContext`.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Attacher:
         placement: Placement,
         group: str,
         guard: Callable[[], None],
-        short_waits: Callable[[], AbstractContextManager[None]],
+        expedited_grace_periods: Callable[[], AbstractContextManager[None]],
         expedites: Callable[[], bool],
         discard: Callable[[Sequence[Attachment]], None],
         progress: Progress,
@@ -69,7 +69,7 @@ class Attacher:
         self._placement = placement
         self._group = group
         self._guard = guard
-        self._short_waits = short_waits
+        self._expedited_grace_periods = expedited_grace_periods
         self._expedites = expedites
         self._discard = discard
         self._progress = progress
@@ -131,7 +131,7 @@ class Attacher:
             placement=self._placement,
             taken={target.address for target in found.targets if target.address and target.offset},
             group=self._group,
-            short_waits=self._short_waits,
+            expedited_grace_periods=self._expedited_grace_periods,
             guard=self._guard,
             expedites=self._expedites,
             progress=progress,
@@ -169,16 +169,18 @@ class Attacher:
                 distrusted=lambda abi: self._calibrated(abi, context),
             )
         except BaseException:
-            self._discard(attached.attachments + attached.failed)
+            self._discard(attached.attachments + attached.abandoned)
             raise
-        self._discard(attached.failed)
+        self._discard(attached.abandoned)
         self._note(found, refused)
         if not probes:
             raise NothingAttachedError("the kernel took none of the probes") from attached.error
         return AttachResult(probes, attached.attachments)
 
     def _calibrated(self, abi: str, context: AttachContext) -> Mapping[str, str]:
-        """Placements of this ABI that count wrongly. That none does is kept for the boot."""
+        """Placements of this ABI that count wrongly. A clean result is cached until a module is
+        loaded or unloaded, or the machine reboots.
+        """
         if abi not in self._distrusted:
             wrong: dict[str, str] = {}
 

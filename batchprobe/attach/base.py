@@ -28,7 +28,7 @@ __all__ = [
     "Attachment",
     "Placement",
     "Refusal",
-    "sum_of_known",
+    "sum_or_unknown",
 ]
 
 # A longer function is probed at its entry, so that its code need not be read.
@@ -43,7 +43,7 @@ class Placement(Enum):
     ENTRY = "entry"
     """At the function's entry."""
     AFTER = "after"
-    """Behind the entry patch site."""
+    """After the entry patch site."""
 
 
 class AttachContext(NamedTuple):
@@ -59,8 +59,8 @@ class AttachContext(NamedTuple):
     placement: Placement
     group: str
     """The event group of this process."""
-    short_waits: Callable[[], AbstractContextManager[None]]
-    """Grace periods are expedited inside this block, where that is allowed."""
+    expedited_grace_periods: Callable[[], AbstractContextManager[None]]
+    """A block in which grace periods are expedited, where that is allowed."""
     guard: Callable[[], None]
     """To be called before creating anything that outlives this process."""
     progress: Callable[[int], None]
@@ -93,8 +93,8 @@ class AttachContext(NamedTuple):
         return self.distrusted.get("after", "") if probe.target.offset else ""
 
 
-def sum_of_known(*counts: int | None) -> int | None:
-    """Their sum; None if any is unknown."""
+def sum_or_unknown(*counts: int | None) -> int | None:
+    """The sum; None if any of them is unknown."""
     known = [count for count in counts if count is not None]
     return sum(known) if len(known) == len(counts) else None
 
@@ -116,18 +116,23 @@ class Attachment(ABC):
     """
 
     def __init__(
-        self, probes: Sequence[Probe], context: AttachContext, *, ips: int, waits: bool = True
+        self,
+        probes: Sequence[Probe],
+        context: AttachContext,
+        *,
+        ips: int,
+        modules_may_change: bool = True,
     ) -> None:
-        """Each probe is named by up to `ips` instruction pointers. It `waits` if its probes may
-        have no address yet, or lose it when their module goes.
+        """Each probe is named by up to `ips` instruction pointers. `modules_may_change`: a probe's
+        module may be loaded or unloaded while the attachment lives.
         """
         self._action = context.action
         self._filters = context.filters
         self.maps = ProbeMaps(
             len(probes),
             ips=ips * len(probes),
-            unclaimed=waits and any(probe.target.module for probe in probes),
-            more=self._map_specs,
+            unclaimed=modules_may_change and any(probe.target.module for probe in probes),
+            extra_maps=self._map_specs,
             constants=self._constants(),
         )
         try:
@@ -143,7 +148,7 @@ class Attachment(ABC):
         self.live = dict.fromkeys(probes)
         self._by_slot = tuple(probes) if context.action.has_events else ()
         self.detach_group: DetachGroup | None = None
-        """That of all its probes, if they were detached together."""
+        """The group of all its probes, if they were detached together."""
         self._lost: int | None = 0
         self.refused: list[Refusal] = []
         """Probes that it was given and the kernel did not take."""
@@ -206,12 +211,13 @@ class Attachment(ABC):
                 values = self.reader.final(slots, hits)
             except Exception as error:
                 values = _Unreadable(error)
-            self.lost()
+            # `lost` must still answer after the maps are closed.
+            self._lost = self._lost_so_far()
         return Final(hits, values)
 
     def events(self) -> Sequence[Event]:
         """Events since the last call; none if the action has none."""
-        if not self._by_slot:
+        if not self._action.has_events:
             return ()
         with self.maps.lock:
             if self.maps.is_closed:
@@ -231,7 +237,7 @@ class Attachment(ABC):
 
     def _lost_so_far(self) -> int | None:
         claimed = self.maps.claimed_total() if self._action.source else 0
-        return sum_of_known(self.reader.lost(), claimed)
+        return sum_or_unknown(self.reader.lost(), claimed)
 
     # -- for subclasses ------------------------------------------------------------------------
 
@@ -255,13 +261,15 @@ class _Unreadable:
 
 
 class AttachOutcome:
-    """What attaching came to. An ABI fills it as it goes, so that an interrupt loses nothing."""
+    """The outcome of an attach. ABIs fill it in as they go, so that an interrupted attach can be
+    undone.
+    """
 
     def __init__(self) -> None:
         self.attachments: list[Attachment] = []
         self.refused: list[Refusal] = []
-        self.failed: list[Attachment] = []
-        """Attachments that ended without a probe: to be reclaimed."""
+        self.abandoned: list[Attachment] = []
+        """Attachments that ended up without a probe, to be reclaimed."""
         self.unsupported: UnsupportedError | None = None
         """Why an ABI could attach nothing of a kind."""
         self.error: BatchprobeError | None = None
@@ -302,7 +310,7 @@ class AttachOutcome:
                 # Only maps: there is nothing to wait for.
                 attachment.reclaim(list(attachment.live))
             else:
-                self.failed.append(attachment)
+                self.abandoned.append(attachment)
 
     def _trusts(self, probe: Probe, context: AttachContext) -> bool:
         if wrong := context.distrust(probe):

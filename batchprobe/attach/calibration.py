@@ -43,7 +43,7 @@ class Variant(NamedTuple):
 
     abi: str
     placement: str
-    """`entry`, `after` (behind the entry patch site), or `return`."""
+    """`entry`, `after` (after the entry patch site), or `return`."""
 
 
 VARIANTS = tuple(
@@ -126,7 +126,7 @@ def _try(
         else:
             observation = _observation(variant, probe, context.arch, attached)
     finally:
-        failures = discard((*attached.attachments, *attached.failed))
+        failures = discard((*attached.attachments, *attached.abandoned))
     return observation, failures
 
 

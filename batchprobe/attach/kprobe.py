@@ -36,10 +36,10 @@ class Site(NamedTuple):
 
 
 def sites(probe: Probe, context: AttachContext) -> tuple[Site, ...]:
-    """Where the probe may stand, best first.
+    """The sites to try, in order: after the entry patch site where the architecture prefers that
+    and the function's code allows it, then the entry.
 
-    The breakpoint's place is chosen here: behind the entry patch site where the architecture
-    prefers that and the function's code allows it, else at the entry.
+    `TraceEventAttachment` may later move a probe to the entry (`_move_to_entry`).
     """
     target = probe.target
     arch, placement = context.arch, context.placement

@@ -14,7 +14,7 @@ from batchprobe.attach.base import (
     AttachOutcome,
     Placement,
     Refusal,
-    sum_of_known,
+    sum_or_unknown,
 )
 from batchprobe.commit.queue import Reclaimed, RemovalFailure
 from batchprobe.errors import KernelError, UnsupportedError
@@ -35,7 +35,8 @@ _REMEDY = "their programs need Linux 5.18; --abi auto takes another ABI"
 def attach(probes: Sequence[Probe], context: AttachContext, attached: AttachOutcome) -> None:
     """Attach entry probes to one link and return probes to another.
 
-    Refuses probes that are not at a function's entry, and all where links do not work.
+    Refuses probes that a link cannot carry (an offset, an unloaded module), and all if the kernel
+    has no usable links.
     """
     fit = []
     for probe in probes:
@@ -76,7 +77,7 @@ class MultiAttachment(Attachment):
 
     def __init__(self, probes: Sequence[Probe], context: AttachContext, *, is_return: bool) -> None:
         # A link holds a reference to its modules, so no probe waits for one.
-        super().__init__(probes, context, ips=1, waits=False)
+        super().__init__(probes, context, ips=1, modules_may_change=False)
         self._is_return = is_return
         self._epoch = _FIRST_EPOCH
         self._link = -1
@@ -121,7 +122,7 @@ class MultiAttachment(Attachment):
             # One function that ftrace does not know fails the whole link. That is rare, and
             # reading ftrace's list is slow, so it is only read now.
             context.explain(f"the link was refused ({error}): looking for functions to leave out")
-            known = [probe for probe in probes if not self._is_unknown(probe, context)]
+            known = [probe for probe in probes if not self._refuse_if_untraceable(probe, context)]
             if known and error.errno in _UNSUPPORTED and not self._any_works(known):
                 raise UnsupportedError(f"{_MESSAGE} ({error})", remedy=_REMEDY) from error
             if len(known) < len(probes):
@@ -131,8 +132,8 @@ class MultiAttachment(Attachment):
             if self.live and self._link < 0:
                 self._link = self._create(list(self.live))
 
-    def _is_unknown(self, probe: Probe, context: AttachContext) -> bool:
-        """Refuse a probe on a function that ftrace does not list."""
+    def _refuse_if_untraceable(self, probe: Probe, context: AttachContext) -> bool:
+        """Refuse the probe if ftrace does not list its function; returns whether it did."""
         function = probe.target.function
         if function is None or context.table.is_traceable(function) is not False:
             return False
@@ -220,7 +221,7 @@ class MultiAttachment(Attachment):
             with suppress(OSError):
                 os.sched_setaffinity(0, {cpu})
             self._epochs.cells[cpu] = epoch
-        self._missed_by_old_links = sum_of_known(
+        self._missed_by_old_links = sum_or_unknown(
             self._missed_by_old_links, _link_missed(larger), _prog_misses(old_program)
         )
         fds.close(larger)
@@ -232,7 +233,7 @@ class MultiAttachment(Attachment):
     def missed(self) -> int | None:
         if self._link < 0:
             return self._final_missed
-        return sum_of_known(
+        return sum_or_unknown(
             self._missed_by_old_links, _link_missed(self._link), _prog_misses(self._program)
         )
 

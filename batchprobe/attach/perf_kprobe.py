@@ -73,10 +73,10 @@ class PerfAttachment(Attachment):
             context.progress(1)
 
     def _open(self, probe: Probe, context: AttachContext, program: int) -> None:
-        waits = probe.target.function is None
-        detail = "a perf kprobe cannot wait for a module" if waits else NO_SITE
+        is_pending = probe.target.function is None
+        detail = "a perf kprobe cannot wait for a module" if is_pending else NO_SITE
         refusal = Refusal(probe, 0, detail)
-        for site in () if waits else sites(probe, context):
+        for site in () if is_pending else sites(probe, context):
             probe.offset, probe.placement = site.offset, site.placement
             try:
                 self._fds[probe] = fd = perf.open_kprobe(

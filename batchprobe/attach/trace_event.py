@@ -125,7 +125,7 @@ class TraceEventAttachment(Attachment):
         map_ips(self.maps, self.live, context.arch)
 
     def _not_optimized(self, context: AttachContext) -> list[Probe]:
-        """Probes behind the patch site that trap on every hit, if there are few probes."""
+        """Probes after the patch site that trap on every hit, if there are few probes."""
         if (
             not context.arch.jump_optimizes
             or context.placement is not Placement.AUTO
@@ -148,7 +148,7 @@ class TraceEventAttachment(Attachment):
         self, probes: Iterable[Probe], context: AttachContext, command: Callable[[str], None]
     ) -> None:
         """Disarm all, and define these at the entry where the kernel takes them there."""
-        with context.short_waits():
+        with context.expedited_grace_periods():
             self._disarm()
             for probe in probes:
                 if self._undefine(probe) is None:

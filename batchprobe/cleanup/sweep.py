@@ -52,7 +52,7 @@ def sweep(
         swept.rcu_failed = f"restoring rcu_expedited: {error}"
     deadline = time.monotonic() + patience
     if _stale_events(tracefs):
-        with Barrier(mode, Owner.this_process()).short_waits():
+        with Barrier(mode, Owner.this_process()).expedited_grace_periods():
             while _sweep_once(tracefs, swept) and time.monotonic() < deadline:
                 time.sleep(_POLL_SECONDS)
     return swept

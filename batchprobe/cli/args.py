@@ -53,7 +53,7 @@ class AttachOptions(NamedTuple):
     ] = "auto"
     placement: Annotated[
         Literal["auto", "entry", "after"],
-        Option("--placement", text="At a function's entry, or behind its patch site."),
+        Option("--placement", text="At a function's entry, or after its patch site."),
     ] = "auto"
     barrier: Annotated[
         Literal["auto", "expedited", "normal"],

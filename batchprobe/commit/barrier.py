@@ -71,7 +71,7 @@ class Barrier:
             return self._decision
 
     @contextmanager
-    def short_waits(self) -> Iterator[None]:
+    def expedited_grace_periods(self) -> Iterator[None]:
         """Expedite grace periods within the block, if they may be.
 
         Never raises: without rcu_expedited or a guard the waits are normal ones, and a setting that

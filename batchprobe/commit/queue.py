@@ -5,16 +5,16 @@ This is unregister_kprobes() (kernel/kprobes.c) for user space: a top half for e
 closes its gate), one barrier for all of them, then a bottom half for each kernel object.
 
 Group commit. Detached probes collect in the open batch. A commit notes the open batch and waits for
-its turn. The first to get it *seals* the batch: it opens a new one, and only then begins the
+the commit lock. The first to get it *seals* the batch: it opens a new one, and only then begins the
 barrier. So the barrier covers everything queued before it began; later probes are in the next
-batch. Other commits that noted the batch find it done when their turn comes, and return the same
+batch. Other commits that noted the batch find it done when they get the lock, and return the same
 report. If the barrier fails, the batch *joins* the open one: its probes are queued again in front,
 and commits that noted it follow `joined`.
 
-Lock order: `_turn`, held for a whole commit, then the lock of the live probes, then `_lock`, held
-for moments. The callbacks of a commit run with `_turn` but without `_lock`, so they may take that
-of the live probes. A top half runs under `_lock` and must take no other lock. Both locks are
-reentrant, because a signal handler may detach while its own thread holds them.
+Lock order: `_commit_lock`, held for a whole commit, then the lock of the live probes, then `_lock`,
+held for moments. The callbacks of a commit run without `_lock`, so they may take that of the live
+probes. A top half runs under `_lock` and must take no other lock. `_lock` is reentrant, because a
+signal handler may detach while the thread it interrupted holds it.
 """
 
 from __future__ import annotations
@@ -116,30 +116,30 @@ class _Unreclaimed:
 class CommitQueue:
     """Detached items wait here for a commit. Any thread may queue, and any thread may commit.
 
-    `barrier` waits and returns how many waits that took. `finalize` gets the items whose counts are
-    final; if it raises, the batch counts as not covered, and it gets them again. `short_waits` is
-    entered around barrier and reclaim. `restore` undoes what leaving it could not undo, and returns
-    the error if it cannot either; each commit calls it until it succeeds.
+    `barrier` waits, and returns the number of waits. `finalize` is given the items that it covers;
+    if it raises, they are queued again. `expedited_grace_periods` is a context around barrier and
+    reclaim. `restore` retries what could not be undone on leaving it, and returns the error if that
+    fails again; each commit calls it until it succeeds.
     """
 
     def __init__(
         self,
         *,
         barrier: Callable[[], int],
-        short_waits: Callable[[], AbstractContextManager[None]],
+        expedited_grace_periods: Callable[[], AbstractContextManager[None]],
         finalize: Callable[[Sequence[Any]], None],
         restore: Callable[[], KernelError | None] = lambda: None,
     ) -> None:
         self._barrier = barrier
-        self._short_waits = short_waits
+        self._expedited_grace_periods = expedited_grace_periods
         self._finalize = finalize
         self._restore = restore
-        self._turn = RLock()
+        self._commit_lock = RLock()
         self._committing_thread = 0
         # Protects the open batch.
         self._lock = RLock()
         self._open: _Batch = _Batch()
-        # By id() of the attachment. Changed with the turn only.
+        # By id() of the attachment. Changed under the commit lock only.
         self._unreclaimed: dict[int, _Unreclaimed] = {}
 
     def add(self, items: Iterable[Item], top: Callable[[], None]) -> None:
@@ -178,35 +178,35 @@ class CommitQueue:
             raise SessionError("a commit cannot run inside another commit of the same thread")
         with self._lock:
             batch = self._open
-        with self._turn:
+        with self._commit_lock:
             self._committing_thread = get_ident()
             try:
-                return self._take_turn(batch, on_final)
+                return self._commit_batch(batch, on_final)
             finally:
                 self._committing_thread = 0
 
     def discard(self, attachments: Iterable[tuple[Reclaimable, Sequence[Item]]]) -> None:
-        """Reclaim attachments whose items never counted, which needs no barrier.
+        """Reclaim attachments whose results nobody will read, which needs no barrier.
 
         The next commit tries again what cannot be removed. Raises the first error that an
         attachment raised.
         """
         errors: list[BaseException] = []
-        with self._turn:
+        with self._commit_lock:
             # A callback of the reclaim may not commit either.
             self._committing_thread = get_ident()
             try:
                 for attachment, gone in attachments:
                     self._unreclaimed[id(attachment)] = _Unreclaimed(attachment, gone)
                 if self._unreclaimed:
-                    with self._short_waits():
+                    with self._expedited_grace_periods():
                         self._reclaim((), errors)
             finally:
                 self._committing_thread = 0
         if errors:
             raise errors[0]
 
-    def _take_turn(self, batch: _Batch, on_final: Callable[[], None] | None) -> CommitReport:
+    def _commit_batch(self, batch: _Batch, on_final: Callable[[], None] | None) -> CommitReport:
         while batch.joined is not None:
             batch = batch.joined
         if batch.report is not None:
@@ -218,11 +218,12 @@ class CommitQueue:
             return CommitReport(failed=tuple(self._restore_failures()))
         began = time.perf_counter()
         errors: list[BaseException] = []
-        with self._short_waits():
+        with self._expedited_grace_periods():
             with self._lock:
-                # Seal it. Only the turn seals, so `batch`, which is not done, is the open one.
+                # Seal it. Only the holder of the commit lock replaces `_open`, so an unfinished
+                # `batch` is still the open one.
                 self._open = _Batch()
-            barriers = self._wait(batch)
+            barriers = self._finalize_batch(batch)
             final = time.perf_counter()
             if on_final is not None:
                 try:
@@ -250,7 +251,7 @@ class CommitQueue:
         error = self._restore()
         return [RemovalFailure(str(error), error.errno)] if error else []
 
-    def _wait(self, batch: _Batch) -> int:
+    def _finalize_batch(self, batch: _Batch) -> int:
         """Wait for the barrier and finalize a sealed batch, or join it to the open one."""
         try:
             barriers = self._barrier() if batch.items else 0

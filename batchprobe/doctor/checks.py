@@ -221,7 +221,7 @@ class _Examination:
                 placement=Placement.AUTO,
                 # The next start sweeps this group if this process is killed now.
                 group=Owner.this_process().group,
-                short_waits=nullcontext,
+                expedited_grace_periods=nullcontext,
                 guard=lambda: None,
                 progress=lambda _count: None,
             )

@@ -25,7 +25,8 @@ class ProbeKind(Enum):
 
 
 class Filter:
-    """Decides in the kernel which hits count. A hit that it rejects is as if it never was.
+    """Decides in the kernel which hits count. A hit that it rejects is ignored: neither
+    counted nor missed.
 
     A subclass sets `name` and `source`; everything else has a default.
     """
@@ -34,7 +35,7 @@ class Filter:
     """A C identifier that no other filter of the session has."""
     source: ClassVar[str]
     """C as bcc takes it. Defines `static inline int NAME(struct pt_regs *ctx)`: not 0 if the hit
-    counts. Runs with the gate open, under rcu_read_lock, possibly in an interrupt."""
+    counts. Runs under rcu_read_lock, possibly in an interrupt."""
     kind: ClassVar[ProbeKind] = ProbeKind.AS_LISTED
 
     def constants(self) -> Mapping[str, int]:
@@ -46,8 +47,8 @@ class Filter:
         return {}
 
     def maps(self) -> Sequence[MapSpec]:
-        """Maps that `source` declares with one element, as they shall be created."""
+        """Maps that `source` declares with one element, with the sizes to create them with."""
         return ()
 
     def fill(self, maps: ProbeMaps) -> None:
-        """Put the first contents into `maps`, before the gates open."""
+        """Set the initial contents of the filter's maps, before the gates open."""

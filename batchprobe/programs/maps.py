@@ -82,7 +82,8 @@ class MapSpec(NamedTuple):
 class Cells:
     """A BPF array of u64 that is mapped into this process (BPF_F_MMAPABLE, Linux 5.5).
 
-    Access costs no system call. While the kernel serves one, it may skip a BPF program on that CPU.
+    Reading or writing it takes no system call. A map system call may make the kernel skip BPF
+    programs on that CPU meanwhile (bpf_prog_active).
     """
 
     def __init__(self, spec: MapSpec) -> None:

@@ -25,7 +25,7 @@ from batchprobe.sys import bpf, fds
 __all__ = ["NO_SLOT", "Hits", "ProbeMaps"]
 
 NO_SLOT = 0
-"""Counts the runs that no open gate wanted."""
+"""Counts runs that counted for no probe: the gate was closed or a filter rejected the hit."""
 _UNCLAIMED_ENTRIES = 4096
 # At 8 buckets per instruction pointer, about 3 % collide and fall back to the hash map.
 _BUCKETS_PER_IP = 8
@@ -88,11 +88,11 @@ class ProbeMaps:
         *,
         ips: int,
         unclaimed: bool = False,
-        more: Callable[[SlotLayout], Iterable[MapSpec]] = lambda _layout: (),
+        extra_maps: Callable[[SlotLayout], Iterable[MapSpec]] = lambda _layout: (),
         constants: Mapping[str, int] | None = None,
     ) -> None:
         """`ips` instruction pointers will name the slots; with `unclaimed`, also some that are not
-        known yet. `more` are maps of the action and its filters, `constants` their numbers.
+        known yet. `extra_maps` are those of the action and its filters, `constants` their numbers.
         """
         self.layout = SlotLayout.of(slots)
         self._fds: dict[str, int] = {}
@@ -118,8 +118,8 @@ class ProbeMaps:
             room = _UNCLAIMED_ENTRIES if unclaimed else 0
             self._add(MapSpec.hash("slots", ips + room))
             self._add(MapSpec.hash("unclaimed", max(room, 1)))
-            self.arrays = {spec.name: self._add(spec) for spec in more(self.layout)}
-            """Of `more`: mapped arrays by name; other maps are there without their contents."""
+            self.arrays = {spec.name: self._add(spec) for spec in extra_maps(self.layout)}
+            """Of `extra_maps`: mapped arrays by name; None for maps of other types."""
         except BaseException as error:
             self.close()
             if not isinstance(error, KernelError):

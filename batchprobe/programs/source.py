@@ -68,7 +68,9 @@ def compose(
         # For bcc's PT_REGS_PARM1() and the like.
         lines.append("#include <uapi/linux/ptrace.h>")
     if filters:
-        lines.append(f"#define WANTED(ctx) ({' && '.join(f'{name}(ctx)' for name in filters)})")
+        lines.append(
+            f"#define FILTERS_PASS(ctx) ({' && '.join(f'{name}(ctx)' for name in filters)})"
+        )
     if action:
         lines.append("#define ON_HIT on_hit")
     texts = ["\n".join([*lines, ""]), *filters.values(), action]

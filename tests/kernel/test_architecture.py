@@ -56,7 +56,7 @@ def try_all_variants() -> dict[Variant, Observation]:
         filters=(),
         placement=Placement.AUTO,
         group=Owner.this_process().group,
-        short_waits=contextlib.nullcontext,
+        expedited_grace_periods=contextlib.nullcontext,
         guard=lambda: None,
         progress=lambda _count: None,
     )

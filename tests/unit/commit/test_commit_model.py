@@ -69,7 +69,9 @@ class PlainSession:
         self._abi = abi
         self._closed = False
         self._queue: CommitQueue = CommitQueue(
-            barrier=world.wait, short_waits=contextlib.nullcontext, finalize=self._finalize
+            barrier=world.wait,
+            expedited_grace_periods=contextlib.nullcontext,
+            finalize=self._finalize,
         )
 
     def _finalize(self, things: Sequence[Thing]) -> None:

@@ -63,7 +63,7 @@ class Machine:
         self.unrestored: KernelError | None = None
         self.queue: CommitQueue = CommitQueue(
             barrier=self.barrier,
-            short_waits=self.short_waits,
+            expedited_grace_periods=self.expedited_grace_periods,
             finalize=self.finalize,
             restore=lambda: self.unrestored,
         )
@@ -75,7 +75,7 @@ class Machine:
         return 1
 
     @contextlib.contextmanager
-    def short_waits(self) -> Iterator[None]:
+    def expedited_grace_periods(self) -> Iterator[None]:
         self.log.append("short")
         try:
             yield

@@ -191,6 +191,6 @@ def test_without_a_guard_waits_are_normal() -> None:
 
     barrier = Barrier(BarrierMode.EXPEDITED, Owner.this_process(), guard=guard)
     assert barrier.expedites
-    with barrier.short_waits():
+    with barrier.expedited_grace_periods():
         assert not barrier.expedites
     assert "kprobe_events" in barrier.note

@@ -165,7 +165,7 @@ def test_the_source_has_the_action_and_the_filters() -> None:
     assert source.required == ("LIMIT", "COLOUR")
     assert len(set(source.placeholders.values())) == len(source.placeholders)
     for line in (
-        "#define WANTED(ctx) (first(ctx) && second(ctx))",
+        "#define FILTERS_PASS(ctx) (first(ctx) && second(ctx))",
         "#define ON_HIT on_hit",
         f"#define LIMIT {source.placeholders['LIMIT']}",
         "/* the action */",
@@ -178,7 +178,7 @@ def test_the_source_has_the_action_and_the_filters() -> None:
 
 def test_counting_alone_has_neither_action_nor_filter() -> None:
     text = compose(arch.adapter("x86_64")).text
-    assert "#define WANTED(ctx) 1" in text
+    assert "#define FILTERS_PASS(ctx) 1" in text
     assert "#define ON_HIT on_hit" not in text
 
 
