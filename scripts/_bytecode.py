@@ -42,7 +42,7 @@ def content(adapter: arch.Arch) -> str:
     for action in SHIPPED:
         source = source_of(adapter, action())
         programs = to_text(compile_now(source).values())
-        sections.append(f"action {action.name} {digest(source)}\n{programs}")
+        sections.append(f"action {action.name} {digest(source.text)}\n{programs}")
     return "".join(sections)
 
 

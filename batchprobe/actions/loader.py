@@ -73,7 +73,7 @@ class ProgramLoader:
         self._programs: dict[str, Program] | None = None
         self._compiler: Compiler | None = None
         if type(action) in SHIPPED and not filters:
-            self._programs = shipped(arch, action.name, lambda: source_of(arch, action))
+            self._programs = shipped(arch, action.name, lambda: source_of(arch, action).text)
         if self._programs is None:
             from batchprobe.programs.compiler import Compiler  # noqa: PLC0415  (rarely needed)
 

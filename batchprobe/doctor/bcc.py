@@ -59,7 +59,7 @@ def check_headers() -> Finding:
 
 def _are_programs_shipped() -> bool:
     adapter = arch.current()
-    return shipped(adapter, Count.name, lambda: compose(adapter)) is not None
+    return shipped(adapter, Count.name, lambda: compose(adapter).text) is not None
 
 
 def _find_bcc() -> Finding:

@@ -10,14 +10,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from batchprobe.arch import Arch
 from batchprobe.programs.program import Program, from_text
 from batchprobe.sys.files import read_text
-
-if TYPE_CHECKING:
-    from batchprobe.programs.source import ProgramSource
 
 __all__ = ["BPF_FOLDER", "COMPILE", "FOLDER", "digest", "section", "shipped"]
 
@@ -28,11 +24,11 @@ BPF_FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file
 """The C files; in a checkout a symbolic link to the folder at its top."""
 
 
-def digest(source: ProgramSource) -> str:
-    """Identifies the text that bytecode was compiled from."""
+def digest(text: str) -> str:
+    """Identifies the C text that bytecode was compiled from."""
     import hashlib  # noqa: PLC0415  (an installed package never asks)
 
-    return hashlib.sha256(source.text.encode()).hexdigest()
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def section(text: str, action: str) -> tuple[str, str] | None:
@@ -42,10 +38,9 @@ def section(text: str, action: str) -> tuple[str, str] | None:
     return (sha256, programs) if found else None
 
 
-def shipped(
-    arch: Arch, action: str, source: Callable[[], ProgramSource]
-) -> dict[str, Program] | None:
-    """The programs of an action for this kind of machine; None if they must be compiled.
+def shipped(arch: Arch, action: str, text: Callable[[], str]) -> dict[str, Program] | None:
+    """The programs of an action for this kind of machine; None if they must be compiled. `text` is
+    their C.
 
     They depend on no kernel version: they read pt_regs, and by_running_kprobe the start of struct
     kprobe, which has not changed since 2.6.17.
@@ -60,6 +55,6 @@ def shipped(
         return None
     sha256, programs = found
     # Only a checkout has a link there, to sources that may have been edited since the last build.
-    if os.path.islink(BPF_FOLDER) and sha256 != digest(source()):
+    if os.path.islink(BPF_FOLDER) and sha256 != digest(text()):
         return None
     return from_text(programs)

@@ -189,14 +189,14 @@ def test_the_shipped_bytecode_was_built_from_bpf() -> None:
     for adapter in adapters:
         found = section(FILES[adapter.bytecode], "count")
         assert found is not None
-        assert found[0] == digest(source_of(adapter, Count()))
+        assert found[0] == digest(source_of(adapter, Count()).text)
         assert set(from_text(found[1])) == set(LOOKUPS)
 
 
 def test_each_architecture_finds_its_bytecode() -> None:
     for file in set(arch.ADAPTERS) - {"ia64"}:
         adapter = arch.adapter(file)
-        assert shipped(adapter, "count", lambda a=adapter: source_of(a, Count())), file  # type: ignore[misc]
+        assert shipped(adapter, "count", lambda a=adapter: source_of(a, Count()).text), file  # type: ignore[misc]
 
 
 def test_kinds_of_machine_differ_in_word_size_byte_order_and_addition() -> None:
@@ -219,15 +219,15 @@ def test_bytecode_is_used_only_for_the_source_it_was_built_from(
     monkeypatch.delenv(COMPILE, raising=False)
     adapter = arch.adapter("s390x" if sys.byteorder == "big" else "x86_64")
     source = source_of(adapter, Count())
-    programs = shipped(adapter, "count", lambda: source)
+    programs = shipped(adapter, "count", lambda: source.text)
     assert programs is not None
     assert set(programs) == set(LOOKUPS)
-    assert shipped(adapter, "latency", lambda: source) is None
+    assert shipped(adapter, "latency", lambda: source.text) is None
     # In a checkout, bpf/ may have been edited.
     edited = source._replace(text=source.text + " ")
-    assert shipped(adapter, "count", lambda: edited) is None
+    assert shipped(adapter, "count", lambda: edited.text) is None
     monkeypatch.setenv(COMPILE, "1")
-    assert shipped(adapter, "count", lambda: source) is None
+    assert shipped(adapter, "count", lambda: source.text) is None
 
 
 def test_the_widest_shift_is_the_placeholder() -> None:
