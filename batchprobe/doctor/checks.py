@@ -114,7 +114,7 @@ class _Once(Generic[_ResultT]):
         self._error: UnsupportedError | None = None
 
     def __call__(self) -> _ResultT:
-        """The result. Raises UnsupportedError, for a PermissionError too."""
+        """Return the result. Raises UnsupportedError, also in place of a PermissionError."""
         if self._error is None and not self._results:
             try:
                 self._results.append(self._function())
