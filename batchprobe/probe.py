@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from batchprobe.errors import NotAttachedError
 from batchprobe.functions.targets import Target
@@ -47,11 +47,14 @@ else:
     Snapshot = Holder = object
 
 
-class Final(NamedTuple):
+class Final:
     """What one kernel object's probes ended with."""
 
-    hits: Hits
-    values: Snapshot
+    __slots__ = ("hits", "values")
+
+    def __init__(self, hits: Hits, values: Snapshot) -> None:
+        self.hits = hits
+        self.values = values
 
 
 class ProbeState(Enum):
@@ -198,8 +201,14 @@ class Probe:
         return f"<Probe {self.label} {self.state.value} {self.abi} {self.placement}>"
 
 
-class Event(NamedTuple):
+class Event:
     """One hit of a probe, with what the action recorded of it."""
 
-    probe: Probe
-    fields: Mapping[str, object]
+    __slots__ = ("fields", "probe")
+
+    def __init__(self, probe: Probe, fields: Mapping[str, object]) -> None:
+        self.probe = probe
+        self.fields = fields
+
+    def __repr__(self) -> str:
+        return f"<Event {self.probe.label} {self.fields}>"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from batchprobe.filters.base import ProbeKind
 from batchprobe.probe import Snapshot
@@ -19,20 +19,22 @@ from batchprobe.programs.probe_maps import Hits, ProbeMaps
 __all__ = ["Action", "Column", "RawEvent", "Reader"]
 
 
-class Column(NamedTuple):
-    """A column of a table of values; the first one also sorts it, largest first."""
-
-    title: str
-    cell: Callable[[Any], Any]
-    """Turns a value into a number or text; in the first column a number."""
+RawEvent = tuple[int, Mapping[str, object]]
+"""One hit as a reader of events delivers it: the slot, and what JSON can hold, by names other than
+`type`, `schema` and `function`."""
 
 
-class RawEvent(NamedTuple):
-    """One hit as a reader of events delivers it."""
+class Column:
+    """A column of a table of values; the first one also sorts it, largest first.
 
-    slot: int
-    fields: Mapping[str, object]
-    """What JSON can hold, by names other than `type`, `schema` and `function`."""
+    `cell` turns a value into a number or text; in the first column a number.
+    """
+
+    __slots__ = ("cell", "title")
+
+    def __init__(self, title: str, cell: Callable[[Any], Any]) -> None:
+        self.title = title
+        self.cell = cell
 
 
 class Reader(ABC):

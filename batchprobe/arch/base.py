@@ -3,40 +3,56 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal
 
 __all__ = ["Arch", "PerfRequests", "Registers", "SyscallNumbers", "Unsupported"]
 
 
-class SyscallNumbers(NamedTuple):
+class SyscallNumbers:
     """Numbers of system calls without a libc wrapper (the syscall tables in arch/)."""
 
-    bpf: int
-    membarrier: int
-    perf_event_open: int
+    __slots__ = ("bpf", "membarrier", "perf_event_open")
+
+    def __init__(self, *, bpf: int, membarrier: int, perf_event_open: int) -> None:
+        self.bpf = bpf
+        self.membarrier = membarrier
+        self.perf_event_open = perf_event_open
 
 
-class PerfRequests(NamedTuple):
+class PerfRequests:
     """ioctl(2) requests of include/uapi/linux/perf_event.h: _IO('$', 0), _IOW('$', 8, __u32)."""
 
-    enable: int = 0x2400
-    set_bpf: int = 0x40042408
+    __slots__ = ("enable", "set_bpf")
+
+    def __init__(self, *, enable: int = 0x2400, set_bpf: int = 0x40042408) -> None:
+        self.enable = enable
+        self.set_bpf = set_bpf
 
 
-class Registers(NamedTuple):
-    """Byte offsets into struct pt_regs, as seen by a probe handler."""
+class Registers:
+    """Byte offsets into struct pt_regs, as seen by a probe handler.
 
-    instruction_pointer: int
-    # All registers that carry arguments of C functions, in order.
-    arguments: tuple[int, ...]
-    result: int
+    `arguments` are all registers that carry arguments of C functions, in order.
+    """
+
+    __slots__ = ("arguments", "instruction_pointer", "result")
+
+    def __init__(
+        self, *, instruction_pointer: int, arguments: tuple[int, ...], result: int
+    ) -> None:
+        self.instruction_pointer = instruction_pointer
+        self.arguments = arguments
+        self.result = result
 
 
-class Unsupported(NamedTuple):
+class Unsupported:
     """An architecture that cannot be supported, with the reason shown to the user."""
 
-    reason: str
-    remedy: str
+    __slots__ = ("reason", "remedy")
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        self.reason = reason
+        self.remedy = remedy
 
 
 class Arch:

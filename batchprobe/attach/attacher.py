@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple
 
 from batchprobe import arch
 from batchprobe.actions.base import Action
@@ -28,12 +27,8 @@ from batchprobe.probe import Probe
 
 __all__ = ["AttachResult", "Attacher", "Progress", "parse"]
 
-
-class AttachResult(NamedTuple):
-    """The outcome of one successful attach. All gates are still closed."""
-
-    probes: list[Probe]
-    attachments: list[Attachment]
+AttachResult = tuple[list[Probe], list[Attachment]]
+"""The probes of one successful attach, and what carries them. All gates are still closed."""
 
 
 class Attacher:
@@ -175,7 +170,7 @@ class Attacher:
         self._note(found, refused)
         if not probes:
             raise NothingAttachedError("the kernel took none of the probes") from attached.error
-        return AttachResult(probes, attached.attachments)
+        return probes, attached.attachments
 
     def _calibrated(self, abi: str, context: AttachContext) -> Mapping[str, str]:
         """Placements of this ABI that count wrongly. A clean result is cached until a module is

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from enum import Enum
-from typing import NamedTuple
+from typing import Any
 
 from batchprobe.actions.base import Action
 from batchprobe.arch import Arch
@@ -46,37 +46,65 @@ class Placement(Enum):
     """After the entry patch site."""
 
 
-class AttachContext(NamedTuple):
-    """What an ABI needs to attach probes."""
+class AttachContext:
+    """What an ABI needs to attach probes.
 
-    arch: Arch
-    tracefs: Tracefs
-    kcore: Kcore
-    table: FunctionTable
-    programs: Mapping[str, Program]
-    action: Action
-    filters: Sequence[Filter]
-    placement: Placement
-    group: str
-    """The event group of this process."""
-    expedited_grace_periods: Callable[[], AbstractContextManager[None]]
-    """A block in which grace periods are expedited, where that is allowed."""
-    guard: Callable[[], None]
-    """To be called before creating anything that outlives this process."""
-    progress: Callable[[int], None]
-    """Called with a number of probes just attached; raises to cancel."""
-    distrusted: Mapping[str, str] = {}
-    """For the ABI in use: placements (or "return") that count wrongly here, and how. See
-    `calibration`."""
-    taken: Collection[int] = ()
-    """Addresses that entries with an offset ask for. No other probe may move there: an event takes
-    an address once, and an instruction pointer must name one probe."""
-    expedites: Callable[[], bool] = lambda: True
-    """Whether grace periods are short, so that a removal needs no progress."""
-    reclaimed: Callable[[int, int], None] = lambda _done, _total: None
-    """Called during a slow reclaim with the number of probes removed, and of all."""
-    explain: Callable[[str], None] = lambda _sentence: None
-    """Called with a sentence for each decision a user may ask about."""
+    `group` is the event group of this process. `expedited_grace_periods` makes a block in which
+    grace periods are expedited, where that is allowed; `expedites` tells whether it is, so that a
+    removal needs no progress. `guard` is to be called before creating anything that outlives this
+    process. `progress` is called with a number of probes just attached, and raises to cancel;
+    `reclaimed` during a slow reclaim with the number of probes removed, and of all; `explain` with
+    a sentence for each decision that a user may ask about.
+
+    `taken` are addresses that entries with an offset ask for. No other probe may move there: an
+    event takes an address once, and an instruction pointer must name one probe. `distrusted` are,
+    for the ABI in use, placements (or "return") that count wrongly here, and how: see
+    `calibration`.
+    """
+
+    def __init__(
+        self,
+        *,
+        arch: Arch,
+        tracefs: Tracefs,
+        kcore: Kcore,
+        table: FunctionTable,
+        programs: Mapping[str, Program],
+        action: Action,
+        filters: Sequence[Filter],
+        placement: Placement,
+        group: str,
+        expedited_grace_periods: Callable[[], AbstractContextManager[None]],
+        guard: Callable[[], None],
+        progress: Callable[[int], None],
+        expedites: Callable[[], bool] = lambda: True,
+        reclaimed: Callable[[int, int], None] = lambda _done, _total: None,
+        explain: Callable[[str], None] = lambda _sentence: None,
+        taken: Collection[int] = (),
+    ) -> None:
+        self.arch = arch
+        self.tracefs = tracefs
+        self.kcore = kcore
+        self.table = table
+        self.programs = programs
+        self.action = action
+        self.filters = filters
+        self.placement = placement
+        self.group = group
+        self.expedited_grace_periods = expedited_grace_periods
+        self.expedites = expedites
+        self.guard = guard
+        self.progress = progress
+        self.reclaimed = reclaimed
+        self.explain = explain
+        self.taken = taken
+        self.distrusted: Mapping[str, str] = {}
+
+    def with_changes(self, **changes: Any) -> AttachContext:
+        """A copy in which these attributes have other values."""
+        changed = AttachContext.__new__(AttachContext)
+        changed.__dict__.update(self.__dict__, **changes)
+        return changed
 
     def code(self, probe: Probe) -> bytes | None:
         """The machine code of the probe's function; None if it cannot be read."""
@@ -99,13 +127,18 @@ def sum_or_unknown(*counts: int | None) -> int | None:
     return sum(known) if len(known) == len(counts) else None
 
 
-class Refusal(NamedTuple):
-    """A probe that an ABI, or the kernel, did not take."""
+class Refusal:
+    """A probe that an ABI, or the kernel, did not take.
 
-    probe: Probe
-    errno: int
-    """What the kernel said; 0 where the ABI cannot express the probe."""
-    detail: str
+    `errno` is what the kernel said; 0 where the ABI cannot express the probe.
+    """
+
+    __slots__ = ("detail", "errno", "probe")
+
+    def __init__(self, probe: Probe, errno: int, detail: str) -> None:
+        self.probe = probe
+        self.errno = errno
+        self.detail = detail
 
 
 class Attachment(ABC):

@@ -108,7 +108,7 @@ def _try(
     is_return = variant.placement == "return"
     spec = probed.spec._replace(is_return=is_return)
     probe = Probe(probed._replace(spec=spec))
-    own = context._replace(
+    own = context.with_changes(
         placement=Placement.AFTER if variant.placement == "after" else Placement.ENTRY,
         programs=programs(context.arch, is_return=is_return, argument=_NUMBER),
         action=Count(),

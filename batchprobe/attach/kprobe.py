@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from batchprobe.arch import Arch
 from batchprobe.attach.base import AttachContext, Placement
@@ -24,15 +23,18 @@ __all__ = ["NO_SITE", "Site", "hit_ips", "load", "map_ips", "sites"]
 NO_SITE = "no usable probe site in this function"
 
 
-class Site(NamedTuple):
-    """Where a probe may stand."""
+class Site:
+    """Where a probe may stand: bytes from the function's symbol, and `Probe.placement`.
 
-    offset: int
-    """Bytes from the function's symbol."""
-    placement: str
-    """As `Probe.placement`."""
-    is_doubtful: bool = False
-    """The kernel may refuse it, because it may patch the instruction there."""
+    A doubtful one may be refused, because the kernel may patch the instruction there.
+    """
+
+    __slots__ = ("is_doubtful", "offset", "placement")
+
+    def __init__(self, offset: int, placement: str, is_doubtful: bool = False) -> None:
+        self.offset = offset
+        self.placement = placement
+        self.is_doubtful = is_doubtful
 
 
 def sites(probe: Probe, context: AttachContext) -> tuple[Site, ...]:

@@ -37,7 +37,7 @@ def select(
     for name in (abi,) if abi != "auto" else context.arch.abi_order:
         context.explain(f"trying the ABI {name} for {len(waiting)} of {len(everything)} probes")
         try:
-            abis.attach(name, waiting, context._replace(distrusted=distrusted(name)), attached)
+            abis.attach(name, waiting, context.with_changes(distrusted=distrusted(name)), attached)
         except UnsupportedError as error:
             context.explain(f"the ABI {name} is passed over: {error}")
             unsupported = error

@@ -66,7 +66,7 @@ def _attach_signature() -> inspect.Signature:
         _parameter("lists", Annotated[list[str], lists]),
     ]
     for name, type_, option in options():
-        default = AttachOptions._field_defaults[name]
+        default = getattr(AttachOptions, name)
         parameters.append(_parameter(name, Annotated[type_, _typer_option(option)], default))
     return inspect.Signature(parameters)
 

@@ -8,8 +8,8 @@ so only the other lines wait for it.
 
 # Not `from __future__ import annotations`: the annotations are read at run time.
 from collections.abc import Iterator, Sequence
-from types import UnionType
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
+from types import SimpleNamespace, UnionType
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 __all__ = ["AttachOptions", "Option", "options", "read_usual"]
 
@@ -29,7 +29,7 @@ class Option:
         self.minimum = minimum
 
 
-class AttachOptions(NamedTuple):
+class AttachOptions(SimpleNamespace):
     """What `batchprobe attach` was asked for."""
 
     duration: Annotated[
@@ -71,6 +71,11 @@ class AttachOptions(NamedTuple):
     verbose: Annotated[
         bool, Option("-v", "--verbose", text="Say what was tried, and why an ABI was passed over.")
     ] = False
+
+    def __init__(self, **asked: Any) -> None:
+        """`asked` are values of options, by name; the others have their defaults."""
+        defaults = {name: getattr(AttachOptions, name) for name in AttachOptions.__annotations__}
+        super().__init__(**(defaults | asked))
 
 
 def options() -> Iterator[tuple[str, Any, Option]]:

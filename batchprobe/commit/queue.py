@@ -31,23 +31,35 @@ from batchprobe.errors import KernelError, SessionError
 __all__ = ["CommitQueue", "CommitReport", "Item", "Reclaimable", "Reclaimed", "RemovalFailure"]
 
 
-class RemovalFailure(NamedTuple):
-    """A kernel object that could not be removed; the next commit tries again."""
+class RemovalFailure:
+    """A kernel object that could not be removed; the next commit tries again.
 
-    what: str
-    """The object and the error, in words."""
-    errno: int
-    """0 if it was not a system call that failed."""
+    `what` is the object and the error, in words; `errno` is 0 if no system call failed.
+    """
+
+    __slots__ = ("errno", "what")
+
+    def __init__(self, what: str, errno: int) -> None:
+        self.what = what
+        self.errno = errno
+
+    def __repr__(self) -> str:
+        return f"RemovalFailure({self.what!r}, {self.errno})"
 
 
-class Reclaimed(NamedTuple):
-    """The outcome of one `Reclaimable.reclaim`, in probes."""
+class Reclaimed:
+    """The outcome of one `Reclaimable.reclaim`, in probes: `clean` are those whose kernel object
+    still carries live ones, `dirty` those that were the last ones of theirs, which was removed.
+    """
 
-    clean: int = 0
-    """Probes whose kernel object still carries live ones."""
-    dirty: int = 0
-    """Probes whose kernel object was removed, because they were its last ones."""
-    failed: tuple[RemovalFailure, ...] = ()
+    __slots__ = ("clean", "dirty", "failed")
+
+    def __init__(
+        self, *, clean: int = 0, dirty: int = 0, failed: tuple[RemovalFailure, ...] = ()
+    ) -> None:
+        self.clean = clean
+        self.dirty = dirty
+        self.failed = failed
 
 
 class CommitReport(NamedTuple):

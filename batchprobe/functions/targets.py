@@ -86,11 +86,16 @@ class Target(NamedTuple):
         return self.function is None
 
 
-class Resolution(NamedTuple):
+class Resolution:
     """The targets and skips of a function list on this kernel."""
 
-    targets: list[Target]
-    """In list order, functions of a pattern by address; no site twice."""
-    skipped: list[Skipped]
-    omitted: dict[Reason, int]
-    """Number of functions, by reason, that patterns matched and that get no probe; not skips."""
+    def __init__(
+        self, targets: list[Target], skipped: list[Skipped], omitted: dict[Reason, int]
+    ) -> None:
+        self.targets = targets
+        """In list order, functions of a pattern by address; no site twice."""
+        self.skipped = skipped
+        self.omitted = omitted
+        """Number of functions, by reason, that patterns matched and that get no probe; these are
+        not skips.
+        """

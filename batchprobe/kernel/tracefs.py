@@ -7,36 +7,17 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import compress
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from batchprobe.errors import KernelError, UnsupportedError
 from batchprobe.sys.files import exists, read_text
 
-__all__ = ["Definition", "Tracefs", "parse_events", "profiled"]
+if TYPE_CHECKING:
+    from batchprobe.kernel.kprobe_events import Definition
+
+__all__ = ["Tracefs", "profiled"]
 
 _MOUNT_POINTS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
-
-
-class Definition(NamedTuple):
-    """A line of kprobe_events: a probe and the event it belongs to."""
-
-    is_return: bool
-    group: str
-    event: str
-    location: str
-
-
-def parse_events(text: str) -> list[Definition]:
-    """Parse kprobe_events, skipping lines that do not define kprobes."""
-    found = []
-    for line in text.split("\n"):
-        # For example "r4:group/event location arguments".
-        head, _, rest = line.partition(" ")
-        kind, _, name = head.partition(":")
-        group, _, event = name.partition("/")
-        if kind[:1] in ("p", "r") and event:
-            found.append(Definition(kind[0] == "r", group, event, rest.partition(" ")[0]))
-    return found
 
 
 def profiled(text: str, event: str) -> int:
@@ -109,7 +90,9 @@ class Tracefs:
 
     def definitions(self) -> list[Definition]:
         """Return all kprobe definitions. Raises KernelError if kprobe_events cannot be read."""
-        return parse_events(self._read("kprobe_events"))
+        from batchprobe.kernel.kprobe_events import parse  # noqa: PLC0415  (probes are armed)
+
+        return parse(self._read("kprobe_events"))
 
     def hits(self, event: str) -> int:
         """Return the kernel's count of hits and misses of all probes of an event.

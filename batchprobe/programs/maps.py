@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import NamedTuple, Self
+from typing import Self
 
 from batchprobe.errors import KernelError
 from batchprobe.kernel.host import kernel_version
@@ -37,20 +37,18 @@ def lift_memlock_limit() -> None:
         )
 
 
-class SlotLayout(NamedTuple):
+class SlotLayout:
     """How per-CPU values of slots lie in one array: cell[cpu * stride + slot]."""
 
-    slots: int
-    """Slots 1 to this; slot 0 stands for no probe."""
-    cpus: int
-    stride: int
-    """Cells per CPU, a multiple of a cache line, so that CPUs share none."""
+    __slots__ = ("cpus", "slots", "stride")
 
-    @classmethod
-    def of(cls, slots: int) -> Self:
+    def __init__(self, slots: int) -> None:
         """The layout for this many slots on this machine."""
-        stride = -(-(slots + 1) // _CELLS_PER_CACHE_LINE) * _CELLS_PER_CACHE_LINE
-        return cls(slots, possible_cpus(), stride)
+        self.slots = slots
+        """Slots 1 to this; slot 0 stands for no probe."""
+        self.cpus = possible_cpus()
+        self.stride = -(-(slots + 1) // _CELLS_PER_CACHE_LINE) * _CELLS_PER_CACHE_LINE
+        """Cells per CPU, a multiple of a cache line, so that CPUs share none."""
 
     @property
     def cells(self) -> int:
@@ -58,15 +56,22 @@ class SlotLayout(NamedTuple):
         return self.stride * self.cpus
 
 
-class MapSpec(NamedTuple):
-    """A map that an action or a filter needs; its C declares one of the same name with bcc."""
+class MapSpec:
+    """A map that an action or a filter needs; its C declares one of the same name with bcc.
 
-    name: str
-    type: int
-    """BPF_MAP_TYPE_*, include/uapi/linux/bpf.h."""
-    key_size: int
-    value_size: int
-    entries: int
+    `map_type` is a BPF_MAP_TYPE_* (include/uapi/linux/bpf.h), sizes are in bytes.
+    """
+
+    __slots__ = ("entries", "key_size", "map_type", "name", "value_size")
+
+    def __init__(
+        self, name: str, map_type: int, key_size: int, value_size: int, entries: int
+    ) -> None:
+        self.name = name
+        self.map_type = map_type
+        self.key_size = key_size
+        self.value_size = value_size
+        self.entries = entries
 
     @classmethod
     def array(cls, name: str, count: int, cells: int = 1) -> Self:
@@ -89,7 +94,7 @@ class Cells:
     def __init__(self, spec: MapSpec) -> None:
         self.fd = bpf.map_create(
             spec.name,
-            spec.type,
+            spec.map_type,
             key_size=spec.key_size,
             value_size=spec.value_size,
             entries=spec.entries,

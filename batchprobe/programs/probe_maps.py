@@ -94,7 +94,7 @@ class ProbeMaps:
         """`ips` instruction pointers will name the slots; with `unclaimed`, also some that are not
         known yet. `extra_maps` are those of the action and its filters, `constants` their numbers.
         """
-        self.layout = SlotLayout.of(slots)
+        self.layout = SlotLayout(slots)
         self._fds: dict[str, int] = {}
         self._programs: list[int] = []
         self._arrays: list[Cells] = []
@@ -140,12 +140,12 @@ class ProbeMaps:
             raise SessionError(f"the probes belong to process {self._pid}")
 
     def _add(self, spec: MapSpec) -> Cells | None:
-        if spec.type == bpf.BPF_MAP_TYPE_ARRAY:
+        if spec.map_type == bpf.BPF_MAP_TYPE_ARRAY:
             return self.add_array(spec)
         self._check_name(spec)
         self._fds[spec.name] = bpf.map_create(
             spec.name,
-            spec.type,
+            spec.map_type,
             key_size=spec.key_size,
             value_size=spec.value_size,
             entries=spec.entries,

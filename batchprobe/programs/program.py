@@ -6,7 +6,6 @@ from __future__ import annotations
 import struct
 import sys
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 from batchprobe.sys import bpf
 
@@ -36,13 +35,17 @@ _OFFSET_AT, _IMMEDIATE_AT = 2, 4  # in struct bpf_insn, include/uapi/linux/bpf.h
 _CLASS, _LDX = 0x07, 0x01
 
 
-class Program(NamedTuple):
-    """Bytecode with open operands."""
+class Program:
+    """Bytecode with open operands: for each, the index of an instruction, and the name of the map
+    or number that it needs.
+    """
 
-    name: str
-    code: bytes
-    operands: tuple[tuple[int, str], ...]
-    """Index of an instruction, and the name of the map or number it needs."""
+    __slots__ = ("code", "name", "operands")
+
+    def __init__(self, name: str, code: bytes, operands: tuple[tuple[int, str], ...]) -> None:
+        self.name = name
+        self.code = code
+        self.operands = operands
 
     def load(self, values: Mapping[str, int], *, attach_type: int = 0) -> int:
         """Load it with these map descriptors and numbers; returns its descriptor.

@@ -135,7 +135,7 @@ class LastReader(Reader):
             self._tails[cpu] = head
             for at in range(oldest, head):
                 cell = 2 * (cpu * RING + at % RING)
-                yield RawEvent(ring.cells[cell], {"value": ring.cells[cell + 1]})
+                yield ring.cells[cell], {"value": ring.cells[cell + 1]}
 
     def lost(self) -> int:
         return self._lost

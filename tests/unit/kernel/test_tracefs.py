@@ -9,12 +9,8 @@ from pathlib import Path
 import pytest
 
 from batchprobe.errors import KernelError
-from batchprobe.kernel.tracefs import (
-    Definition,
-    Tracefs,
-    parse_events,
-    profiled,
-)
+from batchprobe.kernel.kprobe_events import parse
+from batchprobe.kernel.tracefs import Tracefs, profiled
 
 EVENTS = """\
 p:kprobes/p_vfs_read_0 vfs_read
@@ -27,16 +23,6 @@ PROFILE = """\
   bp7_0                                                               3               2
   a_very_long_name_of_an_event_that_fills_its_column_and_more_than_it 18446744073709551615 7
 """
-
-
-def test_events() -> None:
-    assert parse_events(EVENTS) == [
-        Definition(False, "kprobes", "p_vfs_read_0", "vfs_read"),
-        Definition(True, "batchprobe_7_8_9", "bp7_0", "_text+3311648"),
-        Definition(False, "batchprobe_7_8_9", "bp7_1", "zram:disksize_show+5"),
-        Definition(False, "batchprobe_7_8_9", "bp7_1", "0x00000000deadbeef"),
-    ]
-    assert parse_events("") == []
 
 
 def test_profile() -> None:
@@ -65,7 +51,7 @@ def test_a_command_is_appended(tracefs: Tracefs) -> None:
 
 
 def test_files_are_read(tracefs: Tracefs) -> None:
-    assert tracefs.definitions() == parse_events(EVENTS)
+    assert tracefs.definitions() == parse(EVENTS)
     assert tracefs.hits("bp7_0") == 105
     assert tracefs.event_id("group", "event") == 1234
 

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parsing kprobe_events."""
+
+from __future__ import annotations
+
+from batchprobe.kernel.kprobe_events import Definition, parse
+
+EVENTS = """\
+p:kprobes/p_vfs_read_0 vfs_read
+r32:batchprobe_7_8_9/bp7_0 _text+3311648
+p:batchprobe_7_8_9/bp7_1 zram:disksize_show+5 id=\\17:u32
+p:batchprobe_7_8_9/bp7_1 0x00000000deadbeef
+"""
+
+
+def test_events() -> None:
+    assert parse(EVENTS) == [
+        Definition(False, "kprobes", "p_vfs_read_0", "vfs_read"),
+        Definition(True, "batchprobe_7_8_9", "bp7_0", "_text+3311648"),
+        Definition(False, "batchprobe_7_8_9", "bp7_1", "zram:disksize_show+5"),
+        Definition(False, "batchprobe_7_8_9", "bp7_1", "0x00000000deadbeef"),
+    ]
+    assert parse("") == []
