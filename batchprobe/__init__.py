@@ -13,8 +13,8 @@ with Session() as session:
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from batchprobe.actions.base import Action as Action
     from batchprobe.actions.base import Column as Column

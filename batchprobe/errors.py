@@ -9,7 +9,10 @@ from __future__ import annotations
 import errno as errno_module
 import os
 from enum import IntEnum
-from typing import ClassVar
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 __all__ = [
     "AttachCancelledError",

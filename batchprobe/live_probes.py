@@ -6,13 +6,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from threading import RLock
-from typing import Any
 
 from batchprobe.attach.base import Attachment, sum_or_unknown
 from batchprobe.errors import NotAttachedError
 from batchprobe.functions.kernel_symbols import KernelSymbols
 from batchprobe.probe import DetachGroup, Event, Holder, Probe, ProbeState
 from batchprobe.programs.probe_maps import ProbeMaps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["LiveProbes"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol
 
 from batchprobe.errors import NotAttachedError
 from batchprobe.functions.targets import Target
@@ -13,9 +12,9 @@ from batchprobe.programs.probe_maps import Hits, ProbeMaps
 
 __all__ = ["DetachGroup", "Event", "Final", "Holder", "Probe", "ProbeState", "Snapshot"]
 
-
-# As in commit/queue.py, for type checkers only.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Protocol
 
     class Snapshot(Protocol):
         """Values by slot."""

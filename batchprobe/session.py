@@ -11,12 +11,11 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import RLock
-from typing import Any, Self
 
 from batchprobe._util.gc_pause import gc_pause
 from batchprobe._util.interrupts import deferred_interrupt
 from batchprobe.actions import Action, Count
-from batchprobe.attach.attacher import Attacher, AttachResult, Progress, parse
+from batchprobe.attach.attacher import Attacher, Progress, parse
 from batchprobe.attach.base import Attachment, Placement
 from batchprobe.cleanup.crash_guard import CrashGuard
 from batchprobe.commit.barrier import Barrier, BarrierMode
@@ -28,6 +27,10 @@ from batchprobe.functions.targets import Reason, Skipped
 from batchprobe.live_probes import LiveProbes
 from batchprobe.probe import Event, Probe, ProbeState
 from batchprobe.sys.process import Owner
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Self
 
 __all__ = ["Session"]
 
@@ -190,7 +193,7 @@ class Session:
                 self._require_open()
 
             try:
-                return self._adopt(self._attacher.attach(specs, check))
+                return self._adopt(*self._attacher.attach(specs, check))
             except AttachCancelledError:
                 if not interrupt.pressed:
                     raise
@@ -210,9 +213,8 @@ class Session:
                 self._attach_depth -= 1
                 self._disarm_if_done()
 
-    def _adopt(self, result: AttachResult) -> list[Probe]:
+    def _adopt(self, probes: list[Probe], attachments: Sequence[Attachment]) -> list[Probe]:
         """Take over the probes of an attach: arm the guardian, then open the gates."""
-        probes, attachments = result
         try:
             # The commit will need the guardian and should not wait for its start.
             self._guard.arm()
@@ -301,18 +303,15 @@ class Session:
         with deferred_interrupt():
             self._live.seal()
             try:
-                report = self.detach_all()
+                return self.detach_all()
             finally:
                 self._disarm_if_done()
-        return report
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
         self.close()
-
-    # -- inside ------------------------------------------------------------------------------
 
     @property
     def _is_ours(self) -> bool:

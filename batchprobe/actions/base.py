@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
 
 from batchprobe.filters.base import ProbeKind
 from batchprobe.probe import Snapshot
 from batchprobe.programs.maps import MapSpec, SlotLayout
 from batchprobe.programs.probe_maps import Hits, ProbeMaps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, ClassVar
 
 __all__ = ["Action", "Column", "RawEvent", "Reader"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Self
 
 from batchprobe.actions.base import Action
 from batchprobe.actions.count import Count
@@ -14,7 +13,10 @@ from batchprobe.filters.base import Filter, ProbeKind
 from batchprobe.programs.program import Program
 from batchprobe.programs.shipped import shipped
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Self
+
     from batchprobe.programs.compiler import Compiler
     from batchprobe.programs.source import ProgramSource
 

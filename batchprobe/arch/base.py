@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import ClassVar, Literal
+
 
 __all__ = ["Arch", "PerfRequests", "Registers", "SyscallNumbers", "Unsupported"]
 

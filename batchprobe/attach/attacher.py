@@ -25,10 +25,7 @@ from batchprobe.kernel.kcore import Kcore
 from batchprobe.kernel.tracefs import Tracefs
 from batchprobe.probe import Probe
 
-__all__ = ["AttachResult", "Attacher", "Progress", "parse"]
-
-AttachResult = tuple[list[Probe], list[Attachment]]
-"""The probes of one successful attach, and what carries them. All gates are still closed."""
+__all__ = ["Attacher", "Progress", "parse"]
 
 
 class Attacher:
@@ -87,7 +84,9 @@ class Attacher:
             for placement, wrong in placements.items()
         }
 
-    def attach(self, specs: Sequence[ProbeSpec], check: Callable[[], None]) -> AttachResult:
+    def attach(
+        self, specs: Sequence[ProbeSpec], check: Callable[[], None]
+    ) -> tuple[list[Probe], list[Attachment]]:
         """Attach a probe to every function that the entries name; `check` raises to cancel.
 
         Whatever it raises, no kernel object stays, except what `discard` has to retry.
@@ -153,7 +152,9 @@ class Attacher:
         self._progress("resolve", 1, 1)
         return found
 
-    def _attach(self, found: Resolution, context: AttachContext) -> AttachResult:
+    def _attach(
+        self, found: Resolution, context: AttachContext
+    ) -> tuple[list[Probe], list[Attachment]]:
         attached = AttachOutcome()
         try:
             probes, refused = select(

@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from enum import Enum
-from typing import Any
 
 from batchprobe.actions.base import Action
 from batchprobe.arch import Arch
@@ -21,6 +20,10 @@ from batchprobe.probe import DetachGroup, Event, Final, Probe, Snapshot
 from batchprobe.programs.maps import MapSpec, SlotLayout
 from batchprobe.programs.probe_maps import NO_SLOT, ProbeMaps
 from batchprobe.programs.program import Program
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = [
     "AttachContext",

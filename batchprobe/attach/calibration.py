@@ -106,8 +106,8 @@ def _try(
     discard: Callable[[Sequence[Attachment]], Sequence[RemovalFailure]],
 ) -> tuple[Observation, Sequence[RemovalFailure]]:
     is_return = variant.placement == "return"
-    spec = probed.spec._replace(is_return=is_return)
-    probe = Probe(probed._replace(spec=spec))
+    spec = probed.spec.with_changes(is_return=is_return)
+    probe = Probe(Target(probed.label, spec, probed.function))
     own = context.with_changes(
         placement=Placement.AFTER if variant.placement == "after" else Placement.ENTRY,
         programs=programs(context.arch, is_return=is_return, argument=_NUMBER),

@@ -29,5 +29,5 @@ def as_kind(
             detail = f"{kind.value} probes are needed here"
             unfit.append(Skipped(spec.text, spec.source, Reason.UNSUPPORTED, detail))
         else:
-            fit.append(spec._replace(is_return=kind is ProbeKind.RETURN))
+            fit.append(spec.with_changes(is_return=kind is ProbeKind.RETURN))
     return fit, unfit

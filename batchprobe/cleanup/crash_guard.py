@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import atexit
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from batchprobe.commit.barrier import BarrierMode
 from batchprobe.kernel.tracefs import Tracefs
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from batchprobe.cleanup.guardian import Guardian
 

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import inspect
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from batchprobe import __version__
-from batchprobe.cli.args import AttachOptions, Option, options
+from batchprobe.cli.args import OPTIONS, AttachOptions, Option
 from batchprobe.cli.attach import attach_lists
 from batchprobe.cli.signals import Stop
 
@@ -65,9 +65,11 @@ def _attach_signature() -> inspect.Signature:
         _parameter("context", typer.Context),
         _parameter("lists", Annotated[list[str], lists]),
     ]
-    for name, type_, option in options():
-        default = getattr(AttachOptions, name)
-        parameters.append(_parameter(name, Annotated[type_, _typer_option(option)], default))
+    for name, option in OPTIONS.items():
+        how = typer.Option(
+            *option.flags, help=option.text, metavar=option.metavar, min=option.minimum
+        )
+        parameters.append(_parameter(name, Annotated[_type(option), how], option.default))
     return inspect.Signature(parameters)
 
 
@@ -78,8 +80,10 @@ def _parameter(
     return inspect.Parameter(name, kind, annotation=annotation, default=default)
 
 
-def _typer_option(option: Option) -> Any:
-    return typer.Option(*option.flags, help=option.text, metavar=option.metavar, min=option.minimum)
+def _type(option: Option) -> Any:
+    if isinstance(option.kind, tuple):
+        return Literal[option.kind]
+    return bool if option.kind is bool else option.kind | None
 
 
 attach.__signature__ = _attach_signature()  # type: ignore[attr-defined]

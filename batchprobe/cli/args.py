@@ -6,83 +6,112 @@ with it the lines that need no explaining. Importing typer takes longer than att
 so only the other lines wait for it.
 """
 
-# Not `from __future__ import annotations`: the annotations are read at run time.
-from collections.abc import Iterator, Sequence
-from types import SimpleNamespace, UnionType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from __future__ import annotations
 
-__all__ = ["AttachOptions", "Option", "options", "read_usual"]
+from collections.abc import Sequence
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["OPTIONS", "AttachOptions", "Option", "read_usual"]
 
 _MIN_INTERVAL_SECONDS = 0.01
 _MAX_DIGITS = 9
 
 
 class Option:
-    """How a field of AttachOptions is written on the command line."""
+    """How a field of AttachOptions is written on the command line.
+
+    `kind` is a type, or the words to choose from, of which the first is the default.
+    """
 
     def __init__(
-        self, *flags: str, text: str, metavar: str | None = None, minimum: float | None = None
+        self,
+        flags: tuple[str, ...],
+        kind: type | tuple[str, ...],
+        text: str,
+        metavar: str | None,
+        minimum: float | None,
     ) -> None:
         self.flags = flags
+        self.kind = kind
         self.text = text
         self.metavar = metavar
         self.minimum = minimum
 
+    @property
+    def default(self) -> object:
+        """The value of an option that is not given."""
+        if isinstance(self.kind, tuple):
+            return self.kind[0]
+        return False if self.kind is bool else None
 
-class AttachOptions(SimpleNamespace):
+
+def _option(
+    *flags: str,
+    kind: type | tuple[str, ...],
+    text: str,
+    metavar: str | None = None,
+    minimum: float | None = None,
+) -> Any:
+    """An Option. Any, because what the field gets in the end is its value."""
+    return Option(flags, kind, text, metavar, minimum)
+
+
+class AttachOptions:
     """What `batchprobe attach` was asked for."""
 
-    duration: Annotated[
-        float | None,
-        Option("-d", "--duration", metavar="SECONDS", minimum=0.0, text="Stop after SECONDS."),
-    ] = None
-    interval: Annotated[
-        float | None,
-        Option(
-            *("-i", "--interval"),
-            metavar="SECONDS",
-            minimum=_MIN_INTERVAL_SECONDS,
-            text="Print new hits every SECONDS.",
-        ),
-    ] = None
-    as_json: Annotated[bool, Option("--json", text="Print one JSON object a line.")] = False
-    strict: Annotated[bool, Option("--strict", text="Exit with 4 if anything was skipped.")] = False
-    abi: Annotated[
-        Literal["auto", "multi", "event", "perf"],
-        Option("--abi", text="Kernel object that carries the probes."),
-    ] = "auto"
-    placement: Annotated[
-        Literal["auto", "entry", "after"],
-        Option("--placement", text="At a function's entry, or after its patch site."),
-    ] = "auto"
-    barrier: Annotated[
-        Literal["auto", "expedited", "normal"],
-        Option("--barrier", text="Whether grace periods may be expedited (rcu_expedited)."),
-    ] = "auto"
-    top: Annotated[
-        int | None, Option("--top", metavar="N", minimum=1, text="Show only the N most hit.")
-    ] = None
-    command: Annotated[
-        str | None, Option("-c", "--command", metavar="CMD", text="Trace while CMD runs.")
-    ] = None
-    output: Annotated[
-        str | None, Option("-o", "--output", metavar="FILE", text="Write the results to FILE.")
-    ] = None
-    verbose: Annotated[
-        bool, Option("-v", "--verbose", text="Say what was tried, and why an ABI was passed over.")
-    ] = False
+    duration: float | None = _option(
+        "-d", "--duration", kind=float, metavar="SECONDS", minimum=0.0, text="Stop after SECONDS."
+    )
+    interval: float | None = _option(
+        *("-i", "--interval"),
+        kind=float,
+        metavar="SECONDS",
+        minimum=_MIN_INTERVAL_SECONDS,
+        text="Print new hits every SECONDS.",
+    )
+    as_json: bool = _option("--json", kind=bool, text="Print one JSON object a line.")
+    strict: bool = _option("--strict", kind=bool, text="Exit with 4 if anything was skipped.")
+    abi: str = _option(
+        "--abi",
+        kind=("auto", "multi", "event", "perf"),
+        text="Kernel object that carries the probes.",
+    )
+    placement: str = _option(
+        "--placement",
+        kind=("auto", "entry", "after"),
+        text="At a function's entry, or after its patch site.",
+    )
+    barrier: str = _option(
+        "--barrier",
+        kind=("auto", "expedited", "normal"),
+        text="Whether grace periods may be expedited (rcu_expedited).",
+    )
+    top: int | None = _option(
+        "--top", kind=int, metavar="N", minimum=1, text="Show only the N most hit."
+    )
+    command: str | None = _option(
+        "-c", "--command", kind=str, metavar="CMD", text="Trace while CMD runs."
+    )
+    output: str | None = _option(
+        "-o", "--output", kind=str, metavar="FILE", text="Write the results to FILE."
+    )
+    verbose: bool = _option(
+        "-v", "--verbose", kind=bool, text="Say what was tried, and why an ABI was passed over."
+    )
 
     def __init__(self, **asked: Any) -> None:
-        """`asked` are values of options, by name; the others have their defaults."""
-        defaults = {name: getattr(AttachOptions, name) for name in AttachOptions.__annotations__}
-        super().__init__(**(defaults | asked))
+        """`asked` are values of options by name; the others have their defaults."""
+        for name, option in OPTIONS.items():
+            setattr(self, name, asked.get(name, option.default))
 
 
-def options() -> Iterator[tuple[str, Any, Option]]:
-    """Each field of AttachOptions: its name, its type, and its option."""
-    for name, annotation in AttachOptions.__annotations__.items():
-        type_, option = get_args(annotation)
-        yield name, type_, option
+OPTIONS: dict[str, Option] = {
+    name: option for name, option in vars(AttachOptions).items() if isinstance(option, Option)
+}
+"""How each field of AttachOptions is written."""
 
 
 def read_usual(arguments: Sequence[str]) -> tuple[list[str], AttachOptions] | None:
@@ -92,42 +121,41 @@ def read_usual(arguments: Sequence[str]) -> tuple[list[str], AttachOptions] | No
     """
     if list(arguments[:1]) != ["attach"]:
         return None
-    known = {flag: (name, type_, o) for name, type_, o in options() for flag in o.flags}
+    known = {flag: name for name, option in OPTIONS.items() for flag in option.flags}
     files: list[str] = []
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     rest = iter(arguments[1:])
     for argument in rest:
         word, equals, value = argument.partition("=")
         given: object
-        if argument in known and known[argument][1] is bool:
-            name, given = known[argument][0], True
-        elif word in known and known[word][1] is not bool and (not equals or word[:2] == "--"):
-            name, type_, option = known[word]
-            given = _converted(value if equals else next(rest, ""), type_, option.minimum)
-        elif argument == "-" or not argument.startswith("-"):
+        if argument == "-" or not argument.startswith("-"):
             files.append(argument)
             continue
-        else:
+        name = known.get(word, "")
+        if not name or (equals and word[:2] != "--"):
             return None
+        option = OPTIONS[name]
+        if option.kind is not bool:
+            given = _converted(value if equals else next(rest, ""), option)
+        else:
+            given = None if equals else True
         if name in found or given is None:
             return None
         found[name] = given
     return (files, AttachOptions(**found)) if files else None
 
 
-def _converted(text: str, type_: Any, minimum: float | None) -> object:
+def _converted(text: str, option: Option) -> object:
     """The value of an option; None if typer has to look at it."""
-    if get_origin(type_) is Literal:
-        return text if text in get_args(type_) else None
-    if isinstance(type_, UnionType):
-        type_ = get_args(type_)[0]
-    if type_ is str:
+    if isinstance(option.kind, tuple):
+        return text if text in option.kind else None
+    if option.kind is str:
         return None if text.startswith("-") else text or None
     whole, point, fraction = text.partition(".")
-    if not _digits(whole) or (point and (type_ is int or not _digits(fraction))):
+    if not _digits(whole) or (point and (option.kind is int or not _digits(fraction))):
         return None
-    number: float = type_(text)
-    return None if minimum is not None and number < minimum else number
+    number: float = option.kind(text)
+    return None if option.minimum is not None and number < option.minimum else number
 
 
 def _digits(text: str) -> bool:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TextIO
 
 from batchprobe.actions import Count
 from batchprobe.cli.args import AttachOptions
@@ -27,8 +26,10 @@ from batchprobe.output.stderr import drop_unwritten, say, say_not_removed, say_s
 from batchprobe.probe import Probe
 from batchprobe.session import Session
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import subprocess
+    from typing import Any, TextIO
 
     from batchprobe.output.base import Sink, Values
 
@@ -207,7 +208,7 @@ class _Run:
         with self._progress:
             commit = self._session.detach_all(final)
             # Closing retries what could not be removed.
-            commit = commit._replace(failed=self._session.close().failed)
+            commit.failed = self._session.close().failed
         self._end(commit, values)
 
     def _end(self, commit: CommitReport, values: Values) -> None:

@@ -24,7 +24,6 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from itertools import groupby
 from threading import RLock, get_ident
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from batchprobe.errors import KernelError, SessionError
 
@@ -62,25 +61,47 @@ class Reclaimed:
         self.failed = failed
 
 
-class CommitReport(NamedTuple):
+class CommitReport:
     """The outcome of one commit: numbers of probes and barriers, times in seconds.
 
     `barriers` counts the waits before the counts were final; waits of the reclaim are part of its
     time. Commits that share a batch return the same report.
     """
 
-    probes: int = 0
-    clean: int = 0
-    dirty: int = 0
-    barriers: int = 0
-    top_seconds: float = 0.0
-    barrier_seconds: float = 0.0
-    reclaim_seconds: float = 0.0
-    failed: tuple[RemovalFailure, ...] = ()
+    def __init__(
+        self,
+        *,
+        probes: int = 0,
+        clean: int = 0,
+        dirty: int = 0,
+        barriers: int = 0,
+        top_seconds: float = 0.0,
+        barrier_seconds: float = 0.0,
+        reclaim_seconds: float = 0.0,
+        failed: tuple[RemovalFailure, ...] = (),
+    ) -> None:
+        self.probes = probes
+        self.clean = clean
+        self.dirty = dirty
+        self.barriers = barriers
+        self.top_seconds = top_seconds
+        self.barrier_seconds = barrier_seconds
+        self.reclaim_seconds = reclaim_seconds
+        self.failed = failed
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CommitReport) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(vars(self).values()))
+
+    def __repr__(self) -> str:
+        return f"CommitReport({', '.join(f'{name}={value}' for name, value in vars(self).items())})"
 
 
-# Making the first Protocol costs a start as much as importing five modules.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Protocol
 
     class Reclaimable(Protocol):
         """A kernel object, or several (link, trace event, perf events), that carries probes."""

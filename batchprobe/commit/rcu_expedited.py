@@ -126,7 +126,8 @@ def _save(fd: int, original: str | None, holders: list[Owner]) -> None:
     if not holders:
         os.ftruncate(fd, 0)
         return
-    lines = [original or "", *(" ".join(map(str, holder)) for holder in holders), ""]
+    numbers = [f"{one.pid} {one.start} {one.namespace}" for one in holders]
+    lines = [original or "", *numbers, ""]
     text = "\n".join(lines).encode()
     # One write, padded over a longer old record, so that a kill cannot leave half a record.
     os.pwrite(fd, text.ljust(os.fstat(fd).st_size), 0)

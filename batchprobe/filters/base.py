@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import ClassVar
 
 from batchprobe.programs.maps import MapSpec
 from batchprobe.programs.probe_maps import ProbeMaps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 __all__ = ["Filter", "ProbeKind"]
 

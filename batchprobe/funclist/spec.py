@@ -16,10 +16,12 @@ One entry per line; `#` at the start of a line or after white space starts a com
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from enum import Enum
-from typing import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["CORE", "MAX_LINE", "Kind", "ProbeSpec", "Source"]
 
@@ -31,11 +33,20 @@ MAX_LINE = 4096
 linux/kallsyms.h)."""
 
 
-class Source(NamedTuple):
+class Source:
     """Position of an entry: the file as the user named it, and the line number from 1."""
 
-    file: str
-    line: int
+    __slots__ = ("file", "line")
+
+    def __init__(self, file: str, line: int) -> None:
+        self.file = file
+        self.line = line
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Source) and (self.file, self.line) == (other.file, other.line)
+
+    def __hash__(self) -> int:
+        return hash((self.file, self.line))
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}"
@@ -50,27 +61,72 @@ class Kind(Enum):
     ADDRESS = "address"
 
 
-class ProbeSpec(NamedTuple):
+class ProbeSpec:
     """A parsed entry of a function list, not yet looked up in the kernel.
 
-    `str()` returns its canonical spelling, which parses to an equal spec, except for `text`.
+    `str()` returns its canonical spelling, which parses to an equal spec.
     """
 
-    text: str
-    """The entry as written, without its comment."""
-    source: Source
-    kind: Kind
-    name: str = ""
-    """The name, the glob, or the regex without its slashes; empty for an address."""
-    module: str | None = None
-    """A module name or glob, with `_` for `-`; `CORE` for the core kernel; None for any module."""
-    syscall: bool = False
-    """Whether `name` is that of a system call, without the architecture's prefix."""
-    offset: int = 0
-    """Offset from the function's start, in bytes."""
-    address: int | None = None
-    is_return: bool = False
-    exclude: bool = False
+    __slots__ = (
+        "address",
+        "exclude",
+        "is_return",
+        "kind",
+        "module",
+        "name",
+        "offset",
+        "source",
+        "syscall",
+        "text",
+    )
+
+    def __init__(
+        self,
+        text: str,
+        source: Source,
+        kind: Kind,
+        name: str = "",
+        *,
+        module: str | None = None,
+        syscall: bool = False,
+        offset: int = 0,
+        address: int | None = None,
+        is_return: bool = False,
+        exclude: bool = False,
+    ) -> None:
+        self.text = text
+        """The entry as written, without its comment."""
+        self.source = source
+        self.kind = kind
+        self.name = name
+        """The name, the glob, or the regex without its slashes; empty for an address."""
+        self.module = module
+        """A module name or glob, with `_` for `-`; `CORE` is the core kernel, None any module."""
+        self.syscall = syscall
+        """Whether `name` is that of a system call, without the architecture's prefix."""
+        self.offset = offset
+        """Offset from the function's start, in bytes."""
+        self.address = address
+        self.is_return = is_return
+        self.exclude = exclude
+
+    def with_changes(self, **changes: Any) -> ProbeSpec:
+        """A copy in which these attributes have other values."""
+        return ProbeSpec(**({name: getattr(self, name) for name in self.__slots__} | changes))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both mean the same, wherever and however they are written."""
+        if not isinstance(other, ProbeSpec):
+            return NotImplemented
+        written = ("text", "source")
+        return all(
+            getattr(self, name) == getattr(other, name)
+            for name in self.__slots__
+            if name not in written
+        )
+
+    def __hash__(self) -> int:
+        return hash(str(self))
 
     @property
     def is_pattern(self) -> bool:
@@ -83,6 +139,8 @@ class ProbeSpec(NamedTuple):
         A glob must match the whole name; a regex is searched for in it.
         """
         if self.kind is Kind.REGEX:
+            import re  # noqa: PLC0415  (a list of names has no regexes)
+
             return re.compile(self.name).search
         return _glob_matcher(self.name)
 

@@ -135,8 +135,7 @@ class _Resolver:
 
     def _refusal(self, spec: ProbeSpec, function: Function) -> tuple[Reason, str] | None:
         """Return why an existing function gets no probe; None if it gets one."""
-        _, module, address, size = function
-        offset = spec.offset
+        address, size, offset = function.address, function.size, spec.offset
         if by := self._excluded.get(address):
             return Reason.EXCLUDED, _excluded_by(by)
         if size and offset >= size:
@@ -146,7 +145,7 @@ class _Resolver:
             )
         if self._table.is_blacklisted(address + offset):
             return Reason.BLACKLISTED, "see /sys/kernel/debug/kprobes/blacklist"
-        if not module and self._table.is_init(address):
+        if not function.module and self._table.is_init(address):
             return Reason.INIT, "an __init function, no longer in memory"
         if spec.is_pattern and self._table.is_traceable(function) is False:
             return Reason.NOTRACE, ""
@@ -162,7 +161,7 @@ class _Resolver:
         if spec.is_return and offset:
             detail = f"%return needs the start of a function, not {function.name}+{offset:#x}"
             self._skip(spec, Reason.BAD_OFFSET, detail)
-        elif refusal := self._refusal(spec._replace(offset=offset), function):
+        elif refusal := self._refusal(spec.with_changes(offset=offset), function):
             self._skip(spec, *refusal)
         else:
             self._add_target(spec, function, offset)
@@ -267,6 +266,8 @@ def _with_unique_labels(targets: Iterable[Target]) -> list[Target]:
     return [
         target
         if counts[target.label] == 1 or target.address is None
-        else target._replace(label=f"{target.label}@{target.address:#x}")
+        else Target(
+            f"{target.label}@{target.address:#x}", target.spec, target.function, target.offset
+        )
         for target in targets
     ]

@@ -9,8 +9,11 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate, compress
-from typing import Self
 from zlib import crc32
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
 
 __all__ = ["LANDMARKS", "CodeSymbols", "NameIndex", "parse_addresses"]
 

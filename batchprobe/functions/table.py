@@ -3,19 +3,21 @@
 
 from __future__ import annotations
 
-import re
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable
 from functools import cached_property
 from itertools import compress
 from os import PathLike
-from typing import NamedTuple, Self
 
 from batchprobe.errors import UnsupportedError
 from batchprobe.functions.cache import SymbolCache
 from batchprobe.functions.symbols import LANDMARKS, CodeSymbols, parse_addresses
 from batchprobe.sys.files import read_bytes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
 
 __all__ = ["Function", "FunctionTable"]
 
@@ -23,15 +25,32 @@ __all__ = ["Function", "FunctionTable"]
 _LAST_FUNCTION_SIZE = 0x4000
 
 
-class Function(NamedTuple):
-    """A function of the running kernel; a tuple, because up to 60,000 are created at once."""
+class Function:
+    """A function of the running kernel.
 
-    name: str
-    module: str
-    """Empty for the core kernel."""
-    address: int
-    size: int
-    """Distance to the next symbol in bytes, including padding; 0 if no symbol follows."""
+    `module` is empty for the core kernel. `size` is the distance to the next symbol in bytes,
+    including padding; 0 if no symbol follows.
+    """
+
+    __slots__ = ("address", "module", "name", "size")
+
+    def __init__(self, name: str, module: str, address: int, size: int) -> None:
+        self.name = name
+        self.module = module
+        self.address = address
+        self.size = size
+
+    def _key(self) -> tuple[object, ...]:
+        return self.address, self.name, self.module, self.size
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Function) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __repr__(self) -> str:
+        return f"Function({self.name!r}, {self.module!r}, {self.address:#x}, {self.size:#x})"
 
 
 class FunctionTable:
@@ -215,6 +234,8 @@ class FunctionTable:
         """Return the address of a core kernel symbol, code or data; None if there is none."""
         if name in LANDMARKS:
             return self._symbols.landmarks.get(name)
+        import re  # noqa: PLC0415  (few symbols need it)
+
         found = re.search(rf"^(\w+) \w {re.escape(name)}$", self._kallsyms, re.MULTILINE)
         return int(found[1], 16) if found else None
 
@@ -266,6 +287,8 @@ class FunctionTable:
         if not text:
             # Empty while ftrace is disabled, which does not mean that nothing is traceable.
             return None
+        import re  # noqa: PLC0415  (for patterns, and names that the kernel refused)
+
         lines = _text(text)
         if re.match(r"[0-9a-f]+ \w", lines):
             found = re.findall(r"^([0-9a-f]+) ", lines, re.MULTILINE)

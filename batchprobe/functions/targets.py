@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple
 
 from batchprobe.funclist.spec import ProbeSpec, Source
 from batchprobe.functions.table import Function
@@ -30,14 +29,17 @@ class Reason(Enum):
     UNSUPPORTED = "not supported here"
 
 
-class Skipped(NamedTuple):
-    """An entry, or a function an entry means, that gets no probe."""
+class Skipped:
+    """An entry, or a function an entry means, that gets no probe.
 
-    entry: str
-    source: Source
-    reason: Reason
-    detail: str
-    """What the user needs to know to act on it, in one clause; may be empty."""
+    `detail` is what the user needs to know to act on it, in one clause; it may be empty.
+    """
+
+    def __init__(self, entry: str, source: Source, reason: Reason, detail: str) -> None:
+        self.entry = entry
+        self.source = source
+        self.reason = reason
+        self.detail = detail
 
     @property
     def message(self) -> str:
@@ -48,17 +50,22 @@ class Skipped(NamedTuple):
         return f"{self.source}: {self.entry}: {self.message}"
 
 
-class Target(NamedTuple):
+class Target:
     """A site to probe: an offset in a function, or a function's return."""
 
-    label: str
-    """Unique within a Resolution; for a `syscall:` entry, the same on every architecture."""
-    spec: ProbeSpec
-    """The first entry that means this site."""
-    function: Function | None
-    """None if its module is not loaded."""
-    offset: int = 0
-    """Offset from the function's start, in bytes."""
+    __slots__ = ("function", "label", "offset", "spec")
+
+    def __init__(
+        self, label: str, spec: ProbeSpec, function: Function | None, offset: int = 0
+    ) -> None:
+        self.label = label
+        """Unique within a Resolution; for a `syscall:` entry, the same on every architecture."""
+        self.spec = spec
+        """The first entry that means this site."""
+        self.function = function
+        """None if its module is not loaded."""
+        self.offset = offset
+        """Offset from the function's start, in bytes."""
 
     @property
     def name(self) -> str:

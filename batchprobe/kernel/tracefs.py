@@ -7,11 +7,11 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import compress
-from typing import TYPE_CHECKING
 
 from batchprobe.errors import KernelError, UnsupportedError
 from batchprobe.sys.files import exists, read_text
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from batchprobe.kernel.kprobe_events import Definition
 

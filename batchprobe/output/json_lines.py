@@ -36,7 +36,7 @@ class JsonSink(Sink):
 
     def end(self, summary: Summary) -> None:
         # The keys of this schema are older than the names in the code.
-        commit = summary.commit._asdict()
+        commit = dict(vars(summary.commit))
         failed = commit.pop("failed")
         commit["left"] = len(failed)
         commit["left_behind"] = [failure.what for failure in failed]

@@ -6,11 +6,13 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Self
 
 from batchprobe.output.stderr import drop_unwritten, say
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Self
+
     from rich.progress import Progress
 
 __all__ = ["ProgressBar"]

@@ -6,10 +6,13 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from typing import TextIO
 
 from batchprobe.commit.queue import RemovalFailure
 from batchprobe.functions.targets import Skipped
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
 
 __all__ = ["drop_unwritten", "say", "say_not_removed", "say_skipped"]
 

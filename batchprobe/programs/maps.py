@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Self
 
 from batchprobe.errors import KernelError
 from batchprobe.kernel.host import kernel_version
 from batchprobe.sys import bpf, fds, libc
 from batchprobe.sys.files import read_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
 
 __all__ = ["CELL_SIZE", "Cells", "MapSpec", "SlotLayout", "lift_memlock_limit", "possible_cpus"]
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
 
 from batchprobe.sys.files import read_text
 
@@ -13,18 +12,26 @@ __all__ = ["Owner"]
 # PROC_PID_INIT_INO, include/linux/proc_ns.h
 _INITIAL_NAMESPACE = 0xEFFFFFFC
 _NAME = "batchprobe"
+_NUMBERS = 3
 
 
-class Owner(NamedTuple):
+class Owner:
     """The process that owns a trace event or holds rcu_expedited.
 
     `pid` is valid in the PID namespace with inode number `namespace`; `start` is the process's
     start time in clock ticks since boot (proc_pid_stat(5)).
     """
 
-    pid: int
-    start: int
-    namespace: int
+    def __init__(self, pid: int, start: int, namespace: int) -> None:
+        self.pid = pid
+        self.start = start
+        self.namespace = namespace
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Owner) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((self.pid, self.start, self.namespace))
 
     @classmethod
     def this_process(cls) -> Owner:
@@ -36,7 +43,7 @@ class Owner(NamedTuple):
     def from_group(cls, group: str) -> Owner | None:
         """The owner named by a trace event group; None if batchprobe did not name the group."""
         name, *numbers = group.split("_")
-        if name != _NAME or len(numbers) != len(cls._fields):
+        if name != _NAME or len(numbers) != _NUMBERS:
             return None
         # int() alone would accept signs and spaces too.
         return cls(*map(int, numbers)) if all(map(_is_number, numbers)) else None

@@ -73,7 +73,8 @@ def test_lines_are_read_as_typer_reads_them(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["batchprobe", *line])
         assert app.run(object.__new__(Stop)) == 0
-    assert by_typer == [usual]
+    files, asked = usual
+    assert [(lists, vars(read)) for lists, read in by_typer] == [(files, vars(asked))]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,9 @@ def test_lines_are_read_as_typer_reads_them(
     ],
 )
 def test_usual_lines_are_read(line: str, expected: AttachOptions) -> None:
-    assert read_usual(["attach", *line.split()]) == (["funcs.txt"], expected)
+    usual = read_usual(["attach", *line.split()])
+    assert usual is not None
+    assert (usual[0], vars(usual[1])) == (["funcs.txt"], vars(expected))
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 from batchprobe.attach.abis import ABIS
 from batchprobe.attach.base import Placement
-from batchprobe.cli.args import options
+from batchprobe.cli.args import OPTIONS
 from batchprobe.commit.barrier import BarrierMode
 
-CHOICES = {name: get_args(type_) for name, type_, _ in options()}
+CHOICES = {name: option.kind for name, option in OPTIONS.items()}
 
 
 def test_options_offer_the_choices_of_the_library() -> None:

@@ -37,7 +37,7 @@ def someone() -> Iterator[Owner]:
     with subprocess.Popen(("sleep", "1000")) as process:
         stat = Path(f"/proc/{process.pid}/stat").read_text()
         start = int(stat.rpartition(")")[2].split()[19])
-        yield Owner.this_process()._replace(pid=process.pid, start=start)
+        yield Owner(process.pid, start, Owner.this_process().namespace)
         process.kill()
 
 
@@ -59,7 +59,7 @@ def test_the_first_holder_sets_it_and_the_last_restores_it(
 
 def test_dead_holders_do_not_count(tmp_path: Path) -> None:
     setting, me = Setting(tmp_path, "0"), Owner.this_process()
-    dead = me._replace(start=me.start + 1)
+    dead = Owner(me.pid, me.start + 1, me.namespace)
     setting.shared.take(dead)
     assert setting.shared.restore_for_dead()
     assert setting.value == "0"
@@ -87,7 +87,7 @@ def test_it_can_be_restored_after_a_kill_at_any_step(
 ) -> None:
     """A kill releases the lock too, so the files alone must be enough."""
     setting, me = Setting(tmp_path, original), Owner.this_process()
-    dead = me._replace(start=me.start + 1)
+    dead = Owner(me.pid, me.start + 1, me.namespace)
     act = getattr(setting.shared, method)
     steps = 0
     while True:
@@ -151,7 +151,7 @@ def test_a_process_that_cannot_set_it_is_no_holder(tmp_path: Path) -> None:
         setting.shared.take(me)
     setting.file.rmdir()
     setting.file.write_text("0")
-    setting.shared.take(me._replace(start=me.start + 1))
+    setting.shared.take(Owner(me.pid, me.start + 1, me.namespace))
     assert setting.value == "1"
     assert setting.shared.restore_for_dead()
     assert setting.value == "0"

@@ -58,4 +58,4 @@ def test_canonical_spelling_parses_to_the_same_spec(text: str) -> None:
     if spec is not None:
         again = parse(str(spec))
         assert str(again) == str(spec)
-        assert again._replace(text=spec.text) == spec
+        assert again == spec

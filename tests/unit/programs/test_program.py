@@ -103,7 +103,7 @@ def cache(tmp_path: Path) -> Path:
 
 
 def test_the_cache_is_read_back(cache: Path) -> None:
-    assert compiler._read_cache(cache) == compiled()
+    assert to_text((compiler._read_cache(cache) or {}).values()) == to_text(compiled().values())
     assert cache.stat().st_mode & 0o777 == 0o600
     assert cache.parent.stat().st_mode & 0o777 == 0o700
     assert os.listdir(cache.parent) == [cache.name]  # noqa: PTH208

@@ -58,9 +58,9 @@ def test_a_process_is_dead_when_its_pid_is_gone_reused_or_a_zombie(
     assert not Owner.this_process().is_dead
     assert not owner.is_dead
     # Another process has its PID, and started later.
-    assert owner._replace(start=owner.start + 1).is_dead
+    assert Owner(owner.pid, owner.start + 1, owner.namespace).is_dead
     # In another PID namespace, which is empty: only the initial namespace can know that.
-    elsewhere = owner._replace(namespace=owner.namespace + 1)
+    elsewhere = Owner(owner.pid, owner.start, owner.namespace + 1)
     assert elsewhere.is_dead == (owner.namespace == 0xEFFFFFFC)
     process.kill()
     # A zombie until it is waited for: the kernel has released all it held.
