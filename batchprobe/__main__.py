@@ -1,5 +1,6 @@
+#!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m batchprobe`, and the console script."""
+"""`python -m batchprobe`, and the command that pip installs: a copy of this file."""
 
 from __future__ import annotations
 

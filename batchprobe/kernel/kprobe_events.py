@@ -3,18 +3,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 __all__ = ["Definition", "parse"]
 
 
-class Definition(NamedTuple):
+class Definition:
     """A line of kprobe_events: a probe and the event it belongs to."""
 
-    is_return: bool
-    group: str
-    event: str
-    location: str
+    __slots__ = ("event", "group", "is_return", "location")
+
+    def __init__(self, *, is_return: bool, group: str, event: str, location: str) -> None:
+        self.is_return = is_return
+        self.group = group
+        self.event = event
+        self.location = location
 
 
 def parse(text: str) -> list[Definition]:
@@ -26,5 +27,8 @@ def parse(text: str) -> list[Definition]:
         kind, _, name = head.partition(":")
         group, _, event = name.partition("/")
         if kind[:1] in ("p", "r") and event:
-            found.append(Definition(kind[0] == "r", group, event, rest.partition(" ")[0]))
+            location = rest.partition(" ")[0]
+            found.append(
+                Definition(is_return=kind[0] == "r", group=group, event=event, location=location)
+            )
     return found

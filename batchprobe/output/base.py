@@ -5,38 +5,58 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Self
 
 from batchprobe.commit.queue import CommitReport
 from batchprobe.functions.targets import Reason, Resolution, Skipped
 from batchprobe.probe import Event, Probe
 
-__all__ = ["Sink", "Summary", "Values"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Self
 
-Values = Mapping[Probe, Any]
-"""What the action made of each probe's hits."""
+    Values = Mapping[Probe, Any]
+    """What the action made of each probe's hits."""
+
+__all__ = ["Sink", "Summary"]
 
 
-class Summary(NamedTuple):
-    """One run, from its first line to the removal of its last probe. Times are in seconds."""
+class Summary:
+    """One run, from its first line to the removal of its last probe. Times are in seconds.
 
-    kernel: str = os.uname().release
-    arch: str = os.uname().machine
-    abi: str = ""
-    placement: str = ""
-    skipped: Sequence[Skipped] = ()
-    omitted: Mapping[Reason, int] = {}
-    hits: Mapping[Probe, int] = {}
-    """Final hits of every probe that was attached."""
-    values: Mapping[Probe, Any] = {}
-    """Final values of the action."""
-    pending: Sequence[Probe] = ()
-    """Probes whose module was not loaded at the attach."""
-    missed: int | None = None
-    lost: int | None = 0
-    attach_seconds: float = 0.0
-    commit: CommitReport = CommitReport()
-    barrier_note: str = ""
+    `hits` and `values` are the final ones of every probe that was attached, `pending` the probes
+    whose module was not loaded then.
+    """
+
+    def __init__(
+        self,
+        *,
+        abi: str = "",
+        placement: str = "",
+        skipped: Sequence[Skipped] = (),
+        omitted: Mapping[Reason, int] | None = None,
+        hits: Mapping[Probe, int] | None = None,
+        values: Values | None = None,
+        pending: Sequence[Probe] = (),
+        missed: int | None = None,
+        lost: int | None = 0,
+        attach_seconds: float = 0.0,
+        commit: CommitReport | None = None,
+        barrier_note: str = "",
+    ) -> None:
+        self.kernel = os.uname().release
+        self.arch = os.uname().machine
+        self.abi = abi
+        self.placement = placement
+        self.skipped = skipped
+        self.omitted = omitted or {}
+        self.hits = hits or {}
+        self.values = values or {}
+        self.pending = pending
+        self.missed = missed
+        self.lost = lost
+        self.attach_seconds = attach_seconds
+        self.commit = commit or CommitReport()
+        self.barrier_note = barrier_note
 
 
 class Sink:

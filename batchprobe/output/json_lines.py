@@ -5,13 +5,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TextIO
 
 from batchprobe.actions.base import Action
 from batchprobe.functions.targets import Resolution, Skipped, Target
-from batchprobe.output.base import Sink, Summary, Values
+from batchprobe.output.base import Sink, Summary
 from batchprobe.output.text import by_text
 from batchprobe.probe import Event, Probe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
+
+    from batchprobe.output.base import Values
 
 __all__ = ["SCHEMA", "JsonSink", "record"]
 

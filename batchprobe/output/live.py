@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import sys
-from typing import Self
 
 from rich.console import Console
 from rich.live import Live
@@ -12,8 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from batchprobe.actions.base import Action
-from batchprobe.output.base import Values
 from batchprobe.output.text import TextSink
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
+
+    from batchprobe.output.base import Values
 
 __all__ = ["LiveSink"]
 

@@ -4,13 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TextIO
 
 from batchprobe.actions.base import Action
 from batchprobe.functions.targets import Reason, Resolution
-from batchprobe.output.base import Sink, Summary, Values
+from batchprobe.output.base import Sink, Summary
 from batchprobe.output.stderr import say, say_skipped
 from batchprobe.probe import Event
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
+
+    from batchprobe.output.base import Values
 
 __all__ = ["TextSink", "by_text"]
 
