@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno as errno_module
 import os
-from enum import IntEnum
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ __all__ = [
 ]
 
 
-class ExitStatus(IntEnum):
+class ExitStatus:
     """What the command ends with. A signal before the probes are on gives 128 + its number."""
 
     OK = 0
@@ -47,7 +46,7 @@ class ExitStatus(IntEnum):
 class BatchprobeError(Exception):
     """The base of all errors of this package; the command ends with `exit_status`."""
 
-    exit_status: ClassVar[ExitStatus] = ExitStatus.ERROR
+    exit_status: ClassVar[int] = ExitStatus.ERROR
 
 
 class UsageError(BatchprobeError):

@@ -19,6 +19,7 @@ from batchprobe.funclist.parse import parse_entry
 from batchprobe.funclist.spec import ProbeSpec, Source
 from batchprobe.functions.kernel_symbols import KernelSymbols
 from batchprobe.functions.resolve import resolve
+from batchprobe.functions.table import FunctionTable
 from batchprobe.functions.targets import Reason, Resolution, Skipped
 from batchprobe.kernel.host import require_tracing
 from batchprobe.kernel.kcore import Kcore
@@ -97,7 +98,9 @@ class Attacher:
         adapter = arch.current()
         # bcc compiles in a child process while the symbols are read.
         with self._loader or ProgramLoader(adapter, self._action, self._filters) as loader:
-            found = self._resolve(specs, tracefs, adapter)
+            self._progress("resolve", 0, 1)
+            table = self.symbols.table(tracefs)
+            found = self._resolve(specs, table, adapter)
             check()
             if not found.targets:
                 self._note(found, ())
@@ -118,7 +121,7 @@ class Attacher:
             arch=adapter,
             tracefs=tracefs,
             kcore=kcore,
-            table=self.symbols.table(tracefs),
+            table=table,
             programs=programs,
             action=self._action,
             filters=self._filters,
@@ -138,15 +141,13 @@ class Attacher:
             kcore.close()
 
     def _resolve(
-        self, specs: Sequence[ProbeSpec], tracefs: Tracefs, adapter: arch.Arch
+        self, specs: Sequence[ProbeSpec], table: FunctionTable, adapter: arch.Arch
     ) -> Resolution:
-        self._progress("resolve", 0, 1)
         unfit: Sequence[Skipped] = ()
         if self._kind is not ProbeKind.AS_LISTED:
             from batchprobe.attach.probe_kind import as_kind  # noqa: PLC0415  (few need it)
 
             specs, unfit = as_kind(specs, self._kind)
-        table = self.symbols.table(tracefs)
         found = resolve(specs, table, syscall_prefixes=adapter.syscall_prefixes)
         found.skipped.extend(unfit)
         self._progress("resolve", 1, 1)
