@@ -6,12 +6,12 @@ from __future__ import annotations
 import errno
 import struct
 import sys
-from ctypes import Array, addressof, c_char, create_string_buffer
 
 from batchprobe import arch
 from batchprobe.errors import KernelError, VerifierError
 from batchprobe.sys import libc
 from batchprobe.sys.fds import open_noted
+from batchprobe.sys.libc import address_of
 
 __all__ = [
     "BPF_F_MMAPABLE",
@@ -68,7 +68,7 @@ _NAME_LENGTH = 15  # BPF_OBJ_NAME_LEN without the NUL
 # The licence of bpf/, GPL-2.0-only OR BSD-2-Clause, in the words that
 # license_is_gpl_compatible() accepts (include/linux/license.h). bpf_get_func_ip() and others are
 # for GPL-compatible programs only.
-_LICENSE = b"Dual BSD/GPL"
+_LICENSE = b"Dual BSD/GPL\0"
 _LOG_SIZE = 1 << 20
 _LOG_TAIL = 4000
 _LOAD_TRIES = 8
@@ -79,16 +79,9 @@ _LINK_MISSED_AT = 32
 # offsetof(struct bpf_prog_info, recursion_misses)
 _PROG_MISSES_AT = 208
 
-_Buffer = Array[c_char]
 
-
-def _buffer(data: bytes) -> _Buffer:
-    """Copy `data` to memory the kernel can read and write, without a trailing NUL."""
-    return create_string_buffer(data, len(data))
-
-
-def _bpf(call: str, command: int, attr: _Buffer) -> int:
-    return libc.syscall(call, arch.current().syscalls.bpf, command, addressof(attr), len(attr))
+def _bpf(call: str, command: int, attr: bytearray) -> int:
+    return libc.syscall(call, arch.current().syscalls.bpf, command, address_of(attr), len(attr))
 
 
 def map_create(
@@ -104,41 +97,41 @@ def map_create(
     """Create a BPF map and return its file descriptor; sizes are in bytes. Raises KernelError."""
     numa_node = 0  # ignored without BPF_F_NUMA_NODE
     sizes = (kind, key_size, value_size, entries, flags, inner_fd, numa_node)
-    attr = _buffer(struct.pack(_MAP_CREATE_ATTR, *sizes, name.encode()[:_NAME_LENGTH]))
+    attr = bytearray(struct.pack(_MAP_CREATE_ATTR, *sizes, name.encode()[:_NAME_LENGTH]))
     return open_noted(lambda: _bpf(f"bpf(BPF_MAP_CREATE, {name})", _MAP_CREATE, attr))
 
 
 def map_update(fd: int, key: bytes, value: bytes) -> None:
     """Set one element of a map. Raises KernelError."""
-    key_buffer = _buffer(key)
-    value_buffer = _buffer(value)
-    attr = _map_elem(fd, addressof(key_buffer), addressof(value_buffer))
+    key_buffer = bytearray(key)
+    value_buffer = bytearray(value)
+    attr = _map_elem(fd, address_of(key_buffer), address_of(value_buffer))
     _bpf("bpf(BPF_MAP_UPDATE_ELEM)", _MAP_UPDATE_ELEM, attr)
 
 
 def map_items(fd: int, key_size: int, value_size: int) -> list[tuple[bytes, bytes]]:
     """Read every element of a hash map, one by one. Raises KernelError."""
     items: list[tuple[bytes, bytes]] = []
-    key = create_string_buffer(key_size)
-    value = create_string_buffer(value_size)
+    key = bytearray(key_size)
+    value = bytearray(value_size)
     previous = 0
     while True:
-        attr = _map_elem(fd, previous, addressof(key))
+        attr = _map_elem(fd, previous, address_of(key))
         try:
             _bpf("bpf(BPF_MAP_GET_NEXT_KEY)", _MAP_GET_NEXT_KEY, attr)
         except KernelError as error:
             if error.errno == errno.ENOENT:  # the previous key was the last one
                 return items
             raise
-        attr = _map_elem(fd, addressof(key), addressof(value))
+        attr = _map_elem(fd, address_of(key), address_of(value))
         _bpf("bpf(BPF_MAP_LOOKUP_ELEM)", _MAP_LOOKUP_ELEM, attr)
-        items.append((key.raw, value.raw))
-        previous = addressof(key)
+        items.append((bytes(key), bytes(value)))
+        previous = address_of(key)
 
 
-def _map_elem(fd: int, key: int, value: int) -> _Buffer:
+def _map_elem(fd: int, key: int, value: int) -> bytearray:
     """Attributes for an element command; `key` and `value` are addresses."""
-    return _buffer(struct.pack(_MAP_ELEM_ATTR, fd, 0, key, value, 0))
+    return bytearray(struct.pack(_MAP_ELEM_ATTR, fd, 0, key, value, 0))
 
 
 def prog_load(name: str, instructions: bytes, *, attach_type: int = 0) -> int:
@@ -146,36 +139,37 @@ def prog_load(name: str, instructions: bytes, *, attach_type: int = 0) -> int:
 
     Raises VerifierError with the verifier's log.
     """
-    code = _buffer(instructions)
-    license_text = create_string_buffer(_LICENSE)
+    code = bytearray(instructions)
+    license_text = bytearray(_LICENSE)
     call = f"bpf(BPF_PROG_LOAD, {name})"
 
-    def load(log: _Buffer | None) -> int:
+    def load(log: bytearray | None) -> int:
         attr = struct.pack(
             _PROG_LOAD_ATTR,
             *(_PROG_TYPE_KPROBE, len(instructions) // 8),
-            *(addressof(code), addressof(license_text)),
-            *((0, 0, 0) if log is None else (1, len(log), addressof(log))),
+            *(address_of(code), address_of(license_text)),
+            *((0, 0, 0) if log is None else (1, len(log), address_of(log))),
             *(0, 0, name.encode()[:_NAME_LENGTH], 0, attach_type),
         )
-        return open_noted(lambda: _load(call, _buffer(attr)))
+        return open_noted(lambda: _load(call, bytearray(attr)))
 
     try:
         return load(None)
     except KernelError as error:
         # Load again with a log, so that only a refused program pays for writing one.
-        log = create_string_buffer(_LOG_SIZE)
+        log = bytearray(_LOG_SIZE)
         try:
             return load(log)
         except KernelError:
             # The first errno: a log that does not fit changes the second one to ENOSPC.
-            refused = VerifierError(call, error.errno, log.value.decode(errors="replace"))
+            text = log.partition(b"\0")[0].decode(errors="replace")
+            refused = VerifierError(call, error.errno, text)
             if refused.log:
                 refused.add_note(refused.log[-_LOG_TAIL:])
             raise refused from error
 
 
-def _load(call: str, attr: _Buffer) -> int:
+def _load(call: str, attr: bytearray) -> int:
     for _ in range(_LOAD_TRIES):
         try:
             return _bpf(call, _PROG_LOAD, attr)
@@ -192,13 +186,13 @@ def kprobe_multi_link(prog_fd: int, addresses: list[int], *, flags: int = 0) -> 
     `flags` may be KPROBE_MULTI_RETURN. Returns the link's file descriptor. Raises KernelError.
     """
     count = len(addresses)
-    array = _buffer(struct.pack(f"={count}Q", *addresses))
+    array = bytearray(struct.pack(f"={count}Q", *addresses))
     packed = struct.pack(
         _KPROBE_MULTI_ATTR,
         *(prog_fd, 0, BPF_TRACE_KPROBE_MULTI, 0),
-        *(flags, count, 0, addressof(array), 0),
+        *(flags, count, 0, address_of(array), 0),
     )
-    attr = _buffer(packed)
+    attr = bytearray(packed)
     return open_noted(lambda: _bpf("bpf(BPF_LINK_CREATE, kprobe_multi)", _LINK_CREATE, attr))
 
 
@@ -223,8 +217,8 @@ def prog_misses(prog_fd: int) -> int:
 
 def _info(fd: int, size: int) -> bytes:
     """Up to `size` bytes of an object's info struct; fewer if the kernel's struct is smaller."""
-    info = create_string_buffer(size)
-    attr = _buffer(struct.pack(_OBJ_INFO_ATTR, fd, size, addressof(info)))
+    info = bytearray(size)
+    attr = bytearray(struct.pack(_OBJ_INFO_ATTR, fd, size, address_of(info)))
     _bpf("bpf(BPF_OBJ_GET_INFO_BY_FD)", _OBJ_GET_INFO_BY_FD, attr)
     _, length, _ = struct.unpack(_OBJ_INFO_ATTR, attr)
-    return info.raw[:length]
+    return bytes(info[:length])

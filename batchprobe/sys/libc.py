@@ -4,12 +4,26 @@
 from __future__ import annotations
 
 import fcntl
-from ctypes import CDLL, addressof, c_long, c_ubyte, c_void_p, get_errno
+
+# ctypes itself would add 3 % to a start: it makes a class for each type of C (docs/performance.md).
+from _ctypes import (
+    FUNCFLAG_CDECL,
+    FUNCFLAG_USE_ERRNO,
+    CFuncPtr,
+    _SimpleCData,
+    addressof,
+    dlopen,
+    get_errno,
+)
 
 from batchprobe import arch
 from batchprobe.errors import KernelError
 
-__all__ = ["ioctl", "mapped", "membarrier_global", "syscall"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = ["address_of", "ioctl", "mapped", "membarrier_global", "syscall"]
 
 # include/uapi/linux/membarrier.h
 _MEMBARRIER_CMD_GLOBAL = 1
@@ -17,11 +31,37 @@ _MEMBARRIER_CMD_GLOBAL = 1
 # include/uapi/asm-generic/mman-common.h, include/uapi/linux/mman.h
 _PROT_READ, _PROT_WRITE = 1, 2
 _MAP_SHARED = 1
-_MAP_FAILED = c_void_p(-1).value
+_MAP_FAILED = -1
 
-_LIBC = CDLL(None, use_errno=True)
-_LIBC.syscall.restype = c_long
-_LIBC.mmap.restype = c_void_p
+
+class _Byte(_SimpleCData):  # type: ignore[type-arg]
+    _type_ = "B"
+
+
+class _Long(_SimpleCData):  # type: ignore[type-arg]
+    _type_ = "l"
+
+
+class _Process:
+    """Where functions are looked up: among the symbols of this process, libc's included."""
+
+    _handle = dlopen(None, 0)  # type: ignore[arg-type]
+
+
+class _Function(CFuncPtr):
+    _flags_ = FUNCFLAG_CDECL | FUNCFLAG_USE_ERRNO
+    _restype_ = _Long
+
+    def __new__(cls, name: str) -> Self:
+        return super().__new__(cls, (name, _Process))  # type: ignore[arg-type]
+
+
+_syscall, _mmap, _munmap = map(_Function, ("syscall", "mmap", "munmap"))
+
+
+def address_of(memory: bytearray) -> int:
+    """Where the bytes are, for the kernel to read and write. Not for an empty one."""
+    return addressof(_Byte.from_buffer(memory))
 
 
 def syscall(call: str, number: int, *arguments: int) -> int:
@@ -29,7 +69,7 @@ def syscall(call: str, number: int, *arguments: int) -> int:
 
     Raises KernelError, which names `call`, if the result is negative.
     """
-    result: int = _LIBC.syscall(*map(c_long, (number, *arguments)))
+    result: int = _syscall(*map(_Long, (number, *arguments)))
     if result < 0:
         raise KernelError(call, get_errno())
     return result
@@ -50,15 +90,15 @@ def mapped(name: str, fd: int, size: int, *, writable: bool = False) -> memoryvi
     """
     # Not mmap.mmap, which in Python 3.11 keeps a duplicate of the descriptor for each mapping.
     protection = _PROT_READ | _PROT_WRITE if writable else _PROT_READ
-    address = _LIBC.mmap(*map(c_long, (0, size, protection, _MAP_SHARED, fd, 0)))
+    address = _mmap(*map(_Long, (0, size, protection, _MAP_SHARED, fd, 0)))
     if address == _MAP_FAILED:
         raise KernelError(f"mmap({name})", get_errno())
 
-    class Mapping(c_ubyte * size):  # type: ignore[misc]
+    class Mapping(_Byte * size):  # type: ignore[misc]
         """The mapped bytes. Every view holds a reference, so this unmaps after the last one."""
 
         def __del__(self) -> None:
-            _LIBC.munmap(c_long(addressof(self)), c_long(size))
+            _munmap(_Long(addressof(self)), _Long(size))
 
     view = memoryview(Mapping.from_address(address)).cast("B")
     return view if writable else view.toreadonly()

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import struct
-from ctypes import addressof, create_string_buffer
 
 from batchprobe import arch
 from batchprobe.sys import libc
 from batchprobe.sys.fds import open_noted
+from batchprobe.sys.libc import address_of
 
 __all__ = ["enable", "open_kprobe", "open_tracepoint"]
 
@@ -52,9 +52,9 @@ def _open(call: str, kind: int, config: int, *, kprobe_addr: int = 0) -> int:
     size = struct.calcsize(_PERF_EVENT_ATTR)
     attr = struct.pack(_PERF_EVENT_ATTR, kind, size, config, 0, 0, 0, 0, 0, 0, 0, kprobe_addr)
     # Writable memory: the kernel stores the size it expects if it rejects this one (E2BIG).
-    buffer = create_string_buffer(attr, size)
+    memory = bytearray(attr)
     number = arch.current().syscalls.perf_event_open
-    arguments = (addressof(buffer), _EVERY_TASK, _CPU, _NO_GROUP, _PERF_FLAG_FD_CLOEXEC)
+    arguments = (address_of(memory), _EVERY_TASK, _CPU, _NO_GROUP, _PERF_FLAG_FD_CLOEXEC)
     return open_noted(lambda: libc.syscall(call, number, *arguments))
 
 
