@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 from batchprobe._util.gc_pause import gc_pause
@@ -18,7 +19,10 @@ def main() -> int:
     stop = Stop()
     with gc_pause():
         from batchprobe.cli.run import run  # noqa: PLC0415
-    return run(sys.argv[1:], stop)
+    status = run(sys.argv[1:], stop)
+    # Or the interpreter looks for garbage once more when it ends, while the prompt waits for it.
+    gc.freeze()
+    return status
 
 
 if __name__ == "__main__":
