@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno as errno_module
 import os
+from collections.abc import Sequence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,12 +63,14 @@ class ListError(BatchprobeError):
 
 
 class SpecError(BatchprobeError):
-    """A line of a function list is malformed: nothing was attached.
+    """Lines of a function list are malformed: nothing was attached.
 
-    `line` and `column` count from 1.
+    `line` and `column` count from 1. Where several lines are malformed they are those of the first
+    one, and `others` has the errors of the rest.
     """
 
     exit_status = ExitStatus.USAGE
+    _SHOWN = 10
 
     def __init__(self, message: str, *, file: str, line: int, column: int) -> None:
         super().__init__(f"{file}:{line}:{column}: {message}")
@@ -75,6 +78,20 @@ class SpecError(BatchprobeError):
         self.file = file
         self.line = line
         self.column = column
+        self.others: Sequence[SpecError] = ()
+
+    @classmethod
+    def of(cls, errors: Sequence[SpecError]) -> SpecError:
+        """One error for these lines, which is the first one with the others noted in it."""
+        first, *others = errors
+        first.others = others
+        return first
+
+    def __str__(self) -> str:
+        lines = [super().__str__(), *map(str, self.others[: self._SHOWN - 1])]
+        if more := len(self.others) + 1 - len(lines):
+            lines.append(f"and {more} more malformed lines")
+        return "\n".join(lines)
 
 
 class UnsupportedError(BatchprobeError):

@@ -15,7 +15,7 @@ from batchprobe.attach.select import select
 from batchprobe.commit.queue import RemovalFailure
 from batchprobe.errors import NothingAttachedError, UnsupportedError
 from batchprobe.filters.base import Filter, ProbeKind
-from batchprobe.funclist.parse import parse_entry
+from batchprobe.funclist.parse import parse_line
 from batchprobe.funclist.spec import ProbeSpec, Source
 from batchprobe.functions.kernel_symbols import KernelSymbols
 from batchprobe.functions.resolve import resolve
@@ -100,7 +100,7 @@ class Attacher:
         with self._loader or ProgramLoader(adapter, self._action, self._filters) as loader:
             self._progress("resolve", 0, 1)
             table = self.symbols.table(tracefs)
-            found = self._resolve(specs, table, adapter)
+            found = self._resolve(specs, table, adapter, check)
             check()
             if not found.targets:
                 self._note(found, ())
@@ -141,14 +141,19 @@ class Attacher:
             kcore.close()
 
     def _resolve(
-        self, specs: Sequence[ProbeSpec], table: FunctionTable, adapter: arch.Arch
+        self,
+        specs: Sequence[ProbeSpec],
+        table: FunctionTable,
+        adapter: arch.Arch,
+        check: Callable[[], None],
     ) -> Resolution:
         unfit: Sequence[Skipped] = ()
         if self._kind is not ProbeKind.AS_LISTED:
             from batchprobe.attach.probe_kind import as_kind  # noqa: PLC0415  (few need it)
 
             specs, unfit = as_kind(specs, self._kind)
-        found = resolve(specs, table, syscall_prefixes=adapter.syscall_prefixes)
+        prefixes = adapter.syscall_prefixes
+        found = resolve(specs, table, syscall_prefixes=prefixes, check=check)
         found.skipped.extend(unfit)
         self._progress("resolve", 1, 1)
         return found
@@ -215,9 +220,10 @@ class Attacher:
 
 def parse(entries: Iterable[str | ProbeSpec]) -> list[ProbeSpec]:
     """Entries as a caller gives them. Raises SpecError for a malformed one."""
-    specs = []
+    specs: list[ProbeSpec] = []
     for number, entry in enumerate(entries, 1):
-        spec = parse_entry(entry, Source("<entries>", number)) if isinstance(entry, str) else entry
-        if spec is not None:
-            specs.append(spec)
+        if isinstance(entry, str):
+            specs += parse_line(entry, Source("<entries>", number))
+        else:
+            specs.append(entry)
     return specs

@@ -22,7 +22,7 @@ from batchprobe.attach.calibration_program import CPU, HITS, IP, RIGHT, UNKNOWN_
 from batchprobe.attach.kprobe import hit_ips
 from batchprobe.commit.queue import RemovalFailure
 from batchprobe.errors import UnsupportedError
-from batchprobe.funclist.parse import parse_entry
+from batchprobe.funclist.parse import parse_line
 from batchprobe.funclist.spec import Source
 from batchprobe.functions.table import FunctionTable
 from batchprobe.functions.targets import Target
@@ -69,9 +69,9 @@ class Observation(NamedTuple):
 
 def target(table: FunctionTable) -> Target:
     """The function to probe. Raises UnsupportedError on a kernel without it."""
-    entry = parse_entry(_FUNCTION, Source("<calibration>", 1))
+    [entry] = parse_line(_FUNCTION, Source("<calibration>", 1))
     functions = table.named(_FUNCTION)
-    if entry is None or not functions:
+    if not functions:
         raise UnsupportedError(f"there is no function {_FUNCTION} to try probes on")
     return Target(_FUNCTION, entry, functions[0])
 

@@ -19,7 +19,7 @@ from batchprobe.errors import (
     NothingAttachedError,
     UsageError,
 )
-from batchprobe.funclist.read import read_lists
+from batchprobe.funclist.read import read_arguments
 from batchprobe.funclist.spec import ProbeSpec
 from batchprobe.output.progress import ProgressBar
 from batchprobe.output.stderr import drop_unwritten, say, say_not_removed, say_skipped
@@ -47,7 +47,7 @@ def attach_lists(lists: Sequence[str], options: AttachOptions, stop: Stop) -> in
 
     However it ends, the probes are detached and the summary is printed.
     """
-    specs = read_lists(lists)
+    specs = read_arguments(lists)
     command = None
     if options.command is not None:
         from batchprobe.cli.child import parse_command  # noqa: PLC0415  (most runs have none)

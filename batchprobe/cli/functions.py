@@ -5,13 +5,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from batchprobe.actions import Count
 from batchprobe.errors import ExitStatus
-from batchprobe.funclist.parse import parse_entry
-from batchprobe.funclist.read import read_lists
-from batchprobe.funclist.spec import ProbeSpec, Source
+from batchprobe.funclist.read import read_arguments
 from batchprobe.functions.preview import preview
 from batchprobe.output.base import Sink
 from batchprobe.output.json_lines import JsonSink
@@ -22,13 +19,7 @@ __all__ = ["show_functions"]
 
 def show_functions(arguments: Sequence[str], *, as_json: bool) -> int:
     """Print the functions of these entries and lists; returns the exit status."""
-    specs: list[ProbeSpec] = []
-    for number, word in enumerate(arguments, 1):
-        if word == "-" or Path(word).is_file():
-            specs += read_lists([word])
-        elif (spec := parse_entry(word, Source("<argument>", number))) is not None:
-            specs.append(spec)
-    found = preview(specs)
+    found = preview(read_arguments(arguments))
     sink: Sink = JsonSink(sys.stdout, Count()) if as_json else TextSink(sys.stdout, Count())
     sink.resolution(found)
     return ExitStatus.OK if found.targets else ExitStatus.NOTHING_ATTACHED

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The grammar of one entry of a function list, and an error for each way to break it.
+"""The grammar of a line of a function list, and an error for each way to break it.
 
-`batchprobe.funclist.spec` describes the syntax.
+`batchprobe.funclist.spec` describes the syntax, `batchprobe.funclist.foreign` that of other tools.
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ import warnings
 from typing import NoReturn
 
 from batchprobe.errors import SpecError
+from batchprobe.funclist.foreign import translate
 from batchprobe.funclist.spec import MAX_LINE, Kind, ProbeSpec, Source
 
 __all__ = ["parse"]
 
 _COMMENT = re.compile(r"(?:^|(?<=\s))#.*", re.DOTALL)
+_NO_TEXT = re.compile("[\0\udc80-\udcff]")
+# Commas separate entries, but may be part of a regex.
+_HAS_REGEX = re.compile(r"(?:^|[:!,\s])/")
 # Matches any text. The parts are checked one by one, so that each mistake gets its own message.
 _ENTRY = re.compile(
     r"""(?P<exclude>!)?
@@ -33,21 +37,60 @@ _OFFSET = re.compile(r"\+(?:0[xX][0-9a-fA-F]+|[0-9]+)")
 _ADDRESS = re.compile(r"0[xX]0*[0-9a-fA-F]{1,16}")
 
 
-def parse(text: str, source: Source) -> ProbeSpec | None:
-    """Parse any entry: see `batchprobe.funclist.parse.parse_entry`."""
-    entry = _Entry(text, source)
-    if len(text) > MAX_LINE:
-        entry.fail(f"line of {len(text)} characters: the limit is {MAX_LINE}")
-    if not entry.text:
-        return None
+def parse(text: str, source: Source) -> list[ProbeSpec]:
+    """Parse any line: see `batchprobe.funclist.parse.parse_line`."""
+    code = _COMMENT.sub("", text)
+    if len(code) > MAX_LINE:
+        message = f"line of {len(code)} characters: the limit is {MAX_LINE}"
+        raise SpecError(message, file=source.file, line=source.line, column=1)
+    if found := _NO_TEXT.search(code):
+        # What could not be decoded was escaped (PEP 383).
+        byte = ord(found[0]) - 0xDC00
+        problem = f"byte {byte:#04x} is not valid UTF-8" if byte > 0 else "NUL byte"
+        message = f"{problem}: a function list must be plain text"
+        raise SpecError(message, file=source.file, line=source.line, column=found.start() + 1)
+    pieces = [code] if _HAS_REGEX.search(code) else code.split(",")
+    specs = []
+    column = 1
+    for piece in pieces:
+        if piece.strip():
+            start = column + len(piece) - len(piece.lstrip())
+            specs.append(_parse_entry(piece.strip(), start, source))
+        column += len(piece) + 1
+    if not specs and code.strip():
+        message = "commas separate entries, and there is none"
+        raise SpecError(message, file=source.file, line=source.line, column=1)
+    return specs
+
+
+def _parse_entry(text: str, start: int, source: Source) -> ProbeSpec:
+    """Parse an entry that begins at the column `start` of its line."""
+    try:
+        foreign = translate(text)
+    except ValueError as error:
+        message = str(error)
+        raise SpecError(message, file=source.file, line=source.line, column=start) from error
+    if foreign is None:
+        return _parse_own(_Entry(text, start, source))
+    if foreign.instead:
+        return ProbeSpec(text, source, Kind.OTHER, foreign.instead)
+    spec = _parse_own(_Entry(foreign.entry, start, source, written=text))
+    return spec.with_changes(text=text, hint=foreign.address)
+
+
+def _parse_own(entry: _Entry) -> ProbeSpec:
+    """Parse an entry in our spelling."""
     if space := re.search(r"\s", entry.text):
-        message = "white space inside an entry: write one entry per line, comments start with #"
+        message = (
+            "white space inside an entry: write one entry per line, or commas between them; "
+            "comments start with #"
+        )
         entry.fail(message, space.start())
     kind, name = _kind_and_name(entry)
     module = _module(entry, kind)
     spec = ProbeSpec(
         text=entry.text,
-        source=source,
+        source=entry.source,
         kind=kind,
         name="" if kind is Kind.ADDRESS else name,
         module=None if module == "syscall" else module,
@@ -65,18 +108,24 @@ def parse(text: str, source: Source) -> ProbeSpec | None:
 class _Entry:
     """An entry being parsed: its text, its parts, and errors that point into it."""
 
-    def __init__(self, line: str, source: Source) -> None:
-        code = _COMMENT.sub("", line)
-        self.text = code.strip()
+    def __init__(self, text: str, start: int, source: Source, *, written: str = "") -> None:
+        """`start` is its column. `written` is how it stands there, if it was translated."""
+        self.text = text
         # Never None: the regex matches any text.
-        self.parts: re.Match[str] = _ENTRY.fullmatch(self.text)  # type: ignore[assignment]
-        self._start = len(code) - len(code.lstrip())
-        self._source = source
+        self.parts: re.Match[str] = _ENTRY.fullmatch(text)  # type: ignore[assignment]
+        self.source = source
+        self._start = start
+        self._written = written
 
     def fail(self, message: str, at: int | str = 0) -> NoReturn:
         """Raise SpecError at the character `at` of the entry, or at the start of the part `at`."""
-        column = self._start + 1 + (self.parts.start(at) if isinstance(at, str) else at)
-        raise SpecError(message, file=self._source.file, line=self._source.line, column=column)
+        column = self._start
+        if self._written:
+            # No column of what it means is one of what is written.
+            message = f"{self._written!r} means {self.text!r}: {message}"
+        else:
+            column += self.parts.start(at) if isinstance(at, str) else at
+        raise SpecError(message, file=self.source.file, line=self.source.line, column=column)
 
 
 def _kind_and_name(entry: _Entry) -> tuple[Kind, str]:

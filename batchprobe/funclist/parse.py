@@ -3,62 +3,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from batchprobe.errors import SpecError
-from batchprobe.funclist.spec import MAX_LINE, Kind, ProbeSpec, Source
+from batchprobe.funclist.spec import Kind, ProbeSpec, Source
 
-__all__ = ["parse_entry", "parse_list"]
+__all__ = ["parse_line", "parse_list"]
 
+_LINES_BETWEEN_CHECKS = 1000
 _MAX_PLAIN_NAME = 100
 
 
-def parse_list(data: bytes | str, file: str) -> list[ProbeSpec]:
-    """Parse a whole list; `file` is its name in error messages.
+def parse_list(
+    data: bytes | str, file: str, check: Callable[[], None] = lambda: None
+) -> list[ProbeSpec]:
+    """Parse a whole list; `file` is its name in error messages. `check` is called every now and
+    then, and may raise to cancel.
 
-    Raises SpecError for the first malformed line.
+    Raises SpecError for the malformed lines: it names up to ten.
     """
-    text = _decode(data, file) if isinstance(data, bytes) else data
-    specs = []
+    text = data.decode(errors="surrogateescape") if isinstance(data, bytes) else data
+    specs: list[ProbeSpec] = []
+    errors: list[SpecError] = []
     # splitlines() would also split at form feeds and the like, which editors do not count as lines.
     for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
-        spec = parse_entry(line, Source(file, number))
-        if spec is not None:
-            specs.append(spec)
+        if number % _LINES_BETWEEN_CHECKS == 0:
+            check()
+        try:
+            specs += parse_line(line, Source(file, number))
+        except SpecError as error:
+            errors.append(error)
+    if errors:
+        raise SpecError.of(errors)
     return specs
 
 
-def parse_entry(text: str, source: Source) -> ProbeSpec | None:
-    """Parse one line; return None if it is blank or a comment.
+def parse_line(text: str, source: Source) -> list[ProbeSpec]:
+    """The entries of one line; none if it is blank or a comment.
 
     Raises SpecError if it is malformed; columns count the characters of `text` from 1.
     """
-    if not text or (text[0] == "#" and len(text) <= MAX_LINE):
-        return None
+    if not text or text[0] == "#":
+        return []
     # Plain names, the common case: the grammar gives the same result in ten times the time.
     if text.isidentifier() and text.isascii() and len(text) <= _MAX_PLAIN_NAME:
-        return ProbeSpec(text, source, Kind.NAME, text)
+        return [ProbeSpec(text, source, Kind.NAME, text)]
     # Compiling the grammar's regexes takes 2 ms; lists of plain names never need them.
     from batchprobe.funclist import grammar  # noqa: PLC0415
 
     return grammar.parse(text, source)
-
-
-def _decode(data: bytes, file: str) -> str:
-    """Decode a file's content. Raises SpecError at the first NUL or byte that is not UTF-8."""
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        before = data[: error.start].decode()
-        problem = f"byte {data[error.start]:#04x} is not valid UTF-8"
-        raise _not_text(problem, before, file) from error
-    before, nul, _ = text.partition("\0")
-    if nul:
-        raise _not_text("NUL byte", before, file)
-    return text
-
-
-def _not_text(problem: str, before: str, file: str) -> SpecError:
-    """The error for a byte that follows the text `before`."""
-    line = before.count("\n") + 1
-    column = len(before) - before.rfind("\n")
-    message = f"{problem}: a function list must be plain text"
-    return SpecError(message, file=file, line=line, column=column)

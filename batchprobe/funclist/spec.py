@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an entry of a function list means.
 
-One entry per line; `#` at the start of a line or after white space starts a comment:
+One entry per line, or several with commas between them; `#` at the start of a line or after white
+space starts a comment:
 
     vfs_read              every function of this name, in the core kernel and in all modules
     tcp_*  ext?_iget      a glob; also [abc], [a-z], [!a-z]
@@ -12,6 +13,8 @@ One entry per line; `#` at the start of a line or after white space starts a com
     syscall:openat        the system call, whatever its function is called on this architecture
     0xffffffff81234567    a kernel address
     !tcp_v6_*             exclude these functions, wherever in the list this line is
+
+Entries in the spelling of other tools are taken too: see `foreign`.
 """
 
 from __future__ import annotations
@@ -59,6 +62,9 @@ class Kind(Enum):
     GLOB = "glob"
     REGEX = "regex"
     ADDRESS = "address"
+    OTHER = "other"
+    """Not at all: a tracepoint, say, which other tools list beside functions. `name` says what it
+    is."""
 
 
 class ProbeSpec:
@@ -70,6 +76,7 @@ class ProbeSpec:
     __slots__ = (
         "address",
         "exclude",
+        "hint",
         "is_return",
         "kind",
         "module",
@@ -93,6 +100,7 @@ class ProbeSpec:
         address: int | None = None,
         is_return: bool = False,
         exclude: bool = False,
+        hint: int | None = None,
     ) -> None:
         self.text = text
         """The entry as written, without its comment."""
@@ -109,6 +117,9 @@ class ProbeSpec:
         self.address = address
         self.is_return = is_return
         self.exclude = exclude
+        self.hint = hint
+        """Where the function was when the entry was written. If one of several functions of the
+        name is there, only this one is meant."""
 
     def with_changes(self, **changes: Any) -> ProbeSpec:
         """A copy in which these attributes have other values."""
@@ -118,7 +129,7 @@ class ProbeSpec:
         """Whether both mean the same, wherever and however they are written."""
         if not isinstance(other, ProbeSpec):
             return NotImplemented
-        written = ("text", "source")
+        written = ("text", "source", "hint")
         return all(
             getattr(self, name) == getattr(other, name)
             for name in self.__slots__

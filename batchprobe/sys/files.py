@@ -4,9 +4,14 @@
 from __future__ import annotations
 
 import os
+import select
+from collections.abc import Callable
 from os import PathLike
 
-__all__ = ["exists", "read_bytes", "read_text"]
+__all__ = ["exists", "read_bytes", "read_text", "read_waiting"]
+
+_WAIT_MS = 100
+_CHUNK = 1 << 16
 
 
 def read_bytes(path: str | PathLike[str]) -> bytes:
@@ -20,6 +25,22 @@ def read_text(path: str | PathLike[str]) -> str:
     """The contents of a file as UTF-8, invalid bytes replaced. Raises OSError."""
     # Files of /proc contain process names, which may be any bytes.
     return read_bytes(path).decode(errors="replace")
+
+
+def read_waiting(fd: int, check: Callable[[], None]) -> bytes:
+    """All that comes from a descriptor until its end, which a pipe or a terminal may keep us
+    waiting for. `check` is called meanwhile, and may raise. Raises OSError.
+    """
+    incoming = select.poll()
+    incoming.register(fd, select.POLLIN)
+    chunks = []
+    while True:
+        check()
+        # A FIFO that nobody has opened for writing yet has nothing, and no end either.
+        if incoming.poll(_WAIT_MS):
+            chunks.append(os.read(fd, _CHUNK))
+            if not chunks[-1]:
+                return b"".join(chunks)
 
 
 def exists(path: str | PathLike[str]) -> bool:

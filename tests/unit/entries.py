@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from batchprobe.funclist.parse import parse_entry
+from batchprobe.funclist.parse import parse_line
 from batchprobe.funclist.spec import ProbeSpec, Source
 
 HERE = Source("funcs.txt", 7)
@@ -21,6 +21,5 @@ PIECES = st.lists(
 
 def parse(text: str) -> ProbeSpec:
     """Parse an entry that is neither blank nor malformed."""
-    found = parse_entry(text, HERE)
-    assert found is not None
+    [found] = parse_line(text, HERE)
     return found

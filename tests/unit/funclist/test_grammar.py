@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchprobe.errors import SpecError
-from batchprobe.funclist.parse import parse_entry
+from batchprobe.funclist.parse import parse_line
 from batchprobe.funclist.spec import MAX_LINE, Kind
 
 
@@ -47,12 +47,32 @@ def test_entry(text: str, expected: dict[str, object]) -> None:
 
 @pytest.mark.parametrize("text", ["", "   ", "\t\r", "# vfs_read", "  #", "#"])
 def test_nothing(text: str) -> None:
-    assert parse_entry(text, HERE) is None
+    assert parse_line(text, HERE) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("vfs_read, vfs_write", ["vfs_read", "vfs_write"]),
+        ("vfs_open,vfs_statx,", ["vfs_open", "vfs_statx"]),
+        (" !vfs_r*,\text4:ext4_get # a, b", ["!vfs_r*", "ext4:ext4_get"]),
+        ("kprobe:vfs_read,kretprobe:vfs_read", ["vfs_read", "vfs_read%return"]),
+        ("/a{1,2}/", ["/a{1,2}/"]),
+        ("!/a,b/", ["!/a,b/"]),
+        ("ext4:/a{1,2}/%return", ["ext4:/a{1,2}/%return"]),
+    ],
+)
+def test_commas_separate_entries(text: str, expected: list[str]) -> None:
+    assert [str(spec) for spec in parse_line(text, HERE)] == expected
 
 
 @pytest.mark.parametrize(
     ("text", "column", "message"),
     [
+        (" , ", 1, "commas separate entries, and there is none"),
+        ("vfs_read,  vfs_wr ite", 18, "white space inside an entry"),
+        ("kprobe:vfs read", 1, "'kprobe:vfs read' means 'vfs read': white space"),
+        ("x, p:a/b vfs_read fd=%di", 4, "arguments of a probe are not recorded: write vfs_read"),
         ("vfs_read vfs_write", 9, "white space inside an entry"),
         ("  vfs_read %return", 11, "white space inside an entry"),
         ("/a b/", 3, "white space inside an entry"),
@@ -81,7 +101,6 @@ def test_nothing(text: str) -> None:
         ("vfs_read%return+4", 9, "unexpected '%return+4': only %return may follow"),
         ("vfs-read", 4, "unexpected '-': a name may contain letters"),
         ("vfs_read#why", 9, "a comment needs white space before it"),
-        ("vfs_read()", 9, "unexpected '('"),
         ("a:b:c", 4, "unexpected ':'"),
         ("!!foo", 2, "unexpected '!'"),
         ("tcp_[", 5, "unexpected '['"),
@@ -103,7 +122,7 @@ def test_nothing(text: str) -> None:
 )
 def test_malformed(text: str, column: int, message: str) -> None:
     with pytest.raises(SpecError) as caught:
-        parse_entry(text, HERE)
+        parse_line(text, HERE)
     assert message in caught.value.message
     assert (caught.value.file, caught.value.line, caught.value.column) == ("funcs.txt", 7, column)
 
@@ -112,7 +131,7 @@ def test_malformed(text: str, column: int, message: str) -> None:
 @given(PIECES | st.text())
 def test_any_text_is_an_entry_or_a_spec_error(text: str) -> None:
     try:
-        parse_entry(text, HERE)
+        parse_line(text, HERE)
     except SpecError as error:
         assert error.line == HERE.line
         assert 1 <= error.column <= len(text) + 1
