@@ -4,23 +4,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from batchprobe.funclist.spec import CORE, Kind, ProbeSpec
 from batchprobe.functions.table import Function, FunctionTable
 from batchprobe.functions.targets import Reason, Resolution, Skipped, Target
+from batchprobe.functions.unmatched import Unmatched
 
 __all__ = ["resolve"]
 
-# Searching for similar names takes longer than all the rest. This bounds the time for a list made
-# for another kernel.
-_MAX_SUGGESTIONS = 10
+_SYSCALL_STARTS = ("__", "sys_", "SyS_", "compat_")
 
 
 def resolve(
-    specs: Sequence[ProbeSpec], table: FunctionTable, *, syscall_prefixes: Sequence[str]
+    specs: Sequence[ProbeSpec],
+    table: FunctionTable,
+    *,
+    syscall_prefixes: Sequence[str],
+    check: Callable[[], None] = lambda: None,
 ) -> Resolution:
-    """Look up all entries; exclusions apply to the whole list, whatever the order.
+    """Look up all entries; exclusions apply to the whole list, whatever the order. `check` is
+    called before each, and may raise to cancel.
 
     `syscall_prefixes` are what the architecture may put before a system call's name to form its
     function's name, most likely first: `("__x64_sys_", "sys_")`.
@@ -30,8 +34,9 @@ def resolve(
     """
     resolver = _Resolver(specs, table, syscall_prefixes)
     for spec in specs:
+        check()
         if not spec.exclude:
-            resolver.add(spec)
+            resolver.add(resolver.placed(spec))
     return Resolution(
         targets=_with_unique_labels(resolver.targets.values()),
         skipped=resolver.skipped,
@@ -52,20 +57,31 @@ class _Resolver:
         self.omitted: dict[int, Reason] = {}
         self._table = table
         self._prefixes = syscall_prefixes
-        self._suggestions = 0
+        self._unmatched = Unmatched(table, syscall_prefixes)
         self._named = table.find(
             name for spec in specs if spec.kind is Kind.NAME for name in self._spellings(spec)
         )
-        self._excludes = [spec for spec in specs if spec.exclude]
+        self._excludes = [self.placed(spec) for spec in specs if spec.exclude]
         # By address, because a function excluded under one of its names is excluded under all.
         self._excluded: dict[int, ProbeSpec] = {}
         for spec in self._excludes:
             for function in self._functions(spec):
                 self._excluded.setdefault(function.address, spec)
 
+    def placed(self, spec: ProbeSpec) -> ProbeSpec:
+        """The entry, in the core kernel if its module is built into that."""
+        if spec.module in (None, CORE) or spec.module in self._table.modules:
+            return spec
+        installed = self._table.installed
+        if installed is None or spec.module not in installed.builtin:
+            return spec
+        return spec.with_changes(module=CORE)
+
     def add(self, spec: ProbeSpec) -> None:
         """Add the targets and skips of one entry."""
-        if spec.kind is Kind.ADDRESS:
+        if spec.kind is Kind.OTHER:
+            self._skip(spec, Reason.NOT_A_FUNCTION, spec.name)
+        elif spec.kind is Kind.ADDRESS:
             self._add_address(spec)
         elif functions := self._functions(spec):
             self._add_functions(spec, functions)
@@ -74,16 +90,20 @@ class _Resolver:
 
     def _spellings(self, spec: ProbeSpec) -> list[str]:
         """Return the function names that an entry's name may mean, most likely first."""
-        return [prefix + spec.name for prefix in self._prefixes] if spec.syscall else [spec.name]
+        if spec.syscall:
+            return [prefix + spec.name for prefix in self._prefixes]
+        call = _syscall_of(spec)
+        return [spec.name, *(prefix + call for prefix in self._prefixes if call)]
 
     def _functions(self, spec: ProbeSpec) -> list[Function]:
         """Return all functions that a name or pattern means."""
         if spec.kind is Kind.NAME:
-            return self._functions_named(spec)
+            functions = self._functions_named(spec)
+            return [f for f in functions if f.address == spec.hint] or functions
         match = spec.matcher()
         if spec.syscall:
             for prefix in self._prefixes:
-                calls = self._syscalls(prefix)
+                calls = self._table.syscalls(prefix)
                 if matched := [f for f in calls if match(f.name.removeprefix(prefix))]:
                     return matched
             return []
@@ -95,15 +115,12 @@ class _Resolver:
         # The most common form, a plain name, covers all modules.
         if spec.module is None and not spec.syscall:
             return self._named.get(spec.name) or self._table.clones(spec.name)
-        for name in self._spellings(spec):
-            for functions in (self._named.get, self._table.clones):
-                found = functions(name) or ()
+        for name in self._spellings(spec) if spec.syscall else [spec.name]:
+            for find in (self._named.get, self._table.clones):
+                found = find(name) or ()
                 if covered := [f for f in found if self._covers(spec, f.module)]:
                     return covered
         return []
-
-    def _syscalls(self, prefix: str) -> list[Function]:
-        return self._table.matching(lambda name: name.startswith(prefix), modules={""})
 
     def _covers(self, spec: ProbeSpec, module: str) -> bool:
         return module == "" if spec.syscall else spec.in_module(module)
@@ -184,37 +201,40 @@ class _Resolver:
         return label + "%return" if spec.is_return else label
 
     def _add_unmatched(self, spec: ProbeSpec) -> None:
-        """Explain why a name or pattern means no function at all."""
-        if spec.module is not None and not self._modules(spec):
-            self._add_unloaded(spec, spec.module)
-        elif spec.is_pattern:
-            where = f" in {spec.module}" if spec.module else "; is its module loaded?"
-            self._skip(spec, Reason.NO_MATCH, "no function has a matching name" + where)
-        elif elsewhere := self._named.get(spec.name):
-            where = ", ".join(sorted({function.module or CORE for function in elsewhere}))
-            detail = f"{spec.name} is not in {spec.module}, but in {where}"
-            self._skip(spec, Reason.UNKNOWN, detail)
-        elif not spec.syscall and self._table.has_symbol(spec.name):
-            detail = f"{spec.name} is data, padding or part of a function"
-            self._skip(spec, Reason.NOT_A_FUNCTION, detail)
-        elif spec.syscall:
-            detail = "this kernel has no such system call on this architecture"
-            self._skip(spec, Reason.UNKNOWN, detail + self._suggest(spec))
-        else:
-            detail = "inlined by the compiler, or not in this kernel"
-            self._skip(spec, Reason.UNKNOWN, detail + self._suggest(spec))
+        """Add what a name means that is no function now, or explain why it means nothing."""
+        if self._may_load(spec):
+            self._add_pending(spec)
+        elif not self._add_syscall(spec):
+            self._skip(spec, *self._unmatched.explain(spec))
 
-    def _add_unloaded(self, spec: ProbeSpec, module: str) -> None:
-        if not module.replace("_", "").isalnum():
-            self._skip(spec, Reason.MODULE_NOT_LOADED, f"no loaded module matches {module}")
-        elif spec.is_pattern:
-            detail = f"run modprobe {module} first, or omit the module if it is built in"
-            self._skip(spec, Reason.MODULE_NOT_LOADED, detail)
-        elif by := next((e for e in self._excludes if _excludes(e, module, spec.name)), None):
+    def _may_load(self, spec: ProbeSpec) -> bool:
+        """Report whether the module of a name may be loaded later."""
+        module, installed = spec.module, self._table.installed
+        if spec.kind is not Kind.NAME or module is None or self._modules(spec):
+            return False
+        if installed is not None:
+            return module in installed.loadable
+        # Tools write the events of a subsystem like the functions of a module.
+        return module.replace("_", "").isalnum() and not self._unmatched.tracepoint(spec.name)
+
+    def _add_pending(self, spec: ProbeSpec) -> None:
+        module = spec.module or ""
+        if by := next((e for e in self._excludes if _excludes(e, module, spec.name)), None):
             self._skip(spec, Reason.EXCLUDED, _excluded_by(by))
         else:
             site = ((module, spec.name, spec.offset), spec.is_return)
             self.targets.setdefault(site, Target(str(spec), spec, None, spec.offset))
+
+    def _add_syscall(self, spec: ProbeSpec) -> bool:
+        """Add the system call that a name such as sys_clone means; report whether it means one."""
+        call = _syscall_of(spec)
+        if not call or spec.module not in (None, CORE):
+            return False
+        meant = spec.with_changes(name=call, module=None, syscall=True)
+        functions = self._functions_named(meant)
+        if functions:
+            self._add_functions(meant, functions)
+        return bool(functions)
 
     def _skip_pattern(self, spec: ProbeSpec, refused: list[tuple[Reason, str]]) -> None:
         """Skip a pattern whose functions are all refused."""
@@ -226,24 +246,20 @@ class _Resolver:
         listed = ", ".join(f"{count} {reason.value}" for reason, count in counts.items())
         self._skip(spec, Reason.NO_MATCH, f"no matching function can be probed: {listed}")
 
-    def _suggest(self, spec: ProbeSpec) -> str:
-        """Return similar names, as the end of a sentence; empty if there are none."""
-        if self._suggestions == _MAX_SUGGESTIONS:
-            return ""
-        self._suggestions += 1
-        among: Iterable[str]
-        if spec.syscall:
-            among = [f.name.removeprefix(p) for p in self._prefixes for f in self._syscalls(p)]
-        else:
-            among = sorted(self._table.similar(spec.name))
-        # Imported here because only misspelled names need it; it costs a start 0.5 ms.
-        import difflib  # noqa: PLC0415
-
-        names = difflib.get_close_matches(spec.name, among, n=3, cutoff=0.75)
-        return f"; similar names: {', '.join(names)}" if names else ""
-
     def _skip(self, spec: ProbeSpec, reason: Reason, detail: str) -> None:
         self.skipped.append(Skipped(spec.text, spec.source, reason, detail))
+
+
+def _syscall_of(spec: ProbeSpec) -> str:
+    """The system call that a function of this name belongs to on a kernel of another age or
+    architecture; empty if it belongs to none.
+    """
+    if spec.syscall or not spec.name.startswith(_SYSCALL_STARTS):
+        return ""
+    # Its regexes cost a start some milliseconds, and few names begin so.
+    from batchprobe.funclist.foreign import syscall_of  # noqa: PLC0415
+
+    return syscall_of(spec.name)
 
 
 def _excludes(exclude: ProbeSpec, module: str, name: str) -> bool:

@@ -19,6 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Self
 
+    from batchprobe.kernel.module_files import InstalledModules
+
 __all__ = ["Function", "FunctionTable"]
 
 # Assumed size of the last function of a module, which no symbol follows; few functions are larger.
@@ -68,9 +70,11 @@ class FunctionTable:
         traceable: Callable[[], bytes | None],
         blacklist: Callable[[], bytes | None],
         modules: bytes,
+        installed: Callable[[], InstalledModules | None],
     ) -> None:
         """Use `from_kernel` or `from_text`. Each callable is called at most once, when needed."""
         self._symbols = symbols
+        self._read_installed = installed
         self._read_kallsyms = kallsyms
         self._read_traceable = traceable
         self._read_blacklist = blacklist
@@ -86,11 +90,12 @@ class FunctionTable:
         traceable: bytes | None = None,
         blacklist: bytes | None = None,
         modules: bytes = b"",
+        installed: InstalledModules | None = None,
     ) -> Self:
         """Build a table from the texts of the kernel's files; None for files that are unreadable.
 
         `traceable` is the text of available_filter_functions, `blacklist` that of
-        kprobes/blacklist, `modules` that of /proc/modules.
+        kprobes/blacklist, `modules` that of /proc/modules. `installed` are the modules on disk.
         Raises UnsupportedError if the addresses are hidden or there are no functions.
         """
         return cls(
@@ -99,6 +104,7 @@ class FunctionTable:
             traceable=lambda: traceable,
             blacklist=lambda: _ranges(blacklist),
             modules=modules,
+            installed=lambda: installed,
         )
 
     @classmethod
@@ -144,6 +150,7 @@ class FunctionTable:
             traceable=cached("traceable", traceable),
             blacklist=cached("blacklist", blacklist),
             modules=modules or b"",
+            installed=_installed,
         )
 
     def find(self, names: Iterable[str]) -> dict[str, list[Function]]:
@@ -157,9 +164,7 @@ class FunctionTable:
 
     def clones(self, name: str) -> list[Function]:
         """Return the compiler's clones of `name`: .isra.0, .constprop.0, .part.0, .llvm.1 etc."""
-        if not name or "." in name[1:]:
-            return []
-        return self._functions(self._symbols.positions_containing(f"\n{name}."))
+        return [self._function(position) for position in self._clones.get(name, ())]
 
     def named(self, name: str) -> tuple[Function, ...]:
         """Return the functions of this name; if there are none, its clones."""
@@ -236,12 +241,25 @@ class FunctionTable:
             return self._symbols.landmarks.get(name)
         import re  # noqa: PLC0415  (few symbols need it)
 
-        found = re.search(rf"^(\w+) \w {re.escape(name)}$", self._kallsyms, re.MULTILINE)
+        found = re.search(rf"^(\w+) \w {re.escape(name)}$", self.kallsyms, re.MULTILINE)
         return int(found[1], 16) if found else None
 
-    def has_symbol(self, name: str) -> bool:
-        """Report whether any symbol has this name, including data and padding."""
-        return f" {name}\n" in self._kallsyms or f" {name}\t" in self._kallsyms
+    def is_tracepoint(self, name: str) -> bool:
+        """Report whether there is a tracepoint of this name in what is loaded.
+
+        Each has a function that calls its probes (DECLARE_TRACE(), include/linux/tracepoint.h,
+        Linux 5.10).
+        """
+        return bool(self.find([f"__traceiter_{name}"]))
+
+    def syscalls(self, prefix: str) -> list[Function]:
+        """Return the core kernel's functions whose name starts with `prefix`."""
+        return self.matching(lambda name: name.startswith(prefix), {""}, containing=f"\n{prefix}")
+
+    @cached_property
+    def installed(self) -> InstalledModules | None:
+        """The modules that can be loaded and those that are built in; None if unknown."""
+        return self._read_installed()
 
     def similar(self, name: str) -> set[str]:
         """Return function names that start with the first half of `name` or end with the second."""
@@ -278,8 +296,19 @@ class FunctionTable:
         return Function(name or symbols.names[position], module, start, size)
 
     @cached_property
-    def _kallsyms(self) -> str:
+    def kallsyms(self) -> str:
+        """The text of /proc/kallsyms, read again: the table has only functions."""
         return _text(self._read_kallsyms() or b"")
+
+    @cached_property
+    def _clones(self) -> dict[str, list[int]]:
+        """By the name before the compiler's suffixes: the positions of functions that have some."""
+        positions: dict[str, list[int]] = {}
+        for position, name in enumerate(self._symbols.names):
+            dot = name.find(".", 1)
+            if dot > 0 and self._is_function(position):
+                positions.setdefault(name[:dot], []).append(position)
+        return positions
 
     @cached_property
     def _traceable(self) -> array[int] | frozenset[str] | None:
@@ -328,6 +357,12 @@ def _ranges(blacklist: bytes | None) -> bytes | None:
             starts.append(start)
             ends.append(end)
     return array("Q", [*starts, *ends]).tobytes()
+
+
+def _installed() -> InstalledModules | None:
+    from batchprobe.kernel.module_files import installed_modules  # noqa: PLC0415  (few lists ask)
+
+    return installed_modules()
 
 
 def _parse_kallsyms(kallsyms: bytes) -> CodeSymbols:

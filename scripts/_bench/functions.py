@@ -27,9 +27,8 @@ class Functions:
 
     def __init__(self) -> None:
         table = FunctionTable.from_kernel(Tracefs.find().root)
-        self.kernel_has_links = table.has_symbol(
-            "bpf_kprobe_multi_link_attach"
-        ) and table.has_symbol("register_fprobe_ips")
+        needed = ("bpf_kprobe_multi_link_attach", "register_fprobe_ips")
+        self.kernel_has_links = all(table.symbol_address(name) is not None for name in needed)
         everything = table.matching(lambda _name: True, modules={""})
         seen = Counter(function.name for function in everything)
         self._good = [

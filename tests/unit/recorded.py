@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from batchprobe.functions.table import FunctionTable
+from batchprobe.kernel.module_files import InstalledModules
 
 KERNELS = ("debian-11", "debian-12", "debian-13", "debian-sid")
 """Linux 5.10, 6.1, 6.12, 7.2."""
@@ -20,11 +21,18 @@ def recorded(kernel: str, name: str) -> bytes:
 
 
 @cache
-def table(kernel: str, *, traceable: bool = True, blacklist: bool = True) -> FunctionTable:
+def table(
+    kernel: str,
+    *,
+    traceable: bool = True,
+    blacklist: bool = True,
+    installed: InstalledModules | None = None,
+) -> FunctionTable:
     """Return the table of a recorded kernel, optionally without lists that may be unreadable."""
     return FunctionTable.from_text(
         recorded(kernel, "kallsyms"),
         traceable=recorded(kernel, "available_filter_functions") if traceable else None,
         blacklist=recorded(kernel, "blacklist") if blacklist else None,
         modules=recorded(kernel, "modules"),
+        installed=installed,
     )

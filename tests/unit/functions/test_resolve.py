@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from recorded import KERNELS, SYSCALL_PREFIXES, table
 
 from batchprobe.errors import SpecError
-from batchprobe.funclist.parse import parse_entry, parse_list
+from batchprobe.funclist.parse import parse_line, parse_list
 from batchprobe.funclist.spec import Kind, Source
 from batchprobe.functions.resolve import resolve
 from batchprobe.functions.table import FunctionTable
@@ -352,12 +352,11 @@ def test_every_entry_becomes_a_target_or_a_skip(
 @given(st.text(alphabet="vfs_readtcp*?[]!:+%0x19/^$.()", max_size=16))
 def test_any_entry_resolves(text: str) -> None:
     try:
-        spec = parse_entry(text, Source("funcs.txt", 1))
+        specs = parse_line(text, Source("funcs.txt", 1))
     except SpecError:
         return
-    specs = [spec] if spec else []
     resolution = resolve(specs, table(KERNEL), syscall_prefixes=SYSCALL_PREFIXES)
-    if spec and not spec.exclude:
+    if any(not spec.exclude for spec in specs):
         assert resolution.targets or resolution.skipped
 
 
@@ -370,8 +369,7 @@ def test_any_entry_resolves(text: str) -> None:
     ).map("".join)
 )
 def test_the_fixed_part_of_a_glob_excludes_no_match(glob: str) -> None:
-    spec = parse_entry(glob, Source("list", 1))
-    assert spec is not None
+    [spec] = parse_line(glob, Source("list", 1))
     functions = table("debian-12")
     match = re.compile(fnmatch.translate(glob.replace("[^", "[!"))).match
     assert functions.matching(match, containing=spec.fixed_part) == functions.matching(match)

@@ -15,6 +15,7 @@ from recorded import KERNELS, recorded, table
 from batchprobe.errors import UnsupportedError
 from batchprobe.functions.kallsyms import parse_kallsyms
 from batchprobe.functions.table import Function, FunctionTable
+from batchprobe.functions.unmatched import Unmatched
 
 BASE = 0xFFFFFFFF81000000
 CORE = """\
@@ -207,9 +208,9 @@ def test_symbols_that_are_not_functions() -> None:
     functions = small()
     for name in ("data", "data_of_b", "data_said_to_be_text", "__pfx_one", "_etext", "_stext"):
         assert functions.named(name) == ()
-        assert functions.has_symbol(name)
-    assert not functions.has_symbol("dat")
-    assert not functions.has_symbol("ata")
+        assert Unmatched(functions, ()).has_symbol(name)
+    assert not Unmatched(functions, ()).has_symbol("dat")
+    assert not Unmatched(functions, ()).has_symbol("ata")
 
 
 def test_symbol_address() -> None:
@@ -332,7 +333,7 @@ def test_recorded_functions(kernel: str) -> None:
     assert not functions.modules & {"bpf", "__builtin__ftrace", "__builtin__kprobes"}
     for name in ("linux_banner", "tcp_memory_pressure"):
         assert functions.named(name) == ()
-        assert functions.has_symbol(name)
+        assert Unmatched(functions, ()).has_symbol(name)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
