@@ -120,6 +120,9 @@ class Running:
     def until(self, seen: Callable[[], object], what: str) -> None:
         """Wait until `seen` returns true; fail if the command ends first."""
         eventually(lambda: seen() or not self.is_running, what)
+        if not self.is_running:
+            # It may have said it at its end, and the readers not have read that yet.
+            self._join_readers()
         assert seen(), f"ended before {what}: {self.finish()!r}"
 
     def lines(self, kind: str) -> list[str]:
@@ -165,9 +168,12 @@ class Running:
     def finish(self) -> Finished:
         """Wait until it ends."""
         status = self.process.wait(HANG_SECONDS)
+        self._join_readers()
+        return Finished(status, "".join(self._output["stdout"]), "".join(self._output["stderr"]))
+
+    def _join_readers(self) -> None:
         for reader in self._readers:
             reader.join(HANG_SECONDS)
-        return Finished(status, "".join(self._output["stdout"]), "".join(self._output["stderr"]))
 
     def __enter__(self) -> Self:
         return self
