@@ -23,7 +23,6 @@ from batchprobe.functions.table import FunctionTable
 from batchprobe.functions.targets import Reason, Resolution, Skipped
 from batchprobe.kernel.host import require_tracing
 from batchprobe.kernel.kcore import Kcore
-from batchprobe.kernel.tracefs import Tracefs
 from batchprobe.probe import Probe
 
 __all__ = ["Attacher", "Progress", "parse"]
@@ -94,12 +93,11 @@ class Attacher:
         Raises UnsupportedError, NothingAttachedError, and what `check` raises.
         """
         require_tracing()
-        tracefs = Tracefs.find()
         adapter = arch.current()
         # bcc compiles in a child process while the symbols are read.
         with self._loader or ProgramLoader(adapter, self._action, self._filters) as loader:
             self._progress("resolve", 0, 1)
-            table = self.symbols.table(tracefs)
+            table = self.symbols.table()
             found = self._resolve(specs, table, adapter, check)
             check()
             if not found.targets:
@@ -119,7 +117,6 @@ class Attacher:
         kcore = Kcore()
         context = AttachContext(
             arch=adapter,
-            tracefs=tracefs,
             kcore=kcore,
             table=table,
             programs=programs,

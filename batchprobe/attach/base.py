@@ -15,7 +15,6 @@ from batchprobe.errors import BatchprobeError, KernelError, UnsupportedError, ve
 from batchprobe.filters.base import Filter
 from batchprobe.functions.table import FunctionTable
 from batchprobe.kernel.kcore import Kcore
-from batchprobe.kernel.tracefs import Tracefs
 from batchprobe.probe import DetachGroup, Event, Final, Probe, Snapshot
 from batchprobe.programs.maps import MapSpec, SlotLayout
 from batchprobe.programs.probe_maps import NO_SLOT, ProbeMaps
@@ -69,7 +68,6 @@ class AttachContext:
         self,
         *,
         arch: Arch,
-        tracefs: Tracefs,
         kcore: Kcore,
         table: FunctionTable,
         programs: Mapping[str, Program],
@@ -86,7 +84,6 @@ class AttachContext:
         taken: Collection[int] = (),
     ) -> None:
         self.arch = arch
-        self.tracefs = tracefs
         self.kcore = kcore
         self.table = table
         self.programs = programs

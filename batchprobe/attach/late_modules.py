@@ -13,7 +13,6 @@ from batchprobe import arch
 from batchprobe.attach.base import Attachment
 from batchprobe.attach.kprobe import hit_ips
 from batchprobe.functions.kernel_symbols import KernelSymbols
-from batchprobe.kernel.tracefs import Tracefs
 from batchprobe.probe import Probe, ProbeState
 
 __all__ = ["claim_hits"]
@@ -31,7 +30,7 @@ def claim_hits(
     ]
     if not unknown:
         return
-    table = symbols.table(Tracefs.find())
+    table = symbols.table()
     waiting: dict[tuple[Attachment, str, str], list[Probe]] = {}
     for probe in probes:
         target = probe.target

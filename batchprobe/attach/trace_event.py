@@ -19,6 +19,7 @@ from batchprobe.attach.kprobe import NO_SITE, Site, load, map_ips, sites
 from batchprobe.commit.queue import Reclaimed, RemovalFailure
 from batchprobe.errors import KernelError, UnsupportedError
 from batchprobe.functions.table import FunctionTable
+from batchprobe.kernel.tracefs import Tracefs
 from batchprobe.probe import Probe
 from batchprobe.sys import fds, perf
 
@@ -69,12 +70,12 @@ class TraceEventAttachment(Attachment):
     """A trace event of this process, and the perf fd that arms its probes."""
 
     def __init__(self, probes: Sequence[Probe], context: AttachContext, *, is_return: bool) -> None:
-        # First, because it may raise.
+        # First, because these may raise.
+        self._tracefs = Tracefs.find()
         self._anchor, self._base = _anchor(context.table)
         # A probe that is moved to the entry leaves an instruction pointer behind.
         moved = len(probes) <= _FEW and context.arch.jump_optimizes
         super().__init__(probes, context, ips=context.arch.max_ips + moved)
-        self._tracefs = context.tracefs
         self._kind = "r" if is_return else "p"
         self._group = context.group
         # Unique without the group, because kprobe_profile does not print that.

@@ -59,7 +59,7 @@ class CrashGuard:
             # Not at the top: probes are armed before this, so no start waits for it.
             from batchprobe.cleanup.sweep import sweep  # noqa: PLC0415
 
-            sweep(Tracefs.find(), mode=self._mode)
+            sweep(Tracefs.if_usable(), mode=self._mode)
 
     def prepare(self) -> None:
         """To be called when an attach is over: there is time now for the guardian's imports."""

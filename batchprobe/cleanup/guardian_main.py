@@ -59,7 +59,7 @@ def _load_sweep(mode: str) -> "Callable[[], object]":
     from batchprobe.commit.barrier import BarrierMode  # noqa: PLC0415
     from batchprobe.kernel.tracefs import Tracefs  # noqa: PLC0415
 
-    return lambda: sweep(Tracefs.find(), patience=_PATIENCE_SECONDS, mode=BarrierMode(mode))
+    return lambda: sweep(Tracefs.if_usable(), patience=_PATIENCE_SECONDS, mode=BarrierMode(mode))
 
 
 if __name__ == "__main__":

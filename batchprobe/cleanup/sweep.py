@@ -37,9 +37,10 @@ class Swept:
 
 
 def sweep(
-    tracefs: Tracefs, *, patience: float = 0.0, mode: BarrierMode = BarrierMode.AUTO
+    tracefs: Tracefs | None, *, patience: float = 0.0, mode: BarrierMode = BarrierMode.AUTO
 ) -> Swept:
-    """Remove the trace events of dead owners, and release their hold on rcu_expedited.
+    """Remove the trace events of dead owners, and release their hold on rcu_expedited. Without
+    tracefs nobody here has events.
 
     A trace event is busy while the kernel still closes its perf event; removing it is tried again
     for `patience` seconds. Raises KernelError if kprobe_events cannot be read.
@@ -51,7 +52,7 @@ def sweep(
     except OSError as error:
         swept.rcu_failed = f"restoring rcu_expedited: {error}"
     deadline = time.monotonic() + patience
-    if _stale_events(tracefs):
+    if tracefs is not None and _stale_events(tracefs):
         with Barrier(mode, Owner.this_process()).expedited_grace_periods():
             while _sweep_once(tracefs, swept) and time.monotonic() < deadline:
                 time.sleep(_POLL_SECONDS)

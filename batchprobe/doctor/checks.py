@@ -133,17 +133,9 @@ class _Examination:
     def __init__(self) -> None:
         self._arch = _Once(arch.current)
         self._tracefs = _Once(Tracefs.find)
-        self._table = _Once(self._read_table)
+        self._table = _Once(FunctionTable.from_kernel)
         self._target = _Once(lambda: calibration.target(self._table()))
         self._kcore = Kcore()
-
-    def _read_table(self) -> FunctionTable:
-        try:
-            root = self._tracefs().root
-        except UnsupportedError:
-            # kallsyms alone is enough for symbols; only ftrace's list is missing then.
-            root = "/sys/kernel/tracing"
-        return FunctionTable.from_kernel(root)
 
     def close(self) -> None:
         """Close /proc/kcore."""
@@ -189,7 +181,7 @@ class _Examination:
         """
         if not self._arch().prefers_after:
             return ok("at the entry, where this architecture has breakpoints")
-        if os.geteuid() != 0:
+        if host.check_privileges()[0] is Status.LACKING:
             return needs_root()
         try:
             function = self._target().function
@@ -206,13 +198,12 @@ class _Examination:
 
     def check_abi(self, name: str) -> Finding:
         """Probe one function in every way of this ABI, call it, and compare what is reported."""
-        if os.geteuid() != 0:
+        if host.check_privileges()[0] is Status.LACKING:
             return needs_root()
         try:
             target = self._target()
             context = AttachContext(
                 arch=self._arch(),
-                tracefs=self._tracefs(),
                 kcore=self._kcore,
                 table=self._table(),
                 programs={},

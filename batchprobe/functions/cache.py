@@ -45,15 +45,23 @@ def loaded_modules(proc: str | PathLike[str] = "/proc", sysfs: str | PathLike[st
     return "".join(lines)
 
 
+def _folder() -> str:
+    """Where this user may keep files that nobody else may read."""
+    if os.geteuid() == 0:
+        return "/run/batchprobe/boot"
+    home = os.environ.get("XDG_RUNTIME_DIR") or os.environ.get("XDG_CACHE_HOME")
+    return f"{home or os.path.expanduser('~/.cache')}/batchprobe/boot"
+
+
 class SymbolCache:
     """Cached lists of the kernel, valid while `read_loaded()` returns the same text."""
 
     def __init__(
         self,
-        folder: str | PathLike[str] = "/run/batchprobe/boot",
+        folder: str | PathLike[str] = "",
         read_loaded: Callable[[], str] = loaded_modules,
     ) -> None:
-        self._folder = folder
+        self._folder = folder or _folder()
         self._read_loaded = read_loaded
         self.loaded = read_loaded()
         """What `loaded_modules` returned when this object was made."""

@@ -65,7 +65,7 @@ def parse_kallsyms(text: str) -> CodeSymbols:
     if not numbers[-1]:
         raise UnsupportedError(
             "the kernel hides its addresses from this user",
-            remedy="run as root, with /proc/sys/kernel/kptr_restrict set to 0 or 1",
+            remedy="run it as root or with CAP_SYSLOG, and kernel.kptr_restrict 0 or 1",
         )
     code_names = [names[position] for position in order]
     matches = list(map(_NOT_A_FUNCTION.match, code_names))

@@ -7,7 +7,6 @@ from threading import Lock
 
 from batchprobe.functions.cache import SymbolCache
 from batchprobe.functions.table import FunctionTable
-from batchprobe.kernel.tracefs import Tracefs
 
 __all__ = ["KernelSymbols"]
 
@@ -22,11 +21,11 @@ class KernelSymbols:
         self.cache: SymbolCache | None = None
         """The cache that `table` last looked into; it is valid for the same set of modules."""
 
-    def table(self, tracefs: Tracefs) -> FunctionTable:
+    def table(self) -> FunctionTable:
         """The functions as they are now. Raises UnsupportedError where they cannot be read."""
         with self._lock:
             self.cache = cache = SymbolCache()
             if self._table is None or cache.loaded != self._loaded:
-                self._table = FunctionTable.from_kernel(tracefs.root, cache=cache)
+                self._table = FunctionTable.from_kernel(cache=cache)
                 self._loaded = cache.loaded
             return self._table

@@ -12,7 +12,6 @@ from batchprobe.functions.resolve import resolve
 from batchprobe.functions.table import FunctionTable
 from batchprobe.functions.targets import Reason, Resolution, Skipped
 from batchprobe.kernel.host import require_tracing
-from batchprobe.kernel.tracefs import Tracefs
 
 __all__ = ["preview"]
 
@@ -24,7 +23,7 @@ def preview(specs: Sequence[ProbeSpec]) -> Resolution:
     Raises UnsupportedError if this process cannot trace.
     """
     require_tracing()
-    table = FunctionTable.from_kernel(Tracefs.find().root, cache=SymbolCache())
+    table = FunctionTable.from_kernel(cache=SymbolCache())
     found = resolve(specs, table, syscall_prefixes=arch.current().syscall_prefixes)
     likely = []
     for target in found.targets:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable
@@ -13,6 +14,7 @@ from os import PathLike
 from batchprobe.errors import UnsupportedError
 from batchprobe.functions.cache import SymbolCache
 from batchprobe.functions.symbols import LANDMARKS, CodeSymbols, parse_addresses
+from batchprobe.kernel.tracefs import Tracefs
 from batchprobe.sys.files import read_bytes
 
 TYPE_CHECKING = False
@@ -110,13 +112,14 @@ class FunctionTable:
     @classmethod
     def from_kernel(
         cls,
-        tracefs: str | PathLike[str],
+        tracefs: str | PathLike[str] | None = None,
         *,
         proc: str | PathLike[str] = "/proc",
         debugfs: str | PathLike[str] = "/sys/kernel/debug",
         cache: SymbolCache | None = None,
     ) -> Self:
-        """Build a table of the running kernel; `tracefs` is the mount point of tracefs.
+        """Build a table of the running kernel; `tracefs` is the mount point of tracefs, if another
+        one is meant. Without tracefs nothing is known about what ftrace can trace.
 
         With a `cache`, lists the kernel is slow to produce are taken from it.
         Raises UnsupportedError if this user may not see addresses or there are no functions.
@@ -135,8 +138,11 @@ class FunctionTable:
 
         def traceable() -> bytes | None:
             # The list with addresses exists since Linux 6.5.
-            name = "available_filter_functions"
-            return _read(f"{tracefs}/{name}_addrs") or _read(f"{tracefs}/{name}")
+            found = Tracefs.if_usable() if tracefs is None else Tracefs(os.fspath(tracefs))
+            if found is None:
+                return None
+            name = f"{found.root}/available_filter_functions"
+            return _read(f"{name}_addrs") or _read(name)
 
         def blacklist() -> bytes | None:
             return _ranges(_read(f"{debugfs}/kprobes/blacklist"))

@@ -40,8 +40,11 @@ AS_ROOT = "run it with sudo"
 _ANY_DISTRIBUTION = "boot a kernel with kprobes: any stock distribution kernel"
 
 # include/uapi/linux/capability.h; Linux 5.8 split BPF and PERFMON off SYS_ADMIN.
+CAP_DAC_READ_SEARCH = 2
+CAP_SYS_RAWIO = 17
 CAP_SYS_ADMIN = 21
 CAP_SYS_RESOURCE = 24
+CAP_SYSLOG = 34
 CAP_PERFMON = 38
 CAP_BPF = 39
 
@@ -124,13 +127,16 @@ def check_privileges(root: str | PathLike[str] = "", *, euid: int | None = None)
     """Check whether this process may attach kprobes.
 
     The kernel requires CAP_BPF (bpf_capable()) and CAP_PERFMON (perfmon_capable()), which
-    CAP_SYS_ADMIN includes, in the initial user namespace (include/linux/capability.h).
+    CAP_SYS_ADMIN includes, in the initial user namespace (include/linux/capability.h). Addresses
+    in kallsyms require CAP_SYSLOG. tracefs is for root only.
     """
     owned = effective_capabilities(_read(f"{root}/proc/self/status") or "")
     is_capable = CAP_SYS_ADMIN in owned or {CAP_BPF, CAP_PERFMON} <= owned
-    if (os.geteuid() if euid is None else euid) != 0:
-        more = ": capabilities alone are not enough, tracefs and kallsyms are open to root only"
-        return lacking(f"attaching kprobes needs root{more if is_capable else ''}", AS_ROOT)
+    is_root = (os.geteuid() if euid is None else euid) == 0
+    if not is_root and not is_capable:
+        return lacking(
+            "attaching kprobes needs root, or CAP_BPF, CAP_PERFMON and CAP_SYSLOG", AS_ROOT
+        )
     # The initial user namespace maps all 2^32 - 1 users to themselves.
     if (_read(f"{root}/proc/self/uid_map") or "").split() not in ([], ["0", "0", "4294967295"]):
         return lacking(
@@ -142,7 +148,23 @@ def check_privileges(root: str | PathLike[str] = "", *, euid: int | None = None)
             "root without CAP_SYS_ADMIN, and without CAP_BPF and CAP_PERFMON",
             "run it outside the container, or start the container with --privileged",
         )
+    if not is_root:
+        return _without_root(owned)
     return ok("root with the required capabilities")
+
+
+def _without_root(owned: frozenset[int]) -> Finding:
+    """What a user with capabilities can do, and what more would bring."""
+    more = []
+    if not {CAP_SYSLOG, CAP_SYS_ADMIN} & owned:
+        more.append("CAP_SYSLOG the addresses of functions, without which nothing can be attached")
+    if CAP_SYS_RAWIO not in owned or CAP_DAC_READ_SEARCH not in owned:
+        more.append(
+            "CAP_SYS_RAWIO and CAP_DAC_READ_SEARCH the code of functions (/proc/kcore), for probes "
+            "after the patch site"
+        )
+    more.append("root the ABI event (tracefs) and short grace periods (rcu_expedited)")
+    return warn(f"no root, but CAP_BPF and CAP_PERFMON; these would add: {'; '.join(more)}")
 
 
 def check_lockdown(root: str | PathLike[str] = "") -> Finding:

@@ -48,7 +48,7 @@ class Tracefs:
                 remedy="boot a kernel with kprobes: any stock distribution kernel",
             )
         if os.geteuid() != 0:
-            raise UnsupportedError("tracefs is not readable", remedy="run as root")
+            raise UnsupportedError("only root can read tracefs", remedy="run it with sudo")
         if "\ttracefs\n" not in read_text("/proc/filesystems"):
             raise UnsupportedError(
                 "this kernel has no tracefs, hence no kprobe events",
@@ -57,6 +57,14 @@ class Tracefs:
         raise UnsupportedError(
             "tracefs is not mounted", remedy=f"mount -t tracefs nodev {_MOUNT_POINTS[0]}"
         )
+
+    @classmethod
+    def if_usable(cls) -> Tracefs | None:
+        """Return the mounted tracefs; None if there is none that this user may read."""
+        try:
+            return cls.find()
+        except UnsupportedError:
+            return None
 
     def command(self, line: str) -> None:
         """Write one command to kprobe_events. Raises KernelError with the kernel's errno."""

@@ -25,7 +25,6 @@ from batchprobe.attach.calibration import VARIANTS, Observation, Variant, calibr
 from batchprobe.functions.table import FunctionTable
 from batchprobe.kernel import kprobes_list
 from batchprobe.kernel.kcore import Kcore
-from batchprobe.kernel.tracefs import Tracefs
 from batchprobe.sys import bpf, fds, libc, perf
 from batchprobe.sys.process import Owner
 
@@ -44,11 +43,10 @@ TOLD = {
 
 def try_all_variants() -> dict[Variant, Observation]:
     """Try every variant of probe on this kernel."""
-    tracefs, kcore = Tracefs.find(), Kcore()
-    table = FunctionTable.from_kernel(tracefs.root)
+    kcore = Kcore()
+    table = FunctionTable.from_kernel()
     context = AttachContext(
         arch=arch.current(),
-        tracefs=tracefs,
         kcore=kcore,
         table=table,
         programs={},

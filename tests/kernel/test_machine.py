@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from helpers.command import Finished, run
-from helpers.machine import ABIS
+from helpers.machine import ABIS, in_namespace
 from helpers.traced import traced
 
 from batchprobe import Session, UnsupportedError
@@ -36,11 +36,6 @@ def test_not_root() -> None:
     check_unsupported(run("attach", "-", "-d", "1", stdin=LIST, before=nobody), "root")
 
 
-def in_namespace(*commands: str) -> tuple[str, ...]:
-    """A prefix that runs a command after `commands`, in a mount namespace of its own."""
-    return ("unshare", "-m", "sh", "-c", f'{" && ".join(commands)} && exec "$@"', "sh")
-
-
 @pytest.mark.one_kernel
 def test_tracefs_not_mounted() -> None:
     hide = in_namespace(
@@ -48,7 +43,8 @@ def test_tracefs_not_mounted() -> None:
         "umount /sys/kernel/debug",
     )  # fmt: skip
     remedy = "mount -t tracefs nodev /sys/kernel/tracing"
-    check_unsupported(run("attach", "-", "-d", "1", stdin=LIST, before=hide), remedy)
+    event = run("attach", "-", "-d", "1", "--abi", "event", stdin=LIST, before=hide)
+    check_unsupported(event, remedy)
 
 
 def compiling(folder: Path) -> dict[str, str]:

@@ -28,6 +28,7 @@ __all__ = [
     "KernelState",
     "children",
     "eventually",
+    "in_namespace",
     "kernel_state",
     "kinds",
     "missing_prerequisite",
@@ -176,3 +177,8 @@ def setting(file: str | Path, value: str) -> Iterator[None]:
         yield
     finally:
         path.write_text(before)
+
+
+def in_namespace(*commands: str) -> tuple[str, ...]:
+    """A prefix that runs a command after `commands`, in a mount namespace of its own."""
+    return ("unshare", "-m", "sh", "-c", f'{" && ".join(commands)} && exec "$@"', "sh")

@@ -109,7 +109,6 @@ def test_capabilities() -> None:
     ("status", "uid_map", "euid", "detail"),
     [
         (NONE, ALL_USERS, 1000, "attaching kprobes needs root"),
-        (BPF_AND_PERFMON, ALL_USERS, 1000, "capabilities alone"),
         (CONTAINER, ALL_USERS, 0, "without CAP_SYS_ADMIN"),
         (FULL, USER_NAMESPACE, 0, "user namespace"),
     ],
@@ -128,6 +127,19 @@ def test_insufficient_privileges(
 def test_cap_bpf_and_cap_perfmon_suffice(root: Path) -> None:
     write(root / "proc/self/status", BPF_AND_PERFMON)
     assert host.check_privileges(root, euid=0)[0] is Status.OK
+
+
+def test_what_a_user_with_capabilities_may_do(root: Path) -> None:
+    write(root / "proc/self/status", BPF_AND_PERFMON)
+    status, detail, _ = host.check_privileges(root, euid=1000)
+    assert status is Status.WARN
+    for more in ("CAP_SYSLOG", "CAP_SYS_RAWIO", "root the ABI event"):
+        assert more in detail
+    write(root / "proc/self/status", FULL)
+    status, detail, _ = host.check_privileges(root, euid=1000)
+    assert status is Status.WARN
+    assert "CAP_SYSLOG" not in detail
+    assert "CAP_SYS_RAWIO" not in detail
 
 
 @pytest.mark.parametrize(
