@@ -36,6 +36,7 @@ class LiveProbes:
         self._detaching: set[DetachGroup] = set()
         # Of attachments that are gone.
         self._missed: int | None = 0
+        self._missed_in: list[Probe] = []
         self._lost: int | None = 0
         self._events: deque[Event] = deque()
         self._reader_error: Exception | None = None
@@ -101,6 +102,11 @@ class LiveProbes:
         """Hits that ran no program, of all probes so far; None if unknown."""
         with self._lock:
             return sum_or_unknown(self._missed, *(one.missed() for one in self._attachments))
+
+    def missed_in(self) -> list[Probe]:
+        """Detached probes that missed hits, most of all first within one kernel object."""
+        with self._lock:
+            return list(self._missed_in)
 
     def lost(self) -> int | None:
         """Hits that are not in the action's values, of all probes so far; None if unknown."""
@@ -176,6 +182,7 @@ class LiveProbes:
             for attachment in [one for one in self._attachments if not one.live]:
                 del self._attachments[attachment]
                 self._missed = sum_or_unknown(self._missed, attachment.missed())
+                self._missed_in += attachment.missed_in()
                 self._lost = sum_or_unknown(self._lost, attachment.lost())
 
     def _require_attached(self, probes: Sequence[Probe]) -> None:

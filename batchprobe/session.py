@@ -158,6 +158,11 @@ class Session:
         self._require_ours()
         return self._live.missed()
 
+    def missed_in(self) -> list[Probe]:
+        """Detached probes that missed hits, most of all first; only the event ABI reports them."""
+        self._require_ours()
+        return self._live.missed_in()
+
     def lost(self) -> int | None:
         """Hits that are counted and not in the action's values; None if that cannot be known."""
         self._require_ours()

@@ -226,6 +226,12 @@ class Attachment(ABC):
         Of a trace event it is known once the attachment is gone.
         """
 
+    def missed_in(self) -> Sequence[Probe]:
+        """The probes that missed hits, most of all first; none where the kernel does not report it
+        by probe.
+        """
+        return ()
+
     # -- results -----------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:

@@ -87,6 +87,10 @@ class TraceEventAttachment(Attachment):
         self._shrunk = False
         self._unaccounted_before: int | None = None
         self._missed: int | None = None
+        # As last read: the kernel's count of hits and misses, in the order of `_defined`.
+        self._profile: list[int] = []
+        self._profile_before: dict[Probe, int] = {}
+        self._missed_in: list[Probe] = []
 
     # -- attach ------------------------------------------------------------------------------
 
@@ -206,6 +210,7 @@ class TraceEventAttachment(Attachment):
         perf.enable(self._fd, program)
         # Hits between these two calls ran no program.
         self._unaccounted_before = self._unaccounted()
+        self._profile_before = dict(zip(self._defined, self._profile, strict=False))
 
     def _disarm(self) -> None:
         fd, self._fd = self._fd, -1
@@ -289,7 +294,23 @@ class TraceEventAttachment(Attachment):
         if self._shrunk or before is None or now is None:
             return None
         # Unclaimed: hits of modules that were unloaded before their functions could be looked up.
-        return max(0, now - before) + sum(self.maps.unclaimed_hits().values())
+        missed = max(0, now - before) + sum(self.maps.unclaimed_hits().values())
+        if missed:
+            self._missed_in = self._in_excess()
+        return missed
+
+    def _in_excess(self) -> list[Probe]:
+        """Probes that the kernel saw hit more often than the program counted, most of all first.
+
+        Hits since the gates were closed are among the excess, so it is no exact number of misses.
+        """
+        counted = self.maps.hits()
+        excess = {
+            probe: seen - self._profile_before.get(probe, 0) - counted[probe.slot]
+            for probe, seen in zip(self._defined, self._profile, strict=False)
+        }
+        probes = [probe for probe, more in excess.items() if more > 0]
+        return sorted(probes, key=excess.__getitem__, reverse=True)
 
     def _unaccounted(self) -> int | None:
         """Hits by kprobe_profile minus runs of the program; None if they cannot be read.
@@ -300,14 +321,17 @@ class TraceEventAttachment(Attachment):
         for _ in range(_QUIET_TRIES):
             try:
                 before = self.maps.runs()
-                hits = self._tracefs.hits(self._event)
+                self._profile = self._tracefs.hits(self._event)
                 after = self.maps.runs()
             except KernelError:
                 # The process may have dropped privileges: no reason to refuse or keep probes.
                 return None
             if before == after:
                 break
-        return hits - after
+        return sum(self._profile) - after
 
     def missed(self) -> int | None:
         return self._missed
+
+    def missed_in(self) -> Sequence[Probe]:
+        return self._missed_in

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import compress
+from operator import add
 
 from batchprobe.errors import KernelError, UnsupportedError
 from batchprobe.sys.files import exists, read_text
@@ -20,14 +21,15 @@ __all__ = ["Tracefs", "profiled"]
 _MOUNT_POINTS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 
 
-def profiled(text: str, event: str) -> int:
-    """Sum an event's hits and misses in kprobe_profile, which has one line per probe."""
+def profiled(text: str, event: str) -> list[int]:
+    """An event's hits and misses in kprobe_profile, which has a line per probe, in the order in
+    which they were defined.
+    """
     fields = text.split()
-    columns = fields[1::3], fields[2::3]
+    ours = list(map(event.__eq__, fields[::3]))
     # No Python loop: there may be thousands of lines, and probes keep firing in the meantime.
-    return sum(
-        sum(map(int, compress(column, map(event.__eq__, fields[::3])))) for column in columns
-    )
+    hits, misses = (map(int, compress(fields[column::3], ours)) for column in (1, 2))
+    return list(map(add, hits, misses))
 
 
 class Tracefs:
@@ -102,8 +104,8 @@ class Tracefs:
 
         return parse(self._read("kprobe_events"))
 
-    def hits(self, event: str) -> int:
-        """Return the kernel's count of hits and misses of all probes of an event.
+    def hits(self, event: str) -> list[int]:
+        """Return the kernel's count of hits and misses of each probe of an event, as `profiled`.
 
         `event` is the name without its group. Raises KernelError if the counts cannot be read.
         """

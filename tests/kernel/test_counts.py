@@ -17,6 +17,7 @@ from helpers.workers import CALLS, Worker
 from batchprobe import Probe, Session, arch
 from batchprobe.kernel.kcore import Kcore
 from batchprobe.programs.probe_maps import ProbeMaps
+from batchprobe.sys import bpf, fds
 
 PLACEMENTS = [
     *((abi, placement) for abi in ABIS for placement in PLACES if abi != "multi"),
@@ -58,6 +59,7 @@ def test_calls_from_all_cpus_are_counted_exactly(
     assert together == {kind: calls.get(kind, 0) + 2_000 for kind in labels}
     assert counts(probes) == together
     assert session.missed() in ((None,) if abi == "perf" else (0, None))
+    assert session.missed_in() == []
     assert (report.probes, report.barriers, report.failed) == (len(labels), 1, ())
 
 
@@ -230,3 +232,22 @@ def test_all_abis_count_the_same(memory_folder: Path) -> None:
     expected = {name: FILE_WORK[name] * rounds for name in seen["event"]}
     assert len(expected) >= len(FILE_WORK) - 3, "too few of these functions are on this kernel"
     assert seen == dict.fromkeys(ABIS, expected)
+
+
+def test_the_kernel_reports_by_probe_what_was_missed() -> None:
+    """bpf(2) runs no program while it changes a map (bpf_disable_instrumentation())."""
+    with Session(abi="event") as session:
+        calls, update = session.attach(["syscall:sched_yield", "htab_map_update_elem"])
+        os.sched_yield()
+        fd = bpf.map_create("test", bpf.BPF_MAP_TYPE_HASH, key_size=8, value_size=8, entries=64)
+        try:
+            for number in range(50):
+                bpf.map_update(fd, number.to_bytes(8, "little"), bytes(8))
+        finally:
+            fds.close(fd)
+        session.detach_all()
+    missed = session.missed()
+    assert missed is not None
+    assert missed >= 50
+    assert session.missed_in()[0] is update
+    assert (calls.count, update.count) == (1, 0)
