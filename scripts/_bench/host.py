@@ -162,7 +162,9 @@ def _measure_lacking(options: argparse.Namespace, file: Path) -> bool:
 
 def _vm(kernel: str) -> list[str]:
     packages = (word for package in _PACKAGES for word in ("--package", package))
-    return [str(CHECKOUT / "scripts/vm"), "--kernel", kernel, *packages]
+    # The same tools, of one version, on all kernels.
+    suite = ("--userspace", "bookworm")
+    return [str(CHECKOUT / "scripts/vm"), "--kernel", kernel, *suite, *packages]
 
 
 def _prepare(kernels: Sequence[str]) -> Path:

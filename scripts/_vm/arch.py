@@ -27,6 +27,8 @@ class Arch:
     console: str
     # The suite of the user space: the first that has both this architecture and its bcc.
     userspace: str = "bookworm"
+    # Kernels whose own user space is used instead.
+    at_home: tuple[str, ...] = ()
     # Kernels that can be booted, the default first.
     kernels: tuple[str, ...] = ("debian-12", "debian-13", "debian-sid")
     # `single`: one emulation thread for all CPUs, `multi`: one per CPU. See accel.py.
@@ -65,6 +67,7 @@ _ALL: Final = (
         cpu_tcg="max",
         console="ttyS0",
         kernels=("debian-12", "debian-11", "debian-13", "debian-sid"),
+        at_home=("debian-13", "debian-sid"),
         boot_params_tcg=_PC_CLOCK,
     ),
     Arch(

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
@@ -18,7 +18,7 @@ from _vm.accel import Accel
 from _vm.arch import ARCHES, Arch, find_arch
 from _vm.errors import STATUS_SETUP, VmError
 from _vm.guest import run_guest
-from _vm.kernels import DISTRIBUTIONS
+from _vm.kernels import DISTRIBUTIONS, SUITES
 from _vm.qemu import Machine
 from _vm.relay import FORWARDED, Command
 from _vm.run import progress
@@ -53,6 +53,7 @@ class Options:
 
     arch: str
     kernel: str
+    userspace: str | None
     cpus: int
     memory: str
     shares: Sequence[Path]
@@ -88,6 +89,12 @@ def parse(arguments: Sequence[str]) -> Options:
         "--kernel",
         choices=list(DISTRIBUTIONS),
         help="kernel to boot (debian-12; debian-13 on riscv64)",
+    )
+    add(
+        "--userspace",
+        choices=SUITES,
+        help="suite of the user space (the kernel's own with Debian 13 and sid on x86_64, else one "
+        "for all kernels of the architecture)",
     )
     add("--cpus", type=_positive, default=2, metavar="N", help="number of CPUs (%(default)s)")
     add("--memory", default="2G", metavar="M", help="size of memory (%(default)s)")
@@ -196,7 +203,10 @@ def _run(options: Options) -> int:
     if options.share_arguments:
         asked += shares.of_arguments(options.command[1:])
     mounts = shares.choose(CHECKOUT, cwd, asked)
-    files = kernel.obtain(DISTRIBUTIONS[options.kernel], arch)
+    distribution = DISTRIBUTIONS[options.kernel]
+    files = kernel.obtain(distribution, arch)
+    if options.userspace or distribution.name in arch.at_home:
+        arch = replace(arch, userspace=options.userspace or distribution.suite)
     image = userspace.obtain(CHECKOUT, arch, options.packages)
     if options.prepare:
         accel.choose(arch, files)

@@ -22,3 +22,6 @@ DISTRIBUTIONS: Final = {
         Distribution("debian-sid", "sid"),
     )
 }
+
+# Suites with the Python and the bcc that the guests' user space needs.
+SUITES: Final = ("bookworm", "trixie", "sid")
