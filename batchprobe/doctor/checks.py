@@ -40,6 +40,8 @@ from batchprobe.sys.process import Owner
 __all__ = ["can_trace", "examine"]
 
 _ABI = "abi "
+# Only the ABI event needs it.
+_TRACEFS = "tracefs"
 _ResultT = TypeVar("_ResultT")
 
 
@@ -68,7 +70,7 @@ def examine() -> list[Check]:
         ("configuration", host.check_config),
         ("kprobes", host.check_kprobes),
         ("ftrace", host.check_ftrace),
-        ("tracefs", examination.check_tracefs),
+        (_TRACEFS, examination.check_tracefs),
         ("symbols", examination.check_symbols),
         ("bcc", check_bcc),
         ("headers", check_headers),
@@ -89,11 +91,10 @@ def examine() -> list[Check]:
 
 
 def can_trace(checks: Sequence[Check]) -> bool:
-    """Whether a session can attach here: one ABI works, and nothing else is LACKING."""
-    of_abis = {check for check in checks if check.name.startswith(_ABI)}
-    return any(check.status is not Status.LACKING for check in of_abis) and all(
-        check.status is not Status.LACKING for check in checks if check not in of_abis
-    )
+    """Whether a session can attach here: one ABI works, and nothing is LACKING that all need."""
+    lacking = {check.name for check in checks if check.status is Status.LACKING}
+    abis = {check.name for check in checks if check.name.startswith(_ABI)}
+    return bool(abis - lacking) and not lacking - abis - {_TRACEFS}
 
 
 def _result(check: Callable[[], Finding]) -> Finding:

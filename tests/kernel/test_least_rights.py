@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers.command import COMMAND, Finished, run
-from helpers.machine import ABIS, HANG_SECONDS, in_namespace
+from helpers.machine import ABIS, HANG_SECONDS, in_namespace, setting
 
 import batchprobe
 
@@ -42,6 +42,14 @@ def run_as_nobody(capabilities: tuple[str, ...], *arguments: str, stdin: str = "
     return Finished(done.returncode, done.stdout, done.stderr)
 
 
+@pytest.fixture
+def perf_for_users() -> Iterator[None]:
+    """Debian's kernels let only CAP_SYS_ADMIN open perf events, unless this is lower than 3."""
+    with setting("/proc/sys/kernel/perf_event_paranoid", "2"):
+        yield
+
+
+@pytest.mark.usefixtures("perf_for_users")
 def test_a_user_with_three_capabilities_counts() -> None:
     done = run_as_nobody(NEEDED, "attach", "vfs_read,vfs_write", "-d", "1", "--json")
     assert done.status == 0, done
@@ -72,6 +80,7 @@ def test_an_abi_that_needs_root_says_so() -> None:
     assert "only root can read tracefs" in done.stderr
 
 
+@pytest.mark.usefixtures("perf_for_users")
 def test_doctor_says_what_more_would_bring() -> None:
     done = run_as_nobody(NEEDED, "doctor")
     assert done.status == 0, done
