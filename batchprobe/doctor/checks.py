@@ -92,9 +92,9 @@ def examine() -> list[Check]:
 
 def can_trace(checks: Sequence[Check]) -> bool:
     """Whether a session can attach here: one ABI works, and nothing is LACKING that all need."""
-    lacking = {check.name for check in checks if check.status is Status.LACKING}
+    missing = {check.name for check in checks if check.status is Status.LACKING}
     abis = {check.name for check in checks if check.name.startswith(_ABI)}
-    return bool(abis - lacking) and not lacking - abis - {_TRACEFS}
+    return bool(abis - missing) and not missing - abis - {_TRACEFS}
 
 
 def _result(check: Callable[[], Finding]) -> Finding:
