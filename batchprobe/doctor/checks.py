@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
 from batchprobe import arch
+from batchprobe._util.counted import counted
 from batchprobe._util.interrupts import deferred_interrupt
 from batchprobe.actions.count import Count
 from batchprobe.attach import abis, calibration
@@ -250,8 +251,11 @@ class _Examination:
             if owner is not None:
                 probes[owner.is_dead] += 1
         if probes[True]:
-            return warn(f"{probes[True]} probes of processes that died", "batchprobe cleanup")
-        return ok(f"none; {probes[False]} probes of live processes" if probes[False] else "none")
+            return warn(
+                f"{counted(probes[True], 'probe')} of processes that died", "batchprobe cleanup"
+            )
+        living = counted(probes[False], "probe")
+        return ok(f"none; {living} of live processes" if probes[False] else "none")
 
 
 def _summary(target: Target, findings: Mapping[str, calibration.Observation], took: str) -> Finding:

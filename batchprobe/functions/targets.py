@@ -32,14 +32,18 @@ class Reason(Enum):
 class Skipped:
     """An entry, or a function an entry means, that gets no probe.
 
-    `detail` is what the user needs to know to act on it, in one clause; it may be empty.
+    `detail` is what the user needs to know to act on it, in one clause; it may be empty. `function`
+    is the label of the function, where the entry's text does not say which one.
     """
 
-    def __init__(self, entry: str, source: Source, reason: Reason, detail: str) -> None:
+    def __init__(
+        self, entry: str, source: Source, reason: Reason, detail: str, function: str = ""
+    ) -> None:
         self.entry = entry
         self.source = source
         self.reason = reason
         self.detail = detail
+        self.function = function
 
     @property
     def message(self) -> str:
@@ -47,7 +51,8 @@ class Skipped:
         return f"{self.reason.value}: {self.detail}" if self.detail else self.reason.value
 
     def __str__(self) -> str:
-        return f"{self.source}: {self.entry}: {self.message}"
+        what = f"{self.entry}: {self.function}" if self.function else self.entry
+        return f"{self.source}: {what}: {self.message}"
 
 
 class Target:

@@ -104,6 +104,7 @@ def _skipped(skip: Skipped) -> dict[str, object]:
         "file": skip.source.file,
         "line": skip.source.line,
         "reason": skip.message,
+        **({"function": skip.function} if skip.function else {}),
     }
 
 

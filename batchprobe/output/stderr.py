@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 
 from batchprobe.commit.queue import RemovalFailure
-from batchprobe.functions.targets import Skipped
+from batchprobe.functions.targets import Reason, Skipped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,7 +15,11 @@ if TYPE_CHECKING:
 
 __all__ = ["drop_unwritten", "say", "say_not_removed", "say_skipped"]
 
-_MAX_SKIPS = 20
+# So few skips are shown one by one: the table should stay on the screen.
+_FEW_SKIPS = 4
+_EXAMPLES = 2
+# Only an attach finds them.
+_NOT_IN_PREVIEW = frozenset({Reason.NOT_AN_INSTRUCTION, Reason.REFUSED, Reason.UNSUPPORTED})
 
 
 def say(line: str) -> None:
@@ -40,14 +43,30 @@ def drop_unwritten(stream: TextIO) -> None:
         os.close(null)
 
 
-def say_skipped(skipped: Sequence[Skipped], most: int | None = _MAX_SKIPS) -> None:
-    """Each skipped entry with its line and the reason; beyond `most`, only their number."""
-    for skip in skipped[:most]:
-        say(f"skipped {skip}")
-    if most is not None and len(skipped) > most:
-        reasons = Counter(skip.reason for skip in skipped[most:])
-        what = ", ".join(f"{count} {reason.value}" for reason, count in reasons.items())
-        say(f"… and {len(skipped) - most} more skipped ({what}): `batchprobe functions` lists all")
+def say_skipped(skipped: Sequence[Skipped], most: int | None = _FEW_SKIPS) -> None:
+    """Each skipped entry with its line and the reason; if there are more than `most`, their number
+    by reason, with examples, and where the rest is.
+    """
+    if most is None or len(skipped) <= most:
+        for skip in skipped:
+            say(f"skipped {skip}")
+        return
+    by_reason: dict[Reason, list[Skipped]] = {}
+    for skip in skipped:
+        by_reason.setdefault(skip.reason, []).append(skip)
+    counts = ", ".join(f"{len(skips)} {reason.value}" for reason, skips in by_reason.items())
+    say(f"skipped {len(skipped)}: {counts}; for example")
+    shown = 0
+    for skips in by_reason.values():
+        # With many reasons, one of each is enough to see.
+        for skip in skips[: _EXAMPLES if len(by_reason) <= _EXAMPLES else 1]:
+            say(f"  {skip}")
+            shown += 1
+    if shown < len(skipped):
+        where = "--json lists all"
+        if not by_reason.keys() & _NOT_IN_PREVIEW:
+            where = f"`batchprobe functions LIST` or {where}"
+        say(f"  … {len(skipped) - shown} more: {where}")
 
 
 def say_not_removed(failures: Sequence[RemovalFailure]) -> None:

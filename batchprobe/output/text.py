@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from batchprobe._util.counted import counted
 from batchprobe.actions.base import Action
 from batchprobe.functions.targets import Reason, Resolution
 from batchprobe.output.base import Sink, Summary
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from batchprobe.output.base import Values
 
 __all__ = ["TextSink", "by_text"]
+
+_WHY_MISSED = "hits while their CPU was in another probe; the kernel skips those"
 
 
 class TextSink(Sink):
@@ -42,8 +45,10 @@ class TextSink(Sink):
         self.table(values)
 
     def end(self, summary: Summary) -> None:
-        for line in _summary(summary):
-            say(line)
+        # Where nothing was attached, the reason is all there is to say: the command's error.
+        if summary.hits:
+            for line in _summary(summary):
+                say(line)
 
     def table(self, values: Values) -> None:
         """One block."""
@@ -57,7 +62,8 @@ class TextSink(Sink):
         self._out.flush()
         say_skipped(found.skipped, most=None)
         omitted = _omitted(found.omitted)
-        say(f"{len(found.targets)} functions, {len(found.skipped)} skipped{omitted}")
+        functions = counted(len(found.targets), "function")
+        say(f"{functions}, {len(found.skipped)} skipped{omitted}")
 
     def _rows(self, values: Values) -> list[str]:
         columns = self._action.columns
@@ -87,15 +93,15 @@ def _summary(summary: Summary) -> list[str]:
     lost = "" if summary.lost == 0 else f", lost: {_or_unknown(summary.lost)}"
     never = sum(1 for hits in summary.hits.values() if not hits)
     lines = [
-        f"{len(summary.hits)} probes ({summary.abi}, {summary.placement}) in "
+        f"{counted(len(summary.hits), 'probe')} ({summary.abi}, {summary.placement}) attached in "
         f"{summary.attach_seconds:.2f} s, {len(summary.skipped)} skipped"
         f"{_omitted(summary.omitted)}",
-        f"{sum(summary.hits.values())} hits, {never} functions never called, "
-        f"missed: {_or_unknown(summary.missed)}{lost}",
-        f"{commit.probes} probes off in one commit ({commit.clean} clean, {commit.dirty} dirty), "
-        f"barriers: {commit.barriers}; gates {commit.top_seconds * 1e3:.1f} ms, "
-        f"final after {commit.barrier_seconds * 1e3:.1f} ms, "
-        f"reclaimed in {commit.reclaim_seconds:.2f} s",
+        f"{counted(sum(summary.hits.values()), 'hit')}, "
+        f"{counted(never, 'function')} never called, missed: {_missed(summary.missed)}{lost}",
+        f"{counted(commit.probes, 'probe')} off with {counted(commit.barriers, 'barrier')}: "
+        f"counting stopped in {commit.top_seconds * 1e3:.1f} ms, "
+        f"counts final {commit.barrier_seconds * 1e3:.1f} ms later, "
+        f"probes removed in {commit.reclaim_seconds:.2f} s",
     ]
     if summary.pending:
         labels = ", ".join(probe.label for probe in summary.pending)
@@ -103,6 +109,12 @@ def _summary(summary: Summary) -> list[str]:
     if summary.barrier_note:
         lines.append(f"grace periods were not expedited: {summary.barrier_note}")
     return lines
+
+
+def _missed(count: int | None) -> str:
+    if count is None:
+        return "unknown (the kernel does not count them here)"
+    return f"{count} ({_WHY_MISSED})" if count else "0"
 
 
 def _or_unknown(count: int | None) -> str:

@@ -10,6 +10,7 @@ from operator import add
 from threading import RLock
 
 from batchprobe import arch
+from batchprobe._util.counted import counted
 from batchprobe.errors import KernelError, SessionError, UnsupportedError
 from batchprobe.programs.maps import CELL_SIZE, Cells, MapSpec, SlotLayout, lift_memlock_limit
 from batchprobe.programs.program import (
@@ -125,7 +126,7 @@ class ProbeMaps:
             if not isinstance(error, KernelError):
                 raise
             raise UnsupportedError(
-                f"cannot create the maps for {slots} probes: {error}",
+                f"cannot create the maps for {counted(slots, 'probe')}: {error}",
                 remedy="they need Linux 5.5, free memory, or CAP_SYS_RESOURCE",
             ) from error
 

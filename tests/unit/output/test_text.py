@@ -151,8 +151,8 @@ def test_the_summary_is_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
     for words in (
         "4 probes (event+perf, after)",
         "1 skipped; patterns left out 2 not traceable",
-        "1000014 hits, 1 functions never called, missed: unknown",
-        "4 probes off in one commit (1 clean, 3 dirty), barriers: 1",
+        "1000014 hits, 1 function never called, missed: unknown (the kernel does not count them",
+        "4 probes off with 1 barrier: counting stopped in 500.0 ms",
         "grace periods were not expedited: rcu_normal is set",
     ):
         assert words in said
@@ -169,15 +169,70 @@ def test_a_failed_removal_is_reported_with_what_happens_to_it(
     assert "batchprobe cleanup" in said
 
 
+def test_numbers_agree_with_their_nouns(capfd: pytest.CaptureFixture[str]) -> None:
+    hits = of_probes({"vfs_read": 1})
+    one = Summary(hits=hits, missed=0, commit=CommitReport(probes=1, dirty=1, barriers=1))
+    TextSink(io.StringIO(), Count()).end(one)
+    first, second, third = capfd.readouterr().err.splitlines()
+    assert first.startswith("batchprobe: 1 probe (")
+    assert second == "batchprobe: 1 hit, 0 functions never called, missed: 0"
+    assert third.startswith("batchprobe: 1 probe off with 1 barrier: ")
+
+
+def test_missed_hits_are_explained(capfd: pytest.CaptureFixture[str]) -> None:
+    TextSink(io.StringIO(), Count()).end(Summary(hits=of_probes(HITS), missed=12))
+    assert "missed: 12 (hits while their CPU was in another probe" in capfd.readouterr().err
+
+
+def test_where_nothing_was_attached_only_the_reason_is_printed(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    TextSink(io.StringIO(), Count()).end(Summary(skipped=SKIPPED))
+    assert capfd.readouterr().err == ""
+
+
+def skips(*reasons: Reason) -> list[Skipped]:
+    return [Skipped(f"f{n}", Source("list", n), why, "") for n, why in enumerate(reasons, 1)]
+
+
+def test_a_few_skips_are_listed(capfd: pytest.CaptureFixture[str]) -> None:
+    few = skips(Reason.UNKNOWN, Reason.EXCLUDED, Reason.UNKNOWN)
+    say_skipped(few)
+    assert capfd.readouterr().err.splitlines() == [f"batchprobe: skipped {skip}" for skip in few]
+
+
 def test_many_skips_are_summed_up(capfd: pytest.CaptureFixture[str]) -> None:
-    many = [
-        Skipped(f"f{n}", Source("list", n), Reason.UNKNOWN if n % 2 else Reason.EXCLUDED, "")
-        for n in range(30)
-    ]
+    many = skips(*(Reason.EXCLUDED, Reason.UNKNOWN) * 15)
     say_skipped(many)
-    *first, last = capfd.readouterr().err.splitlines()
-    assert first == [f"batchprobe: skipped {skip}" for skip in many[:20]]
-    assert "10 more" in last
-    assert "5 excluded, 5 unknown function" in last
+    assert capfd.readouterr().err.splitlines() == [
+        "batchprobe: skipped 30: 15 excluded, 15 unknown function; for example",
+        f"batchprobe:   {many[0]}",
+        f"batchprobe:   {many[2]}",
+        f"batchprobe:   {many[1]}",
+        f"batchprobe:   {many[3]}",
+        "batchprobe:   … 26 more: `batchprobe functions LIST` or --json lists all",
+    ]
     say_skipped(many, most=None)
     assert len(capfd.readouterr().err.splitlines()) == 30
+
+
+def test_skips_for_many_reasons_are_few_lines(capfd: pytest.CaptureFixture[str]) -> None:
+    say_skipped(skips(*Reason, *Reason, *Reason))
+    printed = capfd.readouterr().err.splitlines()
+    assert len(printed) == len(Reason) + 2
+    # What only an attach finds is not listed by `functions`.
+    assert printed[-1].endswith(f"… {2 * len(Reason)} more: --json lists all")
+
+
+def test_a_skip_names_the_function_that_its_entry_does_not(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    skip = Skipped("tcp_*", Source("list", 1), Reason.REFUSED, "EINVAL", "tcp_push@0xffff8000")
+    say_skipped([skip])
+    assert capfd.readouterr().err == (
+        "batchprobe: skipped list:1: tcp_*: tcp_push@0xffff8000: refused by the kernel: EINVAL\n"
+    )
+    out = io.StringIO()
+    JsonSink(out, Count()).end(Summary(skipped=[skip]))
+    (found,) = lines(out)[0]["skipped"]
+    assert (found["entry"], found["function"]) == ("tcp_*", "tcp_push@0xffff8000")
