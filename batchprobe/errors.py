@@ -28,7 +28,12 @@ __all__ = [
     "UsageError",
     "VerifierError",
     "verifier_log",
+    "verifier_reason",
 ]
+
+# How the lines begin that the verifier writes after the reason (print_verification_stats(),
+# kernel/bpf/verifier.c).
+_STATISTICS = ("verification time ", "stack depth ", "processed ")
 
 
 class ExitStatus:
@@ -140,6 +145,11 @@ class VerifierError(KernelError):
         super().__init__(call, errno)
         self.log = log
 
+    @property
+    def needs_jit(self) -> bool:
+        """Whether the program cannot be interpreted, and the BPF compiler is off or missing."""
+        return "JIT" in verifier_reason(self.log)
+
 
 def verifier_log(error: BaseException | None) -> str:
     """The verifier's log of an error or of its causes; empty if there is none."""
@@ -147,4 +157,12 @@ def verifier_log(error: BaseException | None) -> str:
         if isinstance(error, VerifierError) and error.log:
             return error.log
         error = error.__cause__
+    return ""
+
+
+def verifier_reason(log: str) -> str:
+    """The last line of a verifier's log that is not statistics: why it refused the program."""
+    for line in reversed(log.splitlines()):
+        if (text := line.strip()) and not text.startswith(_STATISTICS):
+            return text
     return ""

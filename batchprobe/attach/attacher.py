@@ -53,6 +53,11 @@ class Attacher:
     ) -> None:
         if abi != "auto" and abi not in ABIS:
             raise ValueError(f"no probe ABI {abi!r}: auto, {', '.join(ABIS)}")
+        if abi == "multi" and placement is Placement.AFTER:
+            raise ValueError(
+                "the probes of a kprobe_multi link stand at a function's entry: placement after "
+                "needs the ABI event, perf or auto"
+            )
         check_names(action, filters)
         self._action = action
         self._filters = filters

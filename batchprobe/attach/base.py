@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from enum import Enum
 
+from batchprobe._util.counted import counted
 from batchprobe.actions.base import Action
 from batchprobe.arch import Arch
 from batchprobe.commit.queue import Reclaimed
@@ -130,15 +131,23 @@ def sum_or_unknown(*counts: int | None) -> int | None:
 class Refusal:
     """A probe that an ABI, or the kernel, did not take.
 
-    `errno` is what the kernel said; 0 where the ABI cannot express the probe.
+    `errno` is what the kernel said; 0 where the ABI cannot express the probe. `cause` is the error
+    that refused all probes of its kind, if one did.
     """
 
-    __slots__ = ("detail", "errno", "probe")
+    __slots__ = ("cause", "detail", "errno", "probe")
 
-    def __init__(self, probe: Probe, errno: int, detail: str) -> None:
+    def __init__(
+        self,
+        probe: Probe,
+        errno: int,
+        detail: str,
+        cause: KernelError | UnsupportedError | None = None,
+    ) -> None:
         self.probe = probe
         self.errno = errno
         self.detail = detail
+        self.cause = cause
 
 
 class Attachment(ABC):
@@ -362,11 +371,11 @@ class AttachOutcome:
         error: KernelError | UnsupportedError,
         context: AttachContext,
     ) -> None:
-        context.explain(f"{len(probes)} probes refused: {error}")
+        context.explain(f"{counted(len(probes), 'probe')} refused: {error}")
         if log := verifier_log(error):
             context.explain(f"the verifier's log:\n{log}")
         self.error = self.error or error
         if isinstance(error, UnsupportedError):
             self.unsupported = error
         errno = error.errno if isinstance(error, KernelError) else 0
-        self.refused += [Refusal(probe, errno, str(error)) for probe in probes]
+        self.refused += [Refusal(probe, errno, str(error), error) for probe in probes]

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 
+from batchprobe._util.counted import counted
 from batchprobe.attach.base import (
     AttachContext,
     Attachment,
@@ -17,7 +18,7 @@ from batchprobe.attach.base import (
     sum_or_unknown,
 )
 from batchprobe.commit.queue import Reclaimed, RemovalFailure
-from batchprobe.errors import KernelError, UnsupportedError
+from batchprobe.errors import KernelError, UnsupportedError, VerifierError
 from batchprobe.probe import Probe
 from batchprobe.programs.maps import MapSpec
 from batchprobe.sys import bpf, fds
@@ -94,7 +95,8 @@ class MultiAttachment(Attachment):
         try:
             self._program = self._load(self._epoch)
         except KernelError as error:
-            if error.errno in _UNSUPPORTED:
+            needs_jit = isinstance(error, VerifierError) and error.needs_jit
+            if error.errno in _UNSUPPORTED and not needs_jit:
                 raise UnsupportedError(f"{_MESSAGE} ({error})", remedy=_REMEDY) from error
             raise
         if context.arch.entry_depends_on_code:
@@ -197,7 +199,8 @@ class MultiAttachment(Attachment):
             self._shrink()
         except KernelError as error:
             # The old link stays; the gates of its dead probes are closed.
-            what = f"{self._size - len(self.live)} probes of a link: {error}"
+            dead = counted(self._size - len(self.live), "probe")
+            what = f"{dead} of a link: {error}"
             failure = RemovalFailure(what, error.errno)
             return Reclaimed(clean=len(gone), failed=(failure,))
         return Reclaimed(clean=len(gone))

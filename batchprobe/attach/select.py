@@ -4,16 +4,25 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from batchprobe._util.counted import counted
 from batchprobe.attach import abis
 from batchprobe.attach.base import AttachContext, AttachOutcome, Refusal
-from batchprobe.errors import UnsupportedError
+from batchprobe.errors import (
+    BatchprobeError,
+    NothingAttachedError,
+    UnsupportedError,
+    VerifierError,
+    verifier_reason,
+)
 from batchprobe.functions.table import FunctionTable
 from batchprobe.functions.targets import Reason, Skipped, Target
 from batchprobe.probe import Probe
 
 __all__ = ["select"]
+
+_JIT_ON = "sysctl -w net.core.bpf_jit_enable=1"
 
 
 def select(
@@ -28,14 +37,16 @@ def select(
 
     `distrusted` is asked for each ABI in use: see `AttachContext.distrusted`.
     Returns the attached probes, whose gates are closed, and why the others are missing. `attached`
-    has all kernel objects, after an error too. Raises UnsupportedError if no ABI works here.
+    has all kernel objects, after an error too. Raises UnsupportedError if no ABI works here, or if
+    the kernel refuses our program; NothingAttachedError if it refuses one with C of the caller.
     """
     everything = [Probe(target) for target in targets]
+    total = counted(len(everything), "probe")
     waiting = everything
     refusals: dict[Probe, Refusal] = {}
     unsupported: UnsupportedError | None = None
     for name in (abi,) if abi != "auto" else context.arch.abi_order:
-        context.explain(f"trying the ABI {name} for {len(waiting)} of {len(everything)} probes")
+        context.explain(f"trying the ABI {name} for {len(waiting)} of {total}")
         try:
             abis.attach(name, waiting, context.with_changes(distrusted=distrusted(name)), attached)
         except UnsupportedError as error:
@@ -55,6 +66,9 @@ def select(
     tried = any(refusal.errno for refusal in refusals.values())
     if not attached.attachments and not tried and unsupported is not None:
         raise unsupported
+    if len(waiting) == len(everything) and (verdicts := _verdicts(refusals.values())):
+        is_ours = not (context.action.source or context.filters)
+        raise _program_refused(verdicts[0], is_ours=is_ours) from verdicts[0]
     lost = set(waiting)
     return (
         [probe for probe in everything if probe not in lost],
@@ -68,16 +82,47 @@ def _refused(abi: str, refusals: Sequence[Refusal]) -> str:
     return f"the ABI {abi} refused {first.probe.label} ({first.detail}){more}"
 
 
+def _verdicts(refusals: Iterable[Refusal]) -> list[VerifierError]:
+    """What the verifier said, if a refused program is why each of these has no probe."""
+    verdicts = [_verdict(refusal) for refusal in refusals]
+    found = [verdict for verdict in verdicts if verdict is not None]
+    return found if len(found) == len(verdicts) else []
+
+
+def _verdict(refusal: Refusal) -> VerifierError | None:
+    return refusal.cause if isinstance(refusal.cause, VerifierError) else None
+
+
+def _program_refused(verdict: VerifierError, *, is_ours: bool) -> BatchprobeError:
+    reason = verifier_reason(verdict.log)
+    message = f"the kernel refuses the program: {reason or verdict}"
+    if not is_ours:
+        return NothingAttachedError(message)
+    return UnsupportedError(message, remedy=_JIT_ON if verdict.needs_jit else "")
+
+
 def _skip(refusal: Refusal, table: FunctionTable) -> Skipped:
     """A refusal as users can act on it: what each errno means when a probe is attached."""
     target = refusal.probe.target
+    label = target.label if target.label != str(target.spec) else ""
+    if refusal.cause is not None:
+        verdict = _verdict(refusal)
+        why = verifier_reason(verdict.log) if verdict else ""
+        reason = Reason.REFUSED if refusal.errno else Reason.UNSUPPORTED
+        detail = f"{refusal.detail}: {why}" if why else refusal.detail
+        return Skipped(target.spec.text, target.spec.source, reason, detail, label)
     traceable = target.function is None or table.is_traceable(target.function)
     reason, detail = {
         errno.EILSEQ: (Reason.NOT_AN_INSTRUCTION, f"{target.label} is inside an instruction"),
-        errno.EADDRNOTAVAIL: (Reason.AMBIGUOUS, "several functions have this name: use 0xADDRESS"),
+        errno.EADDRNOTAVAIL: (Reason.AMBIGUOUS, _several(target)),
         errno.ENOENT: (Reason.UNKNOWN, refusal.detail),
         0: (Reason.UNSUPPORTED, refusal.detail),
     }.get(refusal.errno, (Reason.REFUSED, refusal.detail))
     if reason is not Reason.NOT_AN_INSTRUCTION and traceable is False:
         reason, detail = Reason.NOTRACE, "ftrace does not list it, and the kernel takes no kprobe"
-    return Skipped(target.spec.text, target.spec.source, reason, detail)
+    return Skipped(target.spec.text, target.spec.source, reason, detail, label)
+
+
+def _several(target: Target) -> str:
+    where = "0xADDRESS" if target.address is None else f"{target.address:#x}"
+    return f"several functions have this name: write {where}"

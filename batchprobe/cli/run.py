@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 
 from batchprobe._util.gc_pause import gc_pause
 from batchprobe.cli.signals import Stop
-from batchprobe.errors import BatchprobeError, ExitStatus, verifier_log
+from batchprobe.errors import BatchprobeError, ExitStatus, UsageError, verifier_log, verifier_reason
 from batchprobe.output.stderr import say
 
 __all__ = ["run"]
 
 DEBUG = "BATCHPROBE_DEBUG"
 _MAX_LOG_LINES = 40
+# `attach` may write to a file, and `cleanup` does more than print.
+_WITHOUT_STDOUT = (["attach"], ["cleanup"])
 
 
 def run(arguments: Sequence[str], stop: Stop) -> int:
@@ -41,15 +44,19 @@ def _command(arguments: Sequence[str], stop: Stop) -> int:
     usual = read_usual(arguments)
     if usual is not None:
         return attach_lists(*usual, stop)
+    if sys.stdout is None and list(arguments[:1]) not in _WITHOUT_STDOUT:
+        raise UsageError("standard output is closed: nobody would see what the command prints")
     from batchprobe.cli import app  # noqa: PLC0415  (typer takes longer to import than an attach)
 
     return app.run(stop)
 
 
 def _say_verifier_log(error: BaseException) -> None:
-    """Print the end of the verifier's log, if there is one."""
-    lines = verifier_log(error).strip().splitlines()[-_MAX_LOG_LINES:]
-    if lines:
-        say("the end of the verifier's log:")
+    """Print the end of the verifier's log, if it says more than the error does."""
+    log = verifier_log(error).strip()
+    lines = log.splitlines()[-_MAX_LOG_LINES:]
+    if not lines or (log.startswith(reason := verifier_reason(log)) and reason in str(error)):
+        return
+    say("the end of the verifier's log:")
     for line in lines:
         say(f"  {line}")

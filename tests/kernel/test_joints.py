@@ -385,7 +385,7 @@ def test_verbose_reports_what_was_tried() -> None:
     done = run("attach", "-", "-d", "0", "-v", stdin="vfs_read\nvfs_read+0xffff\n")
     assert done.status == 0, done
     abi = "multi" if "multi" in ABIS else "event"
-    assert f"trying the ABI {abi} for 1 of 1 probes" in done.stderr
+    assert f"trying the ABI {abi} for 1 of 1 probe" in done.stderr
     quiet = run("attach", "-", "-d", "0", stdin="vfs_read\n")
     assert "trying the ABI" not in quiet.stderr
 
