@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from batchprobe.commit.queue import CommitReport
 from batchprobe.functions.targets import Reason, Resolution, Skipped
+from batchprobe.output.stderr import say
 from batchprobe.probe import Event, Probe
 
 TYPE_CHECKING = False
@@ -85,6 +86,10 @@ class Sink:
 
     def end(self, summary: Summary) -> None:
         """All is removed."""
+
+    def warn(self, line: str) -> None:
+        """Something that users should know while the probes count."""
+        say(line)
 
     def resolution(self, found: Resolution) -> None:
         """What a list comes to; nothing is attached."""
