@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import typer
 
 from batchprobe import __version__
-from batchprobe.cli.args import OPTIONS, AttachOptions, Option
+from batchprobe.cli.args import OPTIONS, AttachOptions, Option, seconds
 from batchprobe.cli.attach import attach_lists
 from batchprobe.cli.signals import Stop
 
@@ -67,7 +68,11 @@ def _attach_signature() -> inspect.Signature:
     ]
     for name, option in OPTIONS.items():
         how = typer.Option(
-            *option.flags, help=option.text, metavar=option.metavar, min=option.minimum
+            *option.flags,
+            help=option.text,
+            metavar=option.metavar,
+            min=option.minimum,
+            parser=_time_parser(option) if option.kind is float else None,
         )
         parameters.append(_parameter(name, Annotated[_type(option), how], option.default))
     return inspect.Signature(parameters)
@@ -78,6 +83,22 @@ def _parameter(
 ) -> inspect.Parameter:
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     return inspect.Parameter(name, kind, annotation=annotation, default=default)
+
+
+def _time_parser(option: Option) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            time = seconds(text)
+        except ValueError:
+            raise typer.BadParameter(
+                f"{text!r} is no time: write 5, 0.5, 500ms, 5m or 1h"
+            ) from None
+        # Not "less than", which no comparison with nan is.
+        if not time >= (option.minimum or 0.0):
+            raise typer.BadParameter(f"{text} is less than {option.minimum:g} seconds")
+        return time
+
+    return parse
 
 
 def _type(option: Option) -> Any:

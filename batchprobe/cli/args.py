@@ -14,9 +14,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["OPTIONS", "AttachOptions", "Option", "read_usual"]
+__all__ = ["OPTIONS", "AttachOptions", "Option", "read_usual", "seconds"]
 
 _MIN_INTERVAL_SECONDS = 0.01
+# No unit is seconds. The longer one first, because 5ms ends with s too.
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _MAX_DIGITS = 9
 
 
@@ -63,7 +65,12 @@ class AttachOptions:
     """What `batchprobe attach` was asked for."""
 
     duration: float | None = _option(
-        "-d", "--duration", kind=float, metavar="SECONDS", minimum=0.0, text="Stop after SECONDS."
+        "-d",
+        "--duration",
+        kind=float,
+        metavar="SECONDS",
+        minimum=0.0,
+        text="Stop after SECONDS, or 5m, 1h, 500ms.",
     )
     interval: float | None = _option(
         *("-i", "--interval"),
@@ -151,11 +158,25 @@ def _converted(text: str, option: Option) -> object:
         return text if text in option.kind else None
     if option.kind is str:
         return None if text.startswith("-") else text or None
-    whole, point, fraction = text.partition(".")
-    if not _digits(whole) or (point and (option.kind is int or not _digits(fraction))):
+    is_time = option.kind is float
+    whole, point, fraction = (_without_unit(text)[0] if is_time else text).partition(".")
+    if not _digits(whole) or (point and (not is_time or not _digits(fraction))):
         return None
-    number: float = option.kind(text)
+    number = seconds(text) if is_time else int(text)
     return None if option.minimum is not None and number < option.minimum else number
+
+
+def seconds(text: str) -> float:
+    """A time as the command line has it: seconds, or a number with its unit. Raises ValueError."""
+    number, unit = _without_unit(text)
+    return float(number) * unit
+
+
+def _without_unit(text: str) -> tuple[str, float]:
+    for unit, length in _UNITS.items():
+        if text.endswith(unit):
+            return text.removesuffix(unit), length
+    return text, 1.0
 
 
 def _digits(text: str) -> bool:

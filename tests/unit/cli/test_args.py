@@ -14,7 +14,8 @@ from batchprobe.cli import app
 from batchprobe.cli.args import AttachOptions, read_usual
 from batchprobe.cli.signals import Stop
 
-NUMBERS = ["5", "0", "1.5", "0.01", "0.009", "-1", "1e3", "inf", "nan", "1_0", " 5", "05", "5.", ""]
+NUMBERS = ["5", "0", "1.5", "0.01", "0.009", "-1", "1e3", "inf", "nan", "1_0", " 5", "05", "5.", "",
+           "5s", "5m", "0.5h", "500ms", "9ms", "1.s", "5 s", "s", "ms", "5ss", "5sm"]  # fmt: skip
 WORDS = ["auto", "multi", "event", "perf", "entry", "after", "normal", "expedited", "AUTO", "x", ""]
 FREE = ["true", "sleep 1", "out.json", "-", "--", "--json", "-x", "a=b", "=", "ü", "attach", ""]
 VALUES = {
@@ -88,6 +89,9 @@ def test_lines_are_read_as_typer_reads_them(
         ("--barrier=normal --top 7 funcs.txt", AttachOptions(barrier="normal", top=7)),
         ("funcs.txt -o out -c true", AttachOptions(output="out", command="true")),
         ("funcs.txt -v", AttachOptions(verbose=True)),
+        ("funcs.txt -d 5s", AttachOptions(duration=5.0)),
+        ("funcs.txt -d 1.5m -i 500ms", AttachOptions(duration=90.0, interval=0.5)),
+        ("funcs.txt -d 2h", AttachOptions(duration=7200.0)),
     ],
 )
 def test_usual_lines_are_read(line: str, expected: AttachOptions) -> None:
@@ -100,6 +104,7 @@ def test_usual_lines_are_read(line: str, expected: AttachOptions) -> None:
     "line",
     ["", "attach", "attach --help", "doctor", "--version", "attach -d 5", "attach f -d",
      "attach -x f", "attach f -d5", "attach f -d 1 -d 2", "attach f -d x", "attach f --abi all",
+     "attach f --top 5s", "attach f -i 9ms", "attach f -d s", "attach f -d 5ss",
      "attach -- f"],
 )  # fmt: skip
 def test_the_rest_is_left_to_typer(line: str) -> None:
