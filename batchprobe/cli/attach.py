@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 
+from batchprobe._util.counted import counted
 from batchprobe.actions import Count
 from batchprobe.cli.args import AttachOptions
 from batchprobe.cli.signals import Stop
@@ -21,6 +23,7 @@ from batchprobe.errors import (
 )
 from batchprobe.funclist.read import read_arguments
 from batchprobe.funclist.spec import ProbeSpec
+from batchprobe.kernel.host import require_descriptors
 from batchprobe.output.progress import ProgressBar
 from batchprobe.output.stderr import drop_unwritten, say, say_not_removed, say_skipped
 from batchprobe.probe import Probe
@@ -31,12 +34,15 @@ if TYPE_CHECKING:
     import subprocess
     from typing import Any, TextIO
 
+    from batchprobe.kernel.switches import Switches
     from batchprobe.output.base import Sink, Values
 
 __all__ = ["attach_lists"]
 
 _COMMAND_POLL_SECONDS = 0.02
 _LIVE_SECONDS = 1.0
+# Looking at the switches causes hits: not at every interval.
+_SWITCHES_SECONDS = 1.0
 # Hits in a module can only be given to their probes while the module is loaded.
 _CLAIM_SECONDS = 1.0
 
@@ -48,35 +54,42 @@ def attach_lists(lists: Sequence[str], options: AttachOptions, stop: Stop) -> in
     However it ends, the probes are detached and the summary is printed.
     """
     specs = read_arguments(lists)
+    require_descriptors()
     command = None
     if options.command is not None:
         from batchprobe.cli.child import parse_command  # noqa: PLC0415  (most runs have none)
 
         command = parse_command(options.command)
-    with _output(options.output) as out:
-        return _Run(options, stop, out, command).run(specs)
+    run = _Run(options, stop, command)
+    with _output(options.output) as run.out:
+        return run.run(specs)
 
 
 class _Run:
-    """One run: its session, its sink, and its first error."""
+    """One run: its session, its sink, and its first error. `out` is set before it begins."""
 
-    def __init__(
-        self, options: AttachOptions, stop: Stop, out: TextIO, command: Sequence[str] | None
-    ) -> None:
+    out: TextIO
+
+    def __init__(self, options: AttachOptions, stop: Stop, command: Sequence[str] | None) -> None:
         self._options = options
         self._stop = stop
-        self._out = out
         self._command = command
         self._attach_seconds = 0.0
+        self._probes: Sequence[Probe] = ()
         self._not_removed: Sequence[RemovalFailure] = ()
         self._progress = ProgressBar()
-        self._session = Session(
-            abi=options.abi,
-            placement=options.placement,
-            barrier=options.barrier,
-            progress=self._progress,
-            explain=say if options.verbose else None,
-        )
+        try:
+            self._session = Session(
+                abi=options.abi,
+                placement=options.placement,
+                barrier=options.barrier,
+                progress=self._progress,
+                explain=say if options.verbose else None,
+            )
+        except ValueError as error:
+            raise UsageError(
+                f"--abi {options.abi} --placement {options.placement}: {error}"
+            ) from error
         self._period = options.interval
         # Why the output or the command failed: reported when the probes are removed.
         self._broken = ""
@@ -90,20 +103,29 @@ class _Run:
         if options.as_json:
             from batchprobe.output.json_lines import JsonSink  # noqa: PLC0415
 
-            return JsonSink(self._out, action)
-        if options.interval is None and self._out.isatty():
+            return JsonSink(self.out, action)
+        if options.interval is None and self.out.isatty():
             from batchprobe.output.live import LiveSink  # noqa: PLC0415
 
             self._period = _LIVE_SECONDS
             return LiveSink(action, top=options.top)
         from batchprobe.output.text import TextSink  # noqa: PLC0415
 
-        return TextSink(self._out, action, top=options.top)
+        return TextSink(self.out, action, top=options.top)
+
+    @cached_property
+    def _switches(self) -> Switches:
+        from batchprobe.kernel.switches import Switches  # noqa: PLC0415  (as the sink)
+
+        return Switches(
+            kprobes=any(probe.abi != "multi" for probe in self._probes),
+            ftrace=any(probe.placement == "entry" for probe in self._probes),
+        )
 
     def run(self, specs: Sequence[ProbeSpec]) -> int:
         """Run to completion; returns the exit status."""
         try:
-            probes = self._attach(specs)
+            probes = self._probes = self._attach(specs)
         except AttachCancelledError as error:
             say(str(error))
             return self._removal_status() or ExitStatus.SIGNALLED + self._stop.number
@@ -113,16 +135,16 @@ class _Run:
                 return status
             raise
         child = self._trace()
-        self._stop.busy = lambda: f"still removing {len(probes)} probes: a moment"
+        self._stop.busy = lambda: f"still removing {counted(len(probes), 'probe')}: a moment"
         # The command may take its time to end; the probes do not wait for it.
         self._commit(probes)
         status = 0
         if child is not None:
             from batchprobe.cli.child import end_of  # noqa: PLC0415
 
-            status = end_of(child)
+            status = end_of(child, self._why_over)
         if self._broken:
-            if self._out is sys.stdout:
+            if self.out is sys.stdout:
                 drop_unwritten(sys.stdout)
             say(f"error: {self._broken}")
             status = status or ExitStatus.ERROR
@@ -131,6 +153,14 @@ class _Run:
         if not status and self._options.strict and self._session.skipped:
             return ExitStatus.SKIPPED
         return status
+
+    def _why_over(self) -> str:
+        """Why the run ended before its command."""
+        if self._broken:
+            return "the results cannot be written"
+        if self._stop.is_set():
+            return f"{signal.Signals(self._stop.number).name} came"
+        return f"the {self._options.duration:g} s of -d are over"
 
     def _removal_status(self) -> int:
         say_not_removed(self._not_removed)
@@ -173,6 +203,10 @@ class _Run:
         due = began + self._period if self._period else None
         waits = any(probe.holder.maps.has_unclaimed for probe in self._session.probes)
         claim = began + _CLAIM_SECONDS if waits else None
+        look = began + _SWITCHES_SECONDS
+        if due is not None:
+            # Made before the first interval, because its import causes hits.
+            self._switches  # noqa: B018
         before: Values = {}
         while not self._stop.is_set() and (child is None or child.poll() is None):
             now = time.monotonic()
@@ -183,6 +217,9 @@ class _Run:
                 total = self._session.snapshot()
                 self._sink.interval(now - began, total, _since(before, total))
                 before = total
+                if now >= look:
+                    self._warn_of_switches()
+                    look = now + _SWITCHES_SECONDS
                 due += self._period * max(1, (now - due) // self._period + 1)
             elif claim is not None and now >= claim:
                 self._session.counts()
@@ -195,6 +232,13 @@ class _Run:
     def _pass_events(self) -> None:
         for event in self._session.events():
             self._sink.event(event)
+
+    def _warn_of_switches(self) -> None:
+        """Report a switch that stops the probes; only at intervals and at the end, because reading
+        it causes hits.
+        """
+        for sentence in self._switches.turned_off():
+            self._sink.warn(f"warning: {sentence}")
 
     def _commit(self, probes: Sequence[Probe]) -> None:
         values: dict[Probe, Any] = {}
@@ -209,6 +253,7 @@ class _Run:
             commit = self._session.detach_all(final)
             # Closing retries what could not be removed.
             commit.failed = self._session.close().failed
+        self._warn_of_switches()
         self._end(commit, values)
 
     def _end(self, commit: CommitReport, values: Values) -> None:
@@ -252,6 +297,8 @@ def _since(before: Values, total: Values) -> Values:
 @contextmanager
 def _output(path: str | None) -> Iterator[TextIO]:
     if path is None:
+        if sys.stdout is None:
+            raise UsageError("standard output is closed: write the results to a file with -o FILE")
         yield sys.stdout
         return
     try:

@@ -32,6 +32,7 @@ __all__ = [
     "lacking",
     "lockdown_level",
     "ok",
+    "require_descriptors",
     "require_tracing",
     "warn",
 ]
@@ -47,6 +48,10 @@ CAP_SYS_RESOURCE = 24
 CAP_SYSLOG = 34
 CAP_PERFMON = 38
 CAP_BPF = 39
+
+# Two kinds of probe, each with two ABIs to try, open up to 9 descriptors each; a compiler and late
+# imports need some too.
+_MIN_DESCRIPTORS = 64
 
 # Options without which nothing can be attached.
 _REQUIRED = ("KPROBES", "KPROBE_EVENTS", "BPF_SYSCALL", "BPF_EVENTS")
@@ -121,6 +126,18 @@ def require_tracing() -> None:
         status, detail, remedy = check()
         if status is Status.LACKING:
             raise UnsupportedError(detail, remedy=remedy)
+
+
+def require_descriptors(root: str | PathLike[str] = "") -> None:
+    """Raise UnsupportedError if so few files may be open that an attach would fail half-way."""
+    # Not resource.getrlimit(): a start does without that import.
+    _, _, rest = (_read(f"{root}/proc/self/limits") or "").partition("Max open files")
+    soft = "".join(rest.split()[:1])
+    if soft.isdigit() and int(soft) < _MIN_DESCRIPTORS:
+        raise UnsupportedError(
+            f"only {soft} files may be open at once, and an attach needs {_MIN_DESCRIPTORS}",
+            remedy="ulimit -n 1024",
+        )
 
 
 def check_privileges(root: str | PathLike[str] = "", *, euid: int | None = None) -> Finding:
@@ -228,7 +245,8 @@ def check_kprobes(root: str | PathLike[str] = "") -> Finding:
         return lacking("this kernel has no kprobes (CONFIG_KPROBES)", _ANY_DISTRIBUTION)
     if armed == "0":
         return lacking(
-            "disarmed: probes would never fire", "echo 1 > /sys/kernel/debug/kprobes/enabled"
+            "kprobes are disarmed (debugfs kprobes/enabled is 0): probes would never fire",
+            "echo 1 > /sys/kernel/debug/kprobes/enabled",
         )
     if optimized == "0":
         return warn(
@@ -249,7 +267,8 @@ def check_ftrace(root: str | PathLike[str] = "") -> Finding:
     enabled = _read(f"{root}/proc/sys/kernel/ftrace_enabled")
     if enabled == "0":
         return lacking(
-            "off: probes at a function's entry would never fire",
+            "ftrace is off (kernel.ftrace_enabled is 0): probes at a function's entry would never "
+            "fire",
             "sysctl -w kernel.ftrace_enabled=1",
         )
     if not enabled:

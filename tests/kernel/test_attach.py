@@ -98,8 +98,11 @@ def test_every_kind_of_bad_entry_is_reported_with_its_reason(tmp_path: Path) -> 
     for number, (entry, reason) in enumerate(bad, 3):
         assert reason in reported[entry]["reason"], reported[entry]
         assert (reported[entry]["file"], reported[entry]["line"]) == (str(file), number)
-        assert f"{file}:{number}: {entry}: {reported[entry]['reason']}" in done.stderr
     assert len(skipped) == len(bad)
+    # For people, the first of each reason.
+    assert f"{file}:3: getppid_nonsense: {skipped[0]['reason']}" in done.stderr
+    assert f"skipped {len(bad)}: " in done.stderr
+    assert len(done.stderr.splitlines()) < len(bad)
 
 
 def _blacklisted_function() -> str:
@@ -143,6 +146,8 @@ def test_usage_errors_attach_nothing(tmp_path: Path) -> None:
         (good, "-c", "no-such-command --at all"): "no such command",
         (good, "-c", "'"): "-c",
         (good, "--abi", "best"): "--abi",
+        (good, "--abi", "multi", "--placement", "after"): "stand at a function's entry",
+        (good, "-d", "5x"): "is no time",
     }
     started = [(Running("attach", *arguments), words) for arguments, words in cases.items()]
     for running, words in started:
@@ -160,6 +165,36 @@ def test_nothing_to_attach_is_an_error() -> None:
     assert done.status == 3, done
     assert done.summary["attached"] == 0
     assert "no_such_function" in done.stderr
+    skip, error = run("attach", "-", stdin="no_such_function\n").stderr.splitlines()
+    assert skip.startswith("batchprobe: skipped <stdin>:1: no_such_function: unknown function")
+    assert error == "batchprobe: error: no entry of the list names a function to probe"
+
+
+@pytest.mark.one_kernel
+def test_a_command_that_outlives_the_duration_is_ended_with_a_word() -> None:
+    done = run("attach", "-", "-d", "100ms", "-c", "sleep 1000", stdin="vfs_read\n")
+    assert done.status == 128 + signal.SIGTERM, done
+    assert "the 0.1 s of -d are over: batchprobe ends the command with SIGTERM" in done.stderr
+
+
+@pytest.mark.one_kernel
+def test_without_standard_error_it_just_runs() -> None:
+    shell = ("sh", "-c", 'exec "$@" 2>&-', "sh")
+    done = run("attach", "-", "-d", "0.2", "--json", stdin="syscall:getsid\n", before=shell)
+    assert (done.status, done.stderr) == (0, ""), done
+    assert done.summary["attached"] == 1
+
+
+@pytest.mark.one_kernel
+def test_without_standard_output_nothing_is_attached(tmp_path: Path) -> None:
+    shell = ("sh", "-c", 'exec "$@" >&-', "sh")
+    done = run("attach", "-", "-d", "0.2", stdin="syscall:getsid\n", before=shell)
+    assert done.status == 2, done
+    assert "standard output is closed: write the results to a file with -o FILE" in done.stderr
+    out = tmp_path / "out"
+    done = run("attach", "-", "-d", "0", "-o", out, stdin="syscall:getsid\n", before=shell)
+    assert done.status == 0, done
+    assert out.read_text() == "HITS  FUNCTION\n\n"
 
 
 # Makes 1,000 calls that nothing else makes, slowly enough to fall into several intervals.
@@ -213,8 +248,8 @@ def test_text_shows_the_most_hit(tmp_path: Path) -> None:
         ["…", "1", "more"],
     ]
     assert "4 probes" in done.stderr
-    assert "1003 hits, 1 functions never called" in done.stderr
-    assert "barriers: 1" in done.stderr
+    assert "1003 hits, 1 function never called" in done.stderr
+    assert "4 probes off with 1 barrier" in done.stderr
 
 
 @pytest.mark.one_kernel

@@ -6,11 +6,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from helpers.command import Finished, run
-from helpers.machine import ABIS, in_namespace
+from helpers.command import Finished, Running, run
+from helpers.machine import ABIS, GUARDIAN, in_namespace, setting
 from helpers.traced import traced
 
 from batchprobe import Session, UnsupportedError
@@ -19,6 +20,8 @@ from batchprobe.programs.shipped import COMPILE
 from batchprobe.sys import libc
 
 LIST = "vfs_read\n"
+KPROBES_ENABLED = "/sys/kernel/debug/kprobes/enabled"
+FTRACE_ENABLED = "/proc/sys/kernel/ftrace_enabled"
 
 
 def check_unsupported(done: Finished, *words: str) -> None:
@@ -79,6 +82,54 @@ def test_missing_bcc_is_reported(tmp_path: Path) -> None:
     check_unsupported(done, "python3-bpfcc")
     shipped = {name: text for name, text in env.items() if name != COMPILE}
     assert run("attach", "-", "-d", "0", stdin=LIST, before=hide, env=shipped).status == 0
+
+
+@pytest.mark.one_kernel
+def test_few_descriptors_are_reported_before_anything_is_done() -> None:
+    few = ("prlimit", "--nofile=20")
+    check_unsupported(run("attach", "-", "-d", "0", stdin=LIST, before=few), "ulimit -n", "only 20")
+    # As few as are let through suffice.
+    enough = ("prlimit", "--nofile=64")
+    both = "vfs_read\nvfs_read%return\nvfs_read+0\nnot_yet_loaded:function\n"
+    for abi in ("auto", "event"):
+        done = run("attach", "-", "-d", "0", "--abi", abi, stdin=both, before=enough)
+        assert done.status == 0, done
+
+
+@pytest.mark.parametrize(
+    ("file", "subject"),
+    [(KPROBES_ENABLED, "kprobes are disarmed"), (FTRACE_ENABLED, "ftrace is off")],
+)
+def test_a_switch_that_is_off_is_named_with_its_remedy(file: str, subject: str) -> None:
+    with setting(file, "0"):
+        done = run("attach", "-", "-d", "0", stdin=LIST)
+    check_unsupported(done, f"error: {subject}", "=1)" if "ftrace" in subject else "echo 1")
+
+
+@pytest.mark.parametrize("interval", [("-i", "0.5"), ()])
+@pytest.mark.parametrize(
+    ("file", "placement", "said"),
+    [
+        (KPROBES_ENABLED, "auto", "warning: kprobes were disarmed"),
+        (FTRACE_ENABLED, "entry", "warning: ftrace was switched off"),
+    ],
+)
+def test_a_switch_that_is_turned_off_during_the_run_is_reported(
+    file: str, placement: str, said: str, interval: tuple[str, ...], tmp_path: Path
+) -> None:
+    few = tmp_path / "few"
+    few.write_text(LIST)
+    words = ("attach", few, "--json", "--abi", "event", "--placement", placement, "-d", "4")
+    with Running(*words, *interval) as running:
+        running.until_child(GUARDIAN)
+        running.until_defined(1)
+        time.sleep(1)
+        with setting(file, "0"):
+            if interval:
+                running.until_stderr(said)
+            done = running.finish()
+    assert done.status == 0, done
+    assert done.stderr.count(said) == 1
 
 
 @pytest.mark.skipif("multi" in ABIS, reason="this kernel has kprobe_multi links")

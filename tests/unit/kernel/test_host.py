@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from batchprobe.errors import UnsupportedError
 from batchprobe.kernel import host
 from batchprobe.kernel.host import Finding, Status
 
@@ -240,6 +241,35 @@ def test_disabled_switches(
 ) -> None:
     write(root / file, text)
     assert check(root)[::2] == (status, remedy)
+
+
+@pytest.mark.parametrize(("soft", "enough"), [("20", False), ("64", True), ("unlimited", True)])
+def test_few_descriptors_are_an_error(root: Path, soft: str, enough: bool) -> None:
+    write(
+        root / "proc/self/limits",
+        f"Limit                     Soft Limit           Hard Limit           Units\n"
+        f"Max open files            {soft:<20} 1048576              files\n",
+    )
+    if enough:
+        host.require_descriptors(root)
+        return
+    with pytest.raises(UnsupportedError, match=r"only 20 files .* \(ulimit -n 1024\)"):
+        host.require_descriptors(root)
+
+
+@pytest.mark.parametrize(
+    ("file", "check", "subject"),
+    [
+        ("sys/kernel/debug/kprobes/enabled", host.check_kprobes, "kprobes are disarmed"),
+        ("proc/sys/kernel/ftrace_enabled", host.check_ftrace, "ftrace is off"),
+    ],
+)
+def test_a_switch_that_is_off_is_named(
+    root: Path, file: str, check: Callable[[Path], Finding], subject: str
+) -> None:
+    """The session has this as its error, without the name of the check."""
+    write(root / file, "0\n")
+    assert check(root)[1].startswith(subject)
 
 
 def test_users_detect_kprobes_by_a_symbol(root: Path) -> None:
