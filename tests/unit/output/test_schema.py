@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every record of --json is as schema.json and docs/json.md describe it."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import re
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from batchprobe.actions import Count
+from batchprobe.cli.doctor import show_checks
+from batchprobe.commit.queue import CommitReport, RemovalFailure
+from batchprobe.funclist.spec import Kind, ProbeSpec, Source
+from batchprobe.functions.table import Function
+from batchprobe.functions.targets import Reason, Resolution, Skipped, Target
+from batchprobe.output.base import Summary
+from batchprobe.output.json_lines import SCHEMA, JsonSink
+from batchprobe.probe import Event, Probe
+
+TEXT = files("batchprobe.output").joinpath("schema.json").read_text()
+DOCUMENT = Path(__file__).resolve().parents[3] / "docs/json.md"
+ENTRY = ProbeSpec("vfs_*", Source("a list", 1), Kind.GLOB, "vfs_*")
+SKIPPED = [Skipped("nosuch", Source("a list", 3), Reason.UNKNOWN, "there is such")]
+HITS = {Probe(Target(label, ENTRY, None)): hits for label, hits in (("vfs_read", 7), ("rare", 0))}
+
+
+def described_only() -> dict[str, Any]:
+    """The schema, but keys that it does not describe are errors."""
+    schema = json.loads(TEXT)
+    schema["unevaluatedProperties"] = False
+    schema["$defs"]["commit"]["unevaluatedProperties"] = False
+    return dict(schema)
+
+
+def validator(schema: dict[str, Any]) -> Any:
+    return jsonschema.Draft202012Validator(schema)
+
+
+DESCRIBED = validator(described_only())
+AS_SHIPPED = validator(json.loads(TEXT))
+
+
+def keys(schema: object) -> Iterator[str]:
+    """The names of all properties."""
+    if isinstance(schema, dict):
+        yield from schema.get("properties", ())
+        for part in schema.values():
+            yield from keys(part)
+    elif isinstance(schema, list):
+        for part in schema:
+            yield from keys(part)
+
+
+def lines(out: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+def of_a_run(**changes: Any) -> list[dict[str, Any]]:
+    out = io.StringIO()
+    sink = JsonSink(out, Count())
+    sink.interval(0.12345, HITS, HITS)
+    sink.final(HITS)
+    failed = (RemovalFailure("an event", 16),)
+    end = Summary(
+        abi="event+perf",
+        placement="after",
+        skipped=SKIPPED,
+        omitted={Reason.NOTRACE: 2},
+        hits=HITS,
+        values=HITS,
+        attach_seconds=1.25,
+        commit=CommitReport(probes=2, clean=1, dirty=1, barriers=1, failed=failed),
+    )
+    vars(end).update(changes)
+    sink.end(end)
+    return lines(out)
+
+
+def of_a_list() -> list[dict[str, Any]]:
+    out = io.StringIO()
+    here = Target("vfs_read+0x4", ENTRY, Function("vfs_read", "", 0xFFFFFFFF81234560, 32), 4)
+    targets = [here, Target("not_loaded:f", ENTRY, None)]
+    JsonSink(out, Count()).resolution(Resolution(targets, SKIPPED, {Reason.NOTRACE: 2}))
+    return lines(out)
+
+
+def test_the_schema_is_one() -> None:
+    jsonschema.Draft202012Validator.check_schema(json.loads(TEXT))
+    assert json.loads(TEXT)["properties"]["schema"]["const"] == SCHEMA
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"missed": 3, "lost": 4},
+        {"lost": None},
+        {"pending": [Probe(Target("not_loaded:f", ENTRY, None))]},
+    ],
+)
+def test_records_of_attach(changes: dict[str, Any]) -> None:
+    records = of_a_run(**changes)
+    assert [record["type"] for record in records] == ["counts", "final", "summary"]
+    for record in records:
+        DESCRIBED.validate(record)
+
+
+def test_the_summary_of_nothing() -> None:
+    out = io.StringIO()
+    JsonSink(out, Count()).end(Summary())
+    (record,) = lines(out)
+    DESCRIBED.validate(record)
+
+
+def test_an_event() -> None:
+    out = io.StringIO()
+    probe = Probe(Target("vfs_read", ENTRY, None))
+    JsonSink(out, Count()).event(Event(probe, {"pid": 7, "command": "sh"}))
+    (record,) = lines(out)
+    AS_SHIPPED.validate(record)
+
+
+def test_records_of_functions() -> None:
+    records = of_a_list()
+    assert [record["type"] for record in records] == ["function"] * 2 + ["skipped", "summary"]
+    for record in records:
+        DESCRIBED.validate(record)
+
+
+def test_records_of_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    show_checks(as_json=True)
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {record["type"] for record in records} == {"check"}
+    for record in records:
+        DESCRIBED.validate(record)
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [
+        ("schema", 2),
+        ("type", "end"),
+        ("hits", {"vfs_read": -1}),
+        ("hits", {"vfs_read": "7"}),
+        ("missed", 0.5),
+        ("abi", "kprobe"),
+        ("placement", "event after"),
+        ("skipped", [{"entry": "nosuch"}]),
+        ("left_out", {"not traceable": 0}),
+        ("attach_seconds", "1.25"),
+        ("commit", {}),
+    ],
+)
+def test_what_the_schema_refuses(at: str, value: object) -> None:
+    record = copy.deepcopy(of_a_run()[-1])
+    assert AS_SHIPPED.is_valid(record)
+    record[at] = value
+    assert not AS_SHIPPED.is_valid(record)
+
+
+def test_every_key_is_required_or_said_to_be_absent() -> None:
+    end = of_a_run()[-1]
+    for key in end:
+        assert not AS_SHIPPED.is_valid({k: v for k, v in end.items() if k != key}), key
+
+
+def test_the_page_has_every_key_and_every_reason() -> None:
+    named = set(re.findall(r"`([^`\n]+)`", DOCUMENT.read_text().replace("```", "")))
+    assert set(keys(json.loads(TEXT))) <= named
+    assert {reason.value for reason in Reason} <= named
