@@ -9,10 +9,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 from helpers.machine import HANG_SECONDS, children, eventually, our_events
+from helpers.schema import hold
 
 __all__ = ["COMMAND", "Finished", "Running", "run", "run_script"]
 
@@ -27,10 +29,12 @@ class Finished:
         self.stdout = stdout
         self.stderr = stderr
 
-    @property
+    @cached_property
     def records(self) -> list[dict[str, Any]]:
-        """The objects of --json, one per line; any other line is an error."""
-        return [json.loads(line) for line in self.stdout.splitlines()]
+        """The objects of --json, one per line, as the schema describes them."""
+        records = [json.loads(line) for line in self.stdout.splitlines()]
+        hold(records)
+        return records
 
     @property
     def summary(self) -> dict[str, Any]:
