@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -134,6 +135,10 @@ class _Run:
                 say(f"error: {error}")
                 return status
             raise
+        if address := os.environ.get("NOTIFY_SOCKET"):
+            from batchprobe.cli.notify import notify_ready  # noqa: PLC0415  (only in a service)
+
+            notify_ready(address, f"probes that count: {len(probes)}")
         child = self._trace()
         self._stop.busy = lambda: f"still removing {counted(len(probes), 'probe')}: a moment"
         # The command may take its time to end; the probes do not wait for it.

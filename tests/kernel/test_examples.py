@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
+import configparser
+import os
+import shlex
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from helpers.command import run
+from helpers.command import Running, run
 from helpers.machine import HANG_SECONDS
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -54,3 +59,27 @@ def test_narrow_down() -> None:
     done = script("narrow_down.py", "vfs_*", "--rounds", "2")
     assert done.returncode == 0, done.stderr
     assert "vfs_" in done.stdout
+
+
+def test_the_service_starts_and_stops(tmp_path: Path) -> None:
+    # A unit may have a key twice; this one has not.
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.read(EXAMPLES / "batchprobe.service")
+    assert unit["Service"]["Type"] == "notify"
+    _, *start = shlex.split(unit["Service"]["ExecStart"])
+    _, *stop_post = shlex.split(unit["Service"]["ExecStopPost"])
+    funcs = tmp_path / "funcs.txt"
+    funcs.write_text("vfs_read\n")
+    arguments = [str(funcs) if word.endswith("/funcs.txt") else word for word in start]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(HANG_SECONDS)
+        env = {**os.environ, "NOTIFY_SOCKET": manager.getsockname()}
+        with Running(*arguments, env=env) as running:
+            assert manager.recv(1024).startswith(b"READY=1\n")
+            running.signal(signal.SIGTERM)
+            done = running.finish()
+    assert done.status == 0, done
+    assert done.summary["attached"] == 1
+    after = run(*stop_post)
+    assert after.status == 0, after
