@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
@@ -12,30 +13,48 @@ import typer
 from batchprobe import __version__
 from batchprobe.cli.args import OPTIONS, AttachOptions, Option, seconds
 from batchprobe.cli.attach import attach_lists
+from batchprobe.cli.help_text import ENVIRONMENT, EXIT_STATUSES, entries, table
 from batchprobe.cli.signals import Stop
+from batchprobe.errors import UsageError
 
 __all__ = ["run"]
+
+_COMMAND = "batchprobe"
+
+# BadParameter is a UsageError, which typer does not export.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+_ENTRIES = table("An entry is one of these:", entries())
 
 app = typer.Typer(
     help="Attach kprobes to thousands of kernel functions, count hits, and detach them all with a "
     "single RCU grace period.",
-    epilog="Exit status: 0 traced and removed everything (also after Ctrl-C), 1 error, 2 usage or "
-    "an unreadable list, 3 nothing attached, 4 something skipped under --strict, 5 something could "
-    "not be removed, 77 this machine cannot trace, 128+N ended by signal N before the probes were "
-    "on. With -c, the command's own status. BATCHPROBE_DEBUG=1 prints the traceback of an error.",
+    epilog="\n\n".join((table("Exit status:", EXIT_STATUSES), table("Environment:", ENVIRONMENT))),
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
+    # Plain text, which takes a third of the time.
+    rich_markup_mode=None,
 )
 
 
 def run(stop: Stop) -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command line; returns the exit status. Raises UsageError."""
+    arguments = sys.argv[1:] or ["--help"]
     try:
-        app(obj=stop)
+        # Otherwise `python -m batchprobe` would be called that in its help.
+        status = app(arguments, prog_name=_COMMAND, obj=stop, standalone_mode=False)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
-    return 0
+    except _UsageError as error:
+        raise UsageError(_told(error)) from error
+    return status if isinstance(status, int) else 0
+
+
+def _told(error: Any) -> str:
+    """typer's message in our form."""
+    message = error.format_message().rstrip(".")
+    command = error.ctx.command_path if error.ctx else _COMMAND
+    return f"{message[:1].lower()}{message[1:]} (see `{command} --help`)"
 
 
 def _version(wanted: bool) -> None:
@@ -55,13 +74,17 @@ def _main(
 
 
 def attach(context: typer.Context, lists: list[str], **asked: Any) -> None:
-    """Attach a probe to each function of the lists, count their hits, detach all in one batch."""
+    """Count hits of the functions that lists name, until Ctrl-C.
+
+    Attaches a probe to each function, and detaches all of them with a single RCU grace period.
+    FILE is a list of functions, with an entry on each line; - is standard input.
+    """
     raise typer.Exit(attach_lists(lists, AttachOptions(**asked), context.obj))
 
 
 def _attach_signature() -> inspect.Signature:
     """The parameters of `attach`: what AttachOptions declares, as typer wants it."""
-    lists = typer.Argument(metavar="FILE...", help="Function lists; - is standard input.")
+    lists = typer.Argument(metavar="FILE", hidden=True)
     parameters = [
         _parameter("context", typer.Context),
         _parameter("lists", Annotated[list[str], lists]),
@@ -111,21 +134,24 @@ attach.__signature__ = _attach_signature()  # type: ignore[attr-defined]
 attach.__annotations__ = {
     name: parameter.annotation for name, parameter in _attach_signature().parameters.items()
 }
-app.command()(attach)
+app.command(epilog=_ENTRIES)(attach)
 
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 
 
-@app.command()
+@app.command(epilog=_ENTRIES)
 def functions(
     what: Annotated[
         list[str],
-        typer.Argument(metavar="ENTRY|FILE...", help="Entries, or lists of them; - is stdin."),
+        typer.Argument(metavar="ENTRY|FILE", hidden=True),
     ],
     as_json: _Json = False,
 ) -> None:
-    """Show what would be attached, what would be skipped, and why. Attaches nothing."""
+    """Show what would be attached, what would be skipped, and why.
+
+    Attaches nothing. ENTRY is an entry of a function list, FILE a list; - is standard input.
+    """
     from batchprobe.cli.functions import show_functions  # noqa: PLC0415  (one command is run)
 
     raise typer.Exit(show_functions(what, as_json=as_json))
@@ -133,7 +159,10 @@ def functions(
 
 @app.command()
 def doctor(as_json: _Json = False) -> None:
-    """Say what this machine can trace with, and what would help where it cannot."""
+    """Report what this machine can trace with, and what it lacks.
+
+    Also prints the command that fixes what is missing.
+    """
     from batchprobe.cli.doctor import show_checks  # noqa: PLC0415
 
     raise typer.Exit(show_checks(as_json=as_json))
@@ -141,7 +170,10 @@ def doctor(as_json: _Json = False) -> None:
 
 @app.command()
 def cleanup() -> None:
-    """Remove what killed batchprobe processes left: nothing of living ones or of other tools."""
+    """Remove what killed batchprobe processes left in the kernel.
+
+    Removes nothing of living ones, and nothing of other tools.
+    """
     from batchprobe.cli.cleanup import remove_stale  # noqa: PLC0415
 
     raise typer.Exit(remove_stale())

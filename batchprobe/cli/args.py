@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["OPTIONS", "AttachOptions", "Option", "read_usual", "seconds"]
+__all__ = ["OPTIONS", "AttachOptions", "Option", "converted", "read_usual", "seconds"]
 
 _MIN_INTERVAL_SECONDS = 0.01
 # No unit is seconds. The longer one first, because 5ms ends with s too.
@@ -143,7 +143,7 @@ def read_usual(arguments: Sequence[str]) -> tuple[list[str], AttachOptions] | No
             return None
         option = OPTIONS[name]
         if option.kind is not bool:
-            given = _converted(value if equals else next(rest, ""), option)
+            given = converted(value if equals else next(rest, ""), option)
         else:
             given = None if equals else True
         if name in found or given is None:
@@ -152,7 +152,7 @@ def read_usual(arguments: Sequence[str]) -> tuple[list[str], AttachOptions] | No
     return (files, AttachOptions(**found)) if files else None
 
 
-def _converted(text: str, option: Option) -> object:
+def converted(text: str, option: Option) -> object:
     """The value of an option; None if typer has to look at it."""
     if isinstance(option.kind, tuple):
         return text if text in option.kind else None

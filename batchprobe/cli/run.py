@@ -46,6 +46,9 @@ def _command(arguments: Sequence[str], stop: Stop) -> int:
         return attach_lists(*usual, stop)
     if sys.stdout is None and list(arguments[:1]) not in _WITHOUT_STDOUT:
         raise UsageError("standard output is closed: nobody would see what the command prints")
+    from batchprobe.cli.usage import refuse_plain_faults  # noqa: PLC0415  (most lines are right)
+
+    refuse_plain_faults(arguments)
     from batchprobe.cli import app  # noqa: PLC0415  (typer takes longer to import than an attach)
 
     return app.run(stop)

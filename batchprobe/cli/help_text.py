@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `--help` and the manual page say beside the commands and their options."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Sequence
+
+from batchprobe.funclist import spec
+
+__all__ = ["ENVIRONMENT", "EXIT_STATUSES", "entries", "table"]
+
+EXIT_STATUSES = (
+    ("0", "traced and removed everything, also after Ctrl-C; with -c, the command's own status"),
+    ("1", "error"),
+    ("2", "usage, or an unreadable list"),
+    ("3", "nothing attached"),
+    ("4", "something was skipped, under --strict"),
+    ("5", "something could not be removed"),
+    ("77", "this machine cannot trace"),
+    ("128+N", "ended by signal N before the probes were attached"),
+)
+"""What the command ends with (`errors.ExitStatus`)."""
+
+ENVIRONMENT = (
+    ("BATCHPROBE_DEBUG", "1 prints the traceback of an error"),
+    ("BATCHPROBE_COMPILE", "1 compiles the programs with bcc instead of using shipped bytecode"),
+    ("NOTIFY_SOCKET", "where attach sends READY=1 when the probes count: sd_notify(3)"),
+)
+
+_WIDTH = 78
+_INDENT = 4
+
+
+def entries() -> list[tuple[str, str]]:
+    """What a line of a function list may be, and its meaning: the table of `funclist.spec`.
+
+    Empty under `python -OO`, which drops docstrings.
+    """
+    lines = (spec.__doc__ or "").splitlines()
+    rows = [re.split(r" {3,}", line.strip(), maxsplit=1) for line in lines if line[:1] == " "]
+    return [(form, meaning) for form, meaning in rows]
+
+
+def table(title: str, rows: Sequence[tuple[str, str]]) -> str:
+    """The rows under a title, in two columns, as a paragraph that typer does not wrap."""
+    if not rows:
+        return ""
+    left = max(len(word) for word, _ in rows) + 2
+    lines = ["\b", title]
+    for word, meaning in rows:
+        first, *more = textwrap.wrap(meaning, _WIDTH - left - _INDENT)
+        lines.append(f"{'':{_INDENT}}{word:<{left}}{first}")
+        lines += (f"{'':{_INDENT + left}}{line}" for line in more)
+    return "\n".join(lines)
