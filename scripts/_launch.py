@@ -13,16 +13,17 @@ from typing import NoReturn
 SCRIPTS = Path(__file__).resolve().parent
 CHECKOUT = SCRIPTS.parent
 _DEFAULT_KERNEL = "debian-12"
+_ANSWERED_HERE = {"--help", "--version", "--install-completion", "--show-completion"}
 # Anybody may read it; only the addresses need root.
 _SYMBOLS = Path("/proc/kallsyms")
 
 
 def needs_kernel(arguments: Sequence[str]) -> bool:
-    """Whether the command does more than print help or its version."""
+    """Whether the command does more than print help, its version or a shell's completion."""
     for argument in arguments:
         if argument == "--":
             return True
-        if argument in {"--help", "--version"}:
+        if argument in _ANSWERED_HERE:
             return False
     return bool(arguments)
 

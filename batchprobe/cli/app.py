@@ -30,7 +30,6 @@ app = typer.Typer(
     help="Attach kprobes to thousands of kernel functions, count hits, and detach them all with a "
     "single RCU grace period.",
     epilog="\n\n".join((table("Exit status:", EXIT_STATUSES), table("Environment:", ENVIRONMENT))),
-    add_completion=False,
     pretty_exceptions_enable=False,
     # Plain text, which takes a third of the time.
     rich_markup_mode=None,
@@ -73,6 +72,12 @@ def _main(
     pass
 
 
+def _complete(incomplete: str) -> list[str]:
+    from batchprobe.cli.completion import complete  # noqa: PLC0415  (only where a shell asks)
+
+    return complete(incomplete)
+
+
 def attach(context: typer.Context, lists: list[str], **asked: Any) -> None:
     """Count hits of the functions that lists name, until Ctrl-C.
 
@@ -84,7 +89,7 @@ def attach(context: typer.Context, lists: list[str], **asked: Any) -> None:
 
 def _attach_signature() -> inspect.Signature:
     """The parameters of `attach`: what AttachOptions declares, as typer wants it."""
-    lists = typer.Argument(metavar="FILE", hidden=True)
+    lists = typer.Argument(metavar="FILE", hidden=True, autocompletion=_complete)
     parameters = [
         _parameter("context", typer.Context),
         _parameter("lists", Annotated[list[str], lists]),
@@ -144,7 +149,7 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a lin
 def functions(
     what: Annotated[
         list[str],
-        typer.Argument(metavar="ENTRY|FILE", hidden=True),
+        typer.Argument(metavar="ENTRY|FILE", hidden=True, autocompletion=_complete),
     ],
     as_json: _Json = False,
 ) -> None:

@@ -26,6 +26,7 @@ def refuse_plain_faults(arguments: Sequence[str]) -> None:
 
 def _fault(words: Sequence[str]) -> str:
     known = {flag: option for option in OPTIONS.values() for flag in option.flags}
+    given_last: dict[Option, tuple[str, str]] = {}
     has_list = False
     rest = iter(words)
     for word in rest:
@@ -48,6 +49,9 @@ def _fault(words: Sequence[str]) -> str:
             if given is None:
                 return f"{flag} needs a value"
             value = given
+        # As in typer, the last one counts, and what no option can be is an error before any value.
+        given_last[option] = flag, value
+    for option, (flag, value) in given_last.items():
         if fault := _fault_of_value(value, option):
             return f"{flag} {value!r}: {fault}"
     return "" if has_list else "FILE is missing: a function list, or - for standard input"

@@ -17,10 +17,23 @@ from batchprobe.functions.symbols import CodeSymbols, NameIndex
 from batchprobe.sys import cache_file
 from batchprobe.sys.files import exists, read_text
 
-__all__ = ["SymbolCache", "loaded_modules"]
+__all__ = ["FOLDER", "SymbolCache", "kept_symbols", "loaded_modules"]
+
+
+def _folder() -> str:
+    """Where this user may keep files that nobody else may read."""
+    if os.geteuid() == 0:
+        return "/run/batchprobe/boot"
+    home = os.environ.get("XDG_RUNTIME_DIR") or os.environ.get("XDG_CACHE_HOME")
+    return f"{home or os.path.expanduser('~/.cache')}/batchprobe/boot"
+
+
+FOLDER = _folder()
+
 
 # Increment this when parse_kallsyms() returns something else for the same text.
 _FORMAT = 6
+_VERSION = f"{_FORMAT} {sys.byteorder} "
 # Maximum length of a file's first line, which holds the size of its header.
 _MAX_SIZE_LINE = 12
 
@@ -45,23 +58,15 @@ def loaded_modules(proc: str | PathLike[str] = "/proc", sysfs: str | PathLike[st
     return "".join(lines)
 
 
-def _folder() -> str:
-    """Where this user may keep files that nobody else may read."""
-    if os.geteuid() == 0:
-        return "/run/batchprobe/boot"
-    home = os.environ.get("XDG_RUNTIME_DIR") or os.environ.get("XDG_CACHE_HOME")
-    return f"{home or os.path.expanduser('~/.cache')}/batchprobe/boot"
-
-
 class SymbolCache:
     """Cached lists of the kernel, valid while `read_loaded()` returns the same text."""
 
     def __init__(
         self,
-        folder: str | PathLike[str] = "",
+        folder: str | PathLike[str] = FOLDER,
         read_loaded: Callable[[], str] = loaded_modules,
     ) -> None:
-        self._folder = folder or _folder()
+        self._folder = folder
         self._read_loaded = read_loaded
         self.loaded = read_loaded()
         """What `loaded_modules` returned when this object was made."""
@@ -87,17 +92,8 @@ class SymbolCache:
         return text
 
     def _load(self, name: str) -> tuple[list[str], memoryview] | None:
-        data = cache_file.read(f"{self._folder}/{name}")
-        if data is None:
-            return None
-        size, newline, _ = bytes(data[:_MAX_SIZE_LINE]).partition(b"\n")
-        if not newline or not size.isdigit():
-            # Not one of our files.
-            return None
-        begin = len(size) + 1
-        end = begin + int(size)
-        header, *fields = str(data[begin:end], "ascii", "replace").split("\0")
-        return (fields, data[end:]) if header == self._header else None
+        header, fields, body = _read(f"{self._folder}/{name}")
+        return (fields, body) if header == self._header else None
 
     def _store(self, name: str, fields: Sequence[str], body: bytes) -> None:
         # A list read while modules came or went may match neither state.
@@ -107,7 +103,29 @@ class SymbolCache:
 
     @property
     def _header(self) -> str:
-        return f"{_FORMAT} {sys.byteorder} {self.loaded}"
+        return f"{_VERSION}{self.loaded}"
+
+
+def kept_symbols(folder: str | PathLike[str] = FOLDER) -> CodeSymbols | None:
+    """Return the symbols that were last kept, even if modules came or went since; None if there
+    are none. Reads nothing of the kernel's.
+    """
+    header, fields, body = _read(f"{folder}/symbols")
+    return _unpack(fields, body) if header.startswith(_VERSION) else None
+
+
+def _read(file: str) -> tuple[str, list[str], memoryview]:
+    """A file's header, fields and body; the header is empty if it is not one of our files."""
+    data = cache_file.read(file)
+    if data is None:
+        return "", [], memoryview(b"")
+    size, newline, _ = bytes(data[:_MAX_SIZE_LINE]).partition(b"\n")
+    if not newline or not size.isdigit():
+        return "", [], memoryview(b"")
+    begin = len(size) + 1
+    end = begin + int(size)
+    header, *fields = str(data[begin:end], "ascii", "replace").split("\0")
+    return header, fields, data[end:]
 
 
 def _pack(symbols: CodeSymbols) -> tuple[Sequence[str], bytes]:

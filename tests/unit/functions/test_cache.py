@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from recorded import KERNELS, recorded
 
-from batchprobe.functions.cache import SymbolCache, loaded_modules
+from batchprobe.functions.cache import SymbolCache, kept_symbols, loaded_modules
 from batchprobe.functions.kallsyms import parse_kallsyms
 from batchprobe.functions.symbols import CodeSymbols
 
@@ -137,3 +137,18 @@ def test_loaded_modules(tmp_path: Path) -> None:
     assert with_modules("ext4 100 1 - Live 0x10\n") != first
     (proc / "sys/kernel/random/boot_id").write_text("def\n")
     assert with_modules("ext4 100 1 - Live 0x10\n") != first
+
+
+def test_kept_symbols_are_found_after_modules_changed(tmp_path: Path) -> None:
+    assert kept_symbols(tmp_path) is None
+    kernel = Kernel()
+    cache(tmp_path, "one set of modules").symbols(kernel.symbols)
+    found = kept_symbols(tmp_path)
+    assert found is not None
+    assert comparable(found) == comparable(kernel.parsed)
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"3\n1 x", b"12\n5 little xx\0"])
+def test_other_files_are_not_taken_for_kept_symbols(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "symbols").write_bytes(content)
+    assert kept_symbols(tmp_path) is None

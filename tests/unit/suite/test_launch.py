@@ -16,6 +16,7 @@ import pytest
         (["--help"], False),
         (["attach", "--help"], False),
         (["--version"], False),
+        (["--show-completion"], False),
         (["attach", "list"], True),
         (["attach", "-c", "ls", "--", "--help"], True),
         (["doctor"], True),
