@@ -13,7 +13,7 @@ import typer
 from batchprobe import __version__
 from batchprobe.cli.args import OPTIONS, AttachOptions, Option, seconds
 from batchprobe.cli.attach import attach_lists
-from batchprobe.cli.help_text import ENVIRONMENT, EXIT_STATUSES, entries, table
+from batchprobe.cli.help_text import ENVIRONMENT, EXAMPLES, EXIT_STATUSES, entries, table
 from batchprobe.cli.signals import Stop
 from batchprobe.errors import UsageError
 
@@ -29,7 +29,13 @@ _ENTRIES = table("An entry is one of these:", entries())
 app = typer.Typer(
     help="Attach kprobes to thousands of kernel functions, count hits, and detach them all with a "
     "single RCU grace period.",
-    epilog="\n\n".join((table("Exit status:", EXIT_STATUSES), table("Environment:", ENVIRONMENT))),
+    epilog="\n\n".join(
+        (
+            table("Examples:", EXAMPLES),
+            table("Exit status:", EXIT_STATUSES),
+            table("Environment:", ENVIRONMENT),
+        )
+    ),
     pretty_exceptions_enable=False,
     # Plain text, which takes a third of the time.
     rich_markup_mode=None,

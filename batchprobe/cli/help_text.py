@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from batchprobe.funclist import spec
 
-__all__ = ["ENVIRONMENT", "EXIT_STATUSES", "entries", "table"]
+__all__ = ["ENVIRONMENT", "EXAMPLES", "EXIT_STATUSES", "entries", "table"]
 
 EXIT_STATUSES = (
     ("0", "traced and removed everything, also after Ctrl-C; with -c, the command's own status"),
@@ -27,6 +27,13 @@ ENVIRONMENT = (
     ("BATCHPROBE_DEBUG", "1 prints the traceback of an error"),
     ("BATCHPROBE_COMPILE", "1 compiles the programs with bcc instead of using shipped bytecode"),
     ("NOTIFY_SOCKET", "where attach sends READY=1 when the probes count: sd_notify(3)"),
+)
+
+EXAMPLES = (
+    ("batchprobe attach funcs.txt -d 5", "count hits of the functions in a list for 5 seconds"),
+    ("batchprobe attach funcs.txt -c 'ls -l'", "the same while a command runs"),
+    ("echo 'vfs_*' | batchprobe attach - --top 10", "the ten functions hit most, until Ctrl-C"),
+    ("batchprobe functions 'tcp_*' '!tcp_v6_*'", "what these entries mean on this kernel"),
 )
 
 _WIDTH = 78

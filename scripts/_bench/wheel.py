@@ -14,7 +14,7 @@ from pathlib import Path
 from _vm.cache import key_of
 
 _FOLDERS = ("batchprobe", "bpf")
-_FILES = ("pyproject.toml", "README.md")
+_FILES = ("pyproject.toml", "README.md", "docs/batchprobe.1")
 
 
 def obtain(checkout: Path, cache: Path) -> Path:
