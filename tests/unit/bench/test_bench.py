@@ -265,9 +265,10 @@ def test_the_wheel_is_built_again_when_its_content_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkout, cache = tmp_path / "checkout", tmp_path / "cache"
-    for name in ("batchprobe", "bpf"):
+    for name in ("batchprobe", "bpf", "docs"):
         (checkout / name).mkdir(parents=True)
-    for name in ("pyproject.toml", "README.md", "batchprobe/a.py", "bpf/hit.h"):
+    files = ("pyproject.toml", "README.md", "docs/batchprobe.1", "batchprobe/a.py", "bpf/hit.h")
+    for name in files:
         (checkout / name).write_text("")
     # As the checkout has it.
     (checkout / "batchprobe/bpf").symlink_to("../bpf")
