@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,8 @@ from batchprobe.cli.signals import Stop
 from batchprobe.errors import ExitStatus
 from batchprobe.funclist.parse import parse_line
 from batchprobe.funclist.spec import Source
+
+README = Path(__file__).resolve().parents[3] / "README.md"
 
 
 def printed(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
@@ -68,6 +72,13 @@ def test_exit_statuses_are_those_of_the_package() -> None:
     known = [value for name, value in vars(ExitStatus).items() if name.isupper()]
     assert [*shown, ExitStatus.SIGNALLED] == known
     assert help_text.EXIT_STATUSES[-1][0] == f"{ExitStatus.SIGNALLED}+N"
+
+
+def test_the_readme_has_the_same_exit_statuses() -> None:
+    lines = README.read_text().replace("`", "").splitlines()
+    begin = lines.index("| exit status | |") + 2
+    rows = itertools.takewhile(lambda line: line.startswith("|"), lines[begin:])
+    assert [tuple(row.strip("| ").split(" | ")) for row in rows] == list(help_text.EXIT_STATUSES)
 
 
 def test_a_table_is_wrapped_beside_its_first_column() -> None:
