@@ -88,14 +88,14 @@ def attach(context: typer.Context, lists: list[str], **asked: Any) -> None:
     """Count hits of the functions that lists name, until Ctrl-C.
 
     Attaches a probe to each function, and detaches all of them with a single RCU grace period.
-    FILE is a list of functions, with an entry on each line; - is standard input.
+    ENTRY is an entry of a function list, FILE a list; - is standard input.
     """
     raise typer.Exit(attach_lists(lists, AttachOptions(**asked), context.obj))
 
 
 def _attach_signature() -> inspect.Signature:
     """The parameters of `attach`: what AttachOptions declares, as typer wants it."""
-    lists = typer.Argument(metavar="FILE", hidden=True, autocompletion=_complete)
+    lists = typer.Argument(metavar="ENTRY|FILE", hidden=True, autocompletion=_complete)
     parameters = [
         _parameter("context", typer.Context),
         _parameter("lists", Annotated[list[str], lists]),

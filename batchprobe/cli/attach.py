@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 
-from batchprobe._util.counted import counted
 from batchprobe.actions import Count
 from batchprobe.cli.args import AttachOptions
 from batchprobe.cli.signals import Stop
@@ -26,7 +25,7 @@ from batchprobe.funclist.read import read_arguments
 from batchprobe.funclist.spec import ProbeSpec
 from batchprobe.kernel.host import require_descriptors
 from batchprobe.output.progress import ProgressBar
-from batchprobe.output.stderr import drop_unwritten, say, say_not_removed, say_skipped
+from batchprobe.output.stderr import drop_unwritten, say, say_not_removed, say_pending, say_skipped
 from batchprobe.probe import Probe
 from batchprobe.session import Session
 
@@ -54,7 +53,16 @@ def attach_lists(lists: Sequence[str], options: AttachOptions, stop: Stop) -> in
 
     However it ends, the probes are detached and the summary is printed.
     """
-    specs = read_arguments(lists)
+
+    def check() -> None:
+        if stop.is_set():
+            raise AttachCancelledError("interrupted while reading lists: nothing is attached")
+
+    try:
+        specs = read_arguments(lists, check)
+    except AttachCancelledError as error:
+        say(str(error))
+        return ExitStatus.SIGNALLED + stop.number
     require_descriptors()
     command = None
     if options.command is not None:
@@ -135,11 +143,15 @@ class _Run:
                 say(f"error: {error}")
                 return status
             raise
+        if self._pending:
+            say_pending(self._pending)
         if address := os.environ.get("NOTIFY_SOCKET"):
             from batchprobe.cli.notify import notify_ready  # noqa: PLC0415  (only in a service)
 
             notify_ready(address, f"probes that count: {len(probes)}")
         child = self._trace()
+        from batchprobe._util.counted import counted  # noqa: PLC0415  (probes are armed)
+
         self._stop.busy = lambda: f"still removing {counted(len(probes), 'probe')}: a moment"
         # The command may take its time to end; the probes do not wait for it.
         self._commit(probes)
@@ -155,9 +167,14 @@ class _Run:
             status = status or ExitStatus.ERROR
         if not_removed := self._removal_status():
             return not_removed
-        if not status and self._options.strict and self._session.skipped:
+        if not status and self._options.strict and (self._session.skipped or self._pending):
             return ExitStatus.SKIPPED
         return status
+
+    @property
+    def _pending(self) -> list[Probe]:
+        """Probes whose module was not loaded at the attach."""
+        return [probe for probe in self._probes if probe.address is None]
 
     def _why_over(self) -> str:
         """Why the run ended before its command."""
@@ -173,6 +190,8 @@ class _Run:
 
     def _attach(self, specs: Sequence[ProbeSpec]) -> list[Probe]:
         began = time.perf_counter()
+        # One call into the kernel may attach 40,000 functions, and no signal interrupts it.
+        self._stop.busy = lambda: "stopping, when the kernel is done with what it is attaching"
         try:
             with self._progress:
                 return self._session.attach(specs, cancelled=self._stop.is_set)
@@ -180,6 +199,7 @@ class _Run:
             self._end(self._session.close(), {})
             raise
         finally:
+            self._stop.busy = str
             self._attach_seconds = time.perf_counter() - began
             for (abi, placement), wrong in self._session.distrusted.items():
                 say(f"the ABI {abi} is not used for probes of kind {placement!r}: {wrong}")
@@ -274,8 +294,9 @@ class _Run:
             omitted=session.omitted,
             hits=values if counts else {probe: probe.count for probe in probes},
             values=values,
-            pending=[probe for probe in probes if probe.address is None],
+            pending=self._pending,
             missed=session.missed() if probes else None,
+            missed_in=session.missed_in(),
             lost=session.lost(),
             attach_seconds=self._attach_seconds,
             commit=commit,

@@ -54,7 +54,11 @@ def _fault(words: Sequence[str]) -> str:
     for option, (flag, value) in given_last.items():
         if fault := _fault_of_value(value, option):
             return f"{flag} {value!r}: {fault}"
-    return "" if has_list else "FILE is missing: a function list, or - for standard input"
+    return (
+        ""
+        if has_list
+        else "ENTRY or FILE is missing: a function, or a list of functions; - is standard input"
+    )
 
 
 def _unknown(flag: str, known: Iterable[str]) -> str:

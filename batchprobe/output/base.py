@@ -39,6 +39,7 @@ class Summary:
         values: Values | None = None,
         pending: Sequence[Probe] = (),
         missed: int | None = None,
+        missed_in: Sequence[Probe] = (),
         lost: int | None = 0,
         attach_seconds: float = 0.0,
         commit: CommitReport | None = None,
@@ -54,6 +55,8 @@ class Summary:
         self.values = values or {}
         self.pending = pending
         self.missed = missed
+        self.missed_in = missed_in
+        """The probes that missed hits, most of all first, where the kernel counts by probe."""
         self.lost = lost
         self.attach_seconds = attach_seconds
         self.commit = commit or CommitReport()

@@ -60,6 +60,7 @@ class JsonSink(Sink):
                 **self._values(summary.values),
                 "hits": _by_label(summary.hits),
                 "missed": summary.missed,
+                **_if_any("missed_in", [probe.label for probe in summary.missed_in]),
                 **({} if summary.lost == 0 else {"lost": summary.lost}),
                 "attach_seconds": summary.attach_seconds,
                 "commit": commit,
@@ -96,6 +97,10 @@ def record(kind: str, content: Mapping[str, object]) -> str:
 
 def _by_label(hits: Mapping[Probe, int]) -> dict[str, int]:
     return {probe.label: count for probe, count in hits.items()}
+
+
+def _if_any(key: str, values: list[str]) -> dict[str, list[str]]:
+    return {key: values} if values else {}
 
 
 def _skipped(skip: Skipped) -> dict[str, object]:

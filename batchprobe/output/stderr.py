@@ -13,7 +13,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TextIO
 
-__all__ = ["drop_unwritten", "say", "say_not_removed", "say_skipped"]
+    from batchprobe.probe import Probe
+
+__all__ = ["drop_unwritten", "say", "say_not_removed", "say_pending", "say_skipped"]
 
 # So few skips are shown one by one: the table should stay on the screen.
 _FEW_SKIPS = 4
@@ -67,6 +69,14 @@ def say_skipped(skipped: Sequence[Skipped], most: int | None = _FEW_SKIPS) -> No
         if not by_reason.keys() & _NOT_IN_PREVIEW:
             where = f"`batchprobe functions LIST` or {where}"
         say(f"  … {len(skipped) - shown} more: {where}")
+
+
+def say_pending(probes: Sequence[Probe]) -> None:
+    """Which probes count only when their module is loaded: said before anybody waits for hits."""
+    from batchprobe._util.counted import counted  # noqa: PLC0415  (few lists need it)
+
+    modules = ", ".join(dict.fromkeys(probe.target.module for probe in probes))
+    say(f"{counted(len(probes), 'probe')} will count when the module is loaded: {modules}")
 
 
 def say_not_removed(failures: Sequence[RemovalFailure]) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["TextSink", "by_text"]
 
 _WHY_MISSED = "hits while their CPU was in another probe; the kernel skips those"
+_MOST_MISSED = 3
 
 
 class TextSink(Sink):
@@ -62,8 +63,10 @@ class TextSink(Sink):
         self._out.flush()
         say_skipped(found.skipped, most=None)
         omitted = _omitted(found.omitted)
-        functions = counted(len(found.targets), "function")
-        say(f"{functions}, {len(found.skipped)} skipped{omitted}")
+        pending = sum(1 for target in found.targets if target.pending)
+        functions = counted(len(found.targets) - pending, "function")
+        waiting = f", {pending} of modules that are not loaded" if pending else ""
+        say(f"{functions}{waiting}, {len(found.skipped)} skipped{omitted}")
 
     def _rows(self, values: Values) -> list[str]:
         columns = self._action.columns
@@ -97,7 +100,7 @@ def _summary(summary: Summary) -> list[str]:
         f"{summary.attach_seconds:.2f} s, {len(summary.skipped)} skipped"
         f"{_omitted(summary.omitted)}",
         f"{counted(sum(summary.hits.values()), 'hit')}, "
-        f"{counted(never, 'function')} never called, missed: {_missed(summary.missed)}{lost}",
+        f"{counted(never, 'function')} never called, missed: {_missed(summary)}{lost}",
         f"{counted(commit.probes, 'probe')} off with {counted(commit.barriers, 'barrier')}: "
         f"counting stopped in {commit.top_seconds * 1e3:.1f} ms, "
         f"counts final {commit.barrier_seconds * 1e3:.1f} ms later, "
@@ -111,10 +114,14 @@ def _summary(summary: Summary) -> list[str]:
     return lines
 
 
-def _missed(count: int | None) -> str:
-    if count is None:
+def _missed(summary: Summary) -> str:
+    if summary.missed is None:
         return "unknown (the kernel does not count them here)"
-    return f"{count} ({_WHY_MISSED})" if count else "0"
+    if not summary.missed:
+        return "0"
+    labels = [probe.label for probe in summary.missed_in[:_MOST_MISSED]]
+    where = f"; most of them in {', '.join(labels)}" if labels else ""
+    return f"{summary.missed} ({_WHY_MISSED}{where})"
 
 
 def _or_unknown(count: int | None) -> str:

@@ -51,13 +51,16 @@ def test_typer_refuses_what_is_refused(line: list[str], monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
-        ("", "FILE is missing: a function list, or - for standard input"),
-        ("-d 5", "FILE is missing: a function list, or - for standard input"),
+        ("", "ENTRY or FILE is missing: a function, or a list of functions; - is standard input"),
+        (
+            "-d 5",
+            "ENTRY or FILE is missing: a function, or a list of functions; - is standard input",
+        ),
         ("f --durtion 5", "no such option: --durtion; did you mean --duration?"),
         ("f --zzz=1", "no such option: --zzz"),
         ("f -x", "no such option: -x"),
         ("f -d", "-d needs a value"),
-        ("f -d x", "-d 'x': not a number"),
+        ("f -d x", "-d 'x': no time: write 5, 500ms, 5m or 1h"),
         ("f -d -1", "-d '-1': less than 0"),
         ("f --interval=0.001", "--interval '0.001': less than 0.01"),
         ("f --top 1.5", "--top '1.5': not a whole number"),
