@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from helpers.command import Finished, Running, run
-from helpers.machine import ABIS, GUARDIAN, in_namespace, setting
+from helpers.machine import ABIS, in_namespace, setting
 from helpers.traced import traced
 
 from batchprobe import Session, UnsupportedError
@@ -106,7 +107,7 @@ def test_a_switch_that_is_off_is_named_with_its_remedy(file: str, subject: str) 
     check_unsupported(done, f"error: {subject}", "=1)" if "ftrace" in subject else "echo 1")
 
 
-@pytest.mark.parametrize("interval", [("-i", "0.5"), ()])
+@pytest.mark.one_kernel
 @pytest.mark.parametrize(
     ("file", "placement", "said"),
     [
@@ -115,21 +116,37 @@ def test_a_switch_that_is_off_is_named_with_its_remedy(file: str, subject: str) 
     ],
 )
 def test_a_switch_that_is_turned_off_during_the_run_is_reported(
-    file: str, placement: str, said: str, interval: tuple[str, ...], tmp_path: Path
+    file: str, placement: str, said: str, tmp_path: Path
 ) -> None:
     few = tmp_path / "few"
     few.write_text(LIST)
-    words = ("attach", few, "--json", "--abi", "event", "--placement", placement, "-d", "4")
-    with Running(*words, *interval) as running:
-        running.until_child(GUARDIAN)
-        running.until_defined(1)
-        time.sleep(1)
+    words = ("attach", few, "--json", "--abi", "event", "--placement", placement, "-i", "0.2")
+    with Running(*words) as running:
+        running.until_line("counts")
         with setting(file, "0"):
-            if interval:
-                running.until_stderr(said)
-            done = running.finish()
+            running.until_stderr(said)
+        # Not inside the block: Linux 6.1 warns in ftrace_shutdown(), and disables ftrace for good,
+        # if a probe at the entry is removed while ftrace is off.
+        running.signal(signal.SIGINT)
+        done = running.finish()
     assert done.status == 0, done
     assert done.stderr.count(said) == 1
+
+
+@pytest.mark.one_kernel
+def test_a_switch_that_is_off_at_the_end_is_reported(tmp_path: Path) -> None:
+    few = tmp_path / "few"
+    few.write_text(LIST)
+    words = ("attach", few, "--json", "--abi", "event")
+    with Running(*words) as running:
+        running.until_defined(1)
+        # The gates open some milliseconds later.
+        time.sleep(2)
+        with setting(KPROBES_ENABLED, "0"):
+            running.signal(signal.SIGINT)
+            done = running.finish()
+    assert done.status == 0, done
+    assert "warning: kprobes were disarmed" in done.stderr
 
 
 @pytest.mark.skipif("multi" in ABIS, reason="this kernel has kprobe_multi links")
