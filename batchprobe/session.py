@@ -32,6 +32,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Self
 
+    from batchprobe.commit.queue import OnFinal, Wait
+
 __all__ = ["Session"]
 
 
@@ -73,7 +75,7 @@ class Session:
         self._progress = progress
         self._owner = Owner.this_process()
         mode = BarrierMode(barrier)
-        self._guard = CrashGuard(mode, at_exit=self.close)
+        self._guard = CrashGuard(mode, self.close, self._reclaimed)
         self._barrier = Barrier(mode, self._owner, guard=self._guard.arm)
         self._attacher = Attacher(
             action=self.action,
@@ -95,18 +97,16 @@ class Session:
             expedited_grace_periods=self._barrier.expedited_grace_periods,
             finalize=self._live.finalize,
             restore=self._barrier.restore,
+            remove=self._guard.remove,
         )
         # One attach at a time. Lock order: attach, commit, live probes, queue.
         self._attaching = RLock()
         self._attach_depth = 0
-        self._progress_error: BaseException | None = None
-        """Raised by `progress` during a reclaim, which goes on."""
+        self._progress_error: BaseException | None = None  # of a reclaim, which goes on
 
     @property
     def probes(self) -> list[Probe]:
-        """The probes that are attached or queued, in order of attach. A committed one is forgotten
-        here; the object that `attach` returned keeps its result.
-        """
+        """The attached and queued probes, in order of attach; a committed one is forgotten here."""
         return list(self._live)
 
     @property
@@ -224,7 +224,7 @@ class Session:
             # The commit will need the guardian and should not wait for its start.
             self._guard.arm()
             self._guard.after_attach()
-            # Before the gates open, because it writes to a pipe, which users may count.
+            # Before the gates open, as it writes to a socket, which users may count.
             self._guard.prepare()
         except BaseException:
             self._discard(attachments)
@@ -259,11 +259,13 @@ class Session:
             self._queue.add(gone, lambda: self._live.close_gates(gone))
         return self.commit() if commit else None
 
-    def commit(self, on_final: Callable[[], None] | None = None) -> CommitReport:
+    def commit(self, on_final: OnFinal = None, *, wait: Wait = True) -> CommitReport:
         """Apply all queued detaches: one barrier, then the reclaim.
 
         `on_final` is called when the results are final, before kernel objects are reclaimed.
         Detaches that other threads queued before the barrier began are covered by it.
+        With `wait=False` the guardian process reclaims, and nothing waits for that. `wait` may also
+        be a function: a reclaim that takes long is then waited for while it returns true.
         """
         self._require_usable()
         with deferred_interrupt():
@@ -271,7 +273,7 @@ class Session:
                 self._live.claim_hits()
             finally:
                 try:
-                    report = self._queue.commit(on_final)
+                    report = self._queue.commit(on_final, wait)
                 finally:
                     self._live.forget_empty()
             error, self._progress_error = self._progress_error, None
@@ -279,13 +281,13 @@ class Session:
                 raise error
         return report
 
-    def detach_all(self, on_final: Callable[[], None] | None = None) -> CommitReport:
+    def detach_all(self, on_final: OnFinal = None, *, wait: Wait = True) -> CommitReport:
         """Detach every probe and commit, in one batch."""
         self._require_usable()
         gone: list[Probe] = []
         with deferred_interrupt():
             self._queue.add(gone, lambda: gone.extend(self._live.close_all_gates()))
-            return self.commit(on_final)
+            return self.commit(on_final, wait=wait)
 
     @contextmanager
     def batch(self) -> Iterator[Self]:
@@ -296,11 +298,10 @@ class Session:
             if self._is_ours:
                 self.commit()
 
-    def close(self) -> CommitReport:
+    def close(self, *, wait: Wait = True) -> CommitReport:
         """Detach all probes, commit, and release everything; the session attaches no more.
 
-        A second call only retries what the first could not remove. In a forked child it does
-        nothing.
+        A second call only retries what the first could not remove. A forked child does nothing.
         """
         if not self._is_ours:
             return CommitReport()
@@ -308,7 +309,7 @@ class Session:
         with deferred_interrupt():
             self._live.seal()
             try:
-                return self.detach_all()
+                return self.detach_all(wait=wait)
             finally:
                 self._disarm_if_done()
 

@@ -11,7 +11,7 @@ from enum import Enum
 from batchprobe._util.counted import counted
 from batchprobe.actions.base import Action
 from batchprobe.arch import Arch
-from batchprobe.commit.queue import Reclaimed
+from batchprobe.commit.queue import Reclaimed, Remains
 from batchprobe.errors import BatchprobeError, KernelError, UnsupportedError, verifier_log
 from batchprobe.filters.base import Filter
 from batchprobe.functions.table import FunctionTable
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = [
+    "FEW",
     "AttachContext",
     "AttachOutcome",
     "Attachment",
@@ -36,6 +37,8 @@ __all__ = [
 
 # A longer function is probed at its entry, so that its code need not be read.
 _MAX_FUNCTION_SIZE = 1 << 16
+FEW = 8
+"""So many grace periods of full length take a moment."""
 
 
 class Placement(Enum):
@@ -157,6 +160,9 @@ class Attachment(ABC):
     Raises UnsupportedError where the maps cannot be had.
     """
 
+    # Up to so many probes are reclaimed in a moment, if grace periods are expedited.
+    _QUICK = 1_000
+
     def __init__(
         self,
         probes: Sequence[Probe],
@@ -170,6 +176,7 @@ class Attachment(ABC):
         """
         self._action = context.action
         self._filters = context.filters
+        self._expedites = context.expedites
         self.maps = ProbeMaps(
             len(probes),
             ips=ips * len(probes),
@@ -222,8 +229,12 @@ class Attachment(ABC):
     def is_empty(self) -> bool:
         """Whether there is no kernel object."""
 
+    def takes_long(self, gone: Sequence[Probe]) -> bool:
+        """Whether nobody should have to wait for the reclaim of these probes."""
+        return len(gone) > (self._QUICK if self._expedites() else FEW)
+
     @abstractmethod
-    def reclaim(self, gone: Sequence[Probe]) -> Reclaimed:
+    def reclaim(self, gone: Sequence[Probe], remains: Remains | None = None) -> Reclaimed:
         """The bottom half: see `batchprobe.commit.queue.Reclaimable`. Closes the maps when no probe
         is live any more.
         """

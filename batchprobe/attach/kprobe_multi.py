@@ -17,7 +17,7 @@ from batchprobe.attach.base import (
     Refusal,
     sum_or_unknown,
 )
-from batchprobe.commit.queue import Reclaimed, RemovalFailure
+from batchprobe.commit.queue import Reclaimed, Remains, RemovalFailure
 from batchprobe.errors import KernelError, UnsupportedError, VerifierError
 from batchprobe.probe import Probe
 from batchprobe.programs.maps import MapSpec
@@ -184,19 +184,19 @@ class MultiAttachment(Attachment):
     def is_empty(self) -> bool:
         return self._link < 0
 
-    def reclaim(self, gone: Sequence[Probe]) -> Reclaimed:
+    def reclaim(self, gone: Sequence[Probe], remains: Remains | None = None) -> Reclaimed:
         self._forget(gone)
         if not self.live:
             self._final_missed = self.missed()
             link, self._link = self._link, -1
             if link >= 0:
-                fds.close(link)
+                _close(link, remains)
             self.maps.close()
             return Reclaimed(dirty=len(gone))
         if self._is_return or len(self.live) * 2 > self._size:
             return Reclaimed(clean=len(gone))
         try:
-            self._shrink()
+            self._shrink(remains)
         except KernelError as error:
             # The old link stays; the gates of its dead probes are closed.
             dead = counted(self._size - len(self.live), "probe")
@@ -205,7 +205,7 @@ class MultiAttachment(Attachment):
             return Reclaimed(clean=len(gone), failed=(failure,))
         return Reclaimed(clean=len(gone))
 
-    def _shrink(self) -> None:
+    def _shrink(self, remains: Remains | None) -> None:
         """Replace the link by one with the live probes only."""
         epoch = self._epoch + 1
         program = self._load(epoch)
@@ -227,7 +227,7 @@ class MultiAttachment(Attachment):
         self._missed_by_old_links = sum_or_unknown(
             self._missed_by_old_links, _link_missed(larger), _prog_misses(old_program)
         )
-        fds.close(larger)
+        _close(larger, remains)
         self.maps.unload(old_program)
         # Fails if our cpuset shrank meanwhile; the kernel has chosen CPUs for us then.
         with suppress(OSError):
@@ -239,6 +239,13 @@ class MultiAttachment(Attachment):
         return sum_or_unknown(
             self._missed_by_old_links, _link_missed(self._link), _prog_misses(self._program)
         )
+
+
+def _close(link: int, remains: Remains | None) -> None:
+    if remains is None:
+        fds.close(link)
+    else:
+        remains.fds.append(link)
 
 
 def _link_missed(link: int) -> int | None:

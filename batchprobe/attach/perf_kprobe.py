@@ -7,15 +7,13 @@ and falls back to a trace event of its own when the kernel refuses.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
-from collections import deque
 from collections.abc import Iterable, Sequence
 
-from batchprobe.attach.base import AttachContext, Attachment, AttachOutcome, Refusal
+from batchprobe.attach.base import FEW, AttachContext, Attachment, AttachOutcome, Refusal
 from batchprobe.attach.kprobe import NO_SITE, load, map_ips, sites
-from batchprobe.commit.queue import Reclaimed
+from batchprobe.commit.queue import Reclaimed, Remains
 from batchprobe.errors import KernelError, UnsupportedError
 from batchprobe.probe import Probe
 from batchprobe.sys import fds, perf
@@ -25,8 +23,6 @@ __all__ = ["NAME", "PerfAttachment", "attach"]
 
 NAME = "perf"
 _PMU = "/sys/bus/event_source/devices/kprobe/type"
-# The kernel serializes most of a close: more threads gained nothing.
-_CLOSERS = 32
 
 
 def attach(probes: Sequence[Probe], context: AttachContext, attached: AttachOutcome) -> None:
@@ -54,6 +50,8 @@ def _raise_file_limit(more: int) -> None:
 class PerfAttachment(Attachment):
     """A bundle of perf kprobes. Each has its own kernel object, so every detach is dirty."""
 
+    _QUICK = FEW
+
     def __init__(
         self, probes: Sequence[Probe], context: AttachContext, pmu: int, *, is_return: bool
     ) -> None:
@@ -63,10 +61,6 @@ class PerfAttachment(Attachment):
         self._fds: dict[Probe, int] = {}
 
     def attach(self, context: AttachContext) -> None:
-        # Not in the reclaim, when there may be no descriptor left to import with.
-        import concurrent.futures.thread  # noqa: PLC0415
-
-        self._pool = concurrent.futures.ThreadPoolExecutor
         program = load(self.maps, context, is_return=self._is_return)
         for probe in list(self.live):
             self._open(probe, context, program)
@@ -88,34 +82,26 @@ class PerfAttachment(Attachment):
                 if not refusal.errno:
                     refusal = Refusal(probe, error.errno, str(error))
                 if probe in self._fds:
-                    self._close([probe])
+                    fds.close_all(self._take_fds([probe]))
             else:
                 probe.abi = NAME
                 return
         self.live.pop(probe)
         self.refused.append(refusal)
 
-    def _close(self, probes: Iterable[Probe]) -> None:
-        open_fds = deque(self._fds.pop(probe) for probe in probes if probe in self._fds)
-
-        def close_next(_: int) -> None:
-            # close(2) releases the descriptor whatever it returns.
-            fds.close(open_fds.popleft())
-
-        # At the interpreter's exit no thread can be started any more.
-        workers = min(_CLOSERS, len(open_fds) or 1)
-        with contextlib.suppress(RuntimeError), self._pool(workers) as closers:
-            list(closers.map(close_next, range(len(open_fds))))
-        while open_fds:
-            close_next(0)
+    def _take_fds(self, probes: Iterable[Probe]) -> list[int]:
+        return [self._fds.pop(probe) for probe in probes if probe in self._fds]
 
     @property
     def is_empty(self) -> bool:
         return not self._fds
 
-    def reclaim(self, gone: Sequence[Probe]) -> Reclaimed:
+    def reclaim(self, gone: Sequence[Probe], remains: Remains | None = None) -> Reclaimed:
         self._forget(gone)
-        self._close(gone)
+        if remains is None:
+            fds.close_all(self._take_fds(gone))
+        else:
+            remains.fds += self._take_fds(gone)
         if not self.live:
             self.maps.close()
         return Reclaimed(dirty=len(gone))

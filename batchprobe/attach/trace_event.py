@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from batchprobe.attach.base import AttachContext, Attachment, AttachOutcome, Placement
 from batchprobe.attach.kprobe import NO_SITE, Site, load, map_ips, sites
-from batchprobe.commit.queue import Reclaimed, RemovalFailure
+from batchprobe.commit.queue import Reclaimed, Remains, RemovalFailure
 from batchprobe.errors import KernelError, UnsupportedError
 from batchprobe.functions.table import FunctionTable
 from batchprobe.kernel.tracefs import Tracefs
@@ -82,7 +82,6 @@ class TraceEventAttachment(Attachment):
         self._event = f"bp{os.getpid()}_{next(_event_numbers)}"
         self._fd = -1
         self._defined: dict[Probe, str] = {}
-        self._expedites = context.expedites
         self._reclaimed = context.reclaimed
         self._shrunk = False
         self._unaccounted_before: int | None = None
@@ -222,14 +221,17 @@ class TraceEventAttachment(Attachment):
     def is_empty(self) -> bool:
         return self._fd < 0 and not self._defined
 
-    def reclaim(self, gone: Sequence[Probe]) -> Reclaimed:
+    def reclaim(self, gone: Sequence[Probe], remains: Remains | None = None) -> Reclaimed:
         self._forget(gone)
         if not self.live:
-            failure = self._remove()
+            failure = self._remove(remains)
             return Reclaimed(dirty=len(gone), failed=(failure,) if failure else ())
         # Deleted probes leave kprobe_profile, and their misses with them.
         self._shrunk = True
         dead = [probe for probe in self._defined if probe not in self.live]
+        if remains is not None:
+            self._leave(dead, remains)
+            return Reclaimed(clean=len(gone))
         return Reclaimed(clean=len(gone), failed=tuple(self._delete(dead)))
 
     def _delete(self, probes: Sequence[Probe]) -> list[RemovalFailure]:
@@ -245,22 +247,42 @@ class TraceEventAttachment(Attachment):
             self._reclaimed(done, len(probes))
         return failures
 
+    def _leave(self, probes: Sequence[Probe], remains: Remains) -> None:
+        for probe in probes:
+            if _RAW_MARK not in self._defined[probe]:
+                remains.commands.append(self._deletion(probe))
+                del self._defined[probe]
+
+    def _deletion(self, probe: Probe) -> str:
+        return f"-:{self._name} {self._defined[probe]}"
+
     def _undefine(self, probe: Probe) -> KernelError | None:
         try:
-            self._tracefs.command(f"-:{self._name} {self._defined[probe]}")
+            self._tracefs.command(self._deletion(probe))
         except KernelError as error:
             return error
         del self._defined[probe]
         return None
 
-    def _remove(self) -> RemovalFailure | None:
+    def _remove(self, remains: Remains | None) -> RemovalFailure | None:
         """Disarm all probes and delete the event; returns what stayed, and why."""
         if self._fd >= 0:
             # From the close on, hits run no program, but the kernel still counts them.
             self._missed = self._missed_till_now()
-            self._disarm()
+            if remains is None:
+                self._disarm()
+            else:
+                remains.fds.append(self._fd)
+                self._fd = -1
         self.maps.close()
         if not self._defined:
+            return None
+        if remains is not None:
+            if not self._expedites():
+                # As below.
+                self._leave(list(self._defined)[:-1], remains)
+            remains.commands.append(f"-:{self._name}")
+            self._defined.clear()
             return None
         if not self._expedites():
             # A single write would block for a grace period per probe, without any progress.

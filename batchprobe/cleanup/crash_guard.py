@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts and dismisses the guardian of a session, and sweeps stale objects once."""
+"""Starts and dismisses the guardian of a session, hands it what nobody waits for, and sweeps stale
+objects once.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +9,13 @@ import atexit
 from collections.abc import Callable
 
 from batchprobe.commit.barrier import BarrierMode
+from batchprobe.commit.queue import Remains, RemovalFailure
 from batchprobe.kernel.tracefs import Tracefs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from batchprobe.cleanup.guardian import Guardian
+    from batchprobe.commit.queue import Wait
 
 __all__ = ["CrashGuard"]
 
@@ -20,13 +24,20 @@ class CrashGuard:
     """Sees to it that no probe stays in the kernel, however this process ends.
 
     If it is killed, a guardian process removes the probes. At a normal exit of the interpreter
-    `at_exit` is called. `mode` says whether the guardian may expedite grace periods. Calls must be
-    serialized, except that any thread may call `arm` while the guard is armed.
+    `at_exit` is called. `mode` says whether the guardian may expedite grace periods; `reclaimed` is
+    called with the number of probes removed, and of all. Calls must be serialized, except that any
+    thread may call `arm` while the guard is armed, and `remove` in a commit.
     """
 
-    def __init__(self, mode: BarrierMode, at_exit: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        mode: BarrierMode,
+        at_exit: Callable[[], object],
+        reclaimed: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> None:
         self._mode = mode
         self._at_exit = at_exit
+        self._reclaimed = reclaimed
         self._guardian: Guardian | None = None
         self._has_swept = False
 
@@ -54,17 +65,39 @@ class CrashGuard:
         Not earlier, because stale objects do not hinder an attach. What cannot be removed stays for
         the next start and for `batchprobe cleanup`, which reports it.
         """
-        if not self._has_swept:
-            self._has_swept = True
-            # Not at the top: probes are armed before this, so no start waits for it.
-            from batchprobe.cleanup.sweep import sweep  # noqa: PLC0415
+        if self._has_swept:
+            return
+        # Not at the top: probes are armed before this, so no start waits for it.
+        from batchprobe.cleanup.ongoing import is_ongoing  # noqa: PLC0415
+        from batchprobe.cleanup.sweep import sweep  # noqa: PLC0415
 
+        # A removal may hold the kernel's lock on trace events for seconds, and our gates are
+        # still closed.
+        if not is_ongoing():
+            self._has_swept = True
             sweep(Tracefs.if_usable(), mode=self._mode)
 
     def prepare(self) -> None:
         """To be called when an attach is over: there is time now for the guardian's imports."""
         if self._guardian is not None:
             self._guardian.prepare()
+
+    def remove(self, remains: Remains, wait: Wait) -> tuple[list[RemovalFailure], bool]:
+        """Remove what is left of kernel objects; returns what was refused, which stays in
+        `remains`, and whether the guardian goes on with it.
+
+        Unless `wait` is True, the guardian does it if there is one.
+        """
+        # Not at the top: a reclaim leaves nothing unless it is slow or was refused something.
+        from batchprobe.cleanup.removal import remove  # noqa: PLC0415
+
+        if wait is not True and self._guardian is not None:
+            from batchprobe.cleanup.hand_over import hand_over  # noqa: PLC0415
+
+            outcome = hand_over(self._guardian, remains, wait, self._reclaimed)
+            if outcome is not None:
+                return outcome
+        return remove(remains, self._reclaimed), False
 
     def disarm(self) -> None:
         """Dismiss the guardian and unregister `at_exit`: nothing is left for them to remove."""

@@ -1,29 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts, prepares and dismisses the guardian: a process that cleans up if this one is killed."""
+"""Starts, prepares and dismisses the guardian: a process that cleans up if this one is killed, and
+removes what this one does not wait for.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+from _socket import socketpair
 from collections.abc import Iterator
 from contextlib import suppress
 
 from batchprobe.commit.barrier import BarrierMode
 from batchprobe.sys import fds
 
-__all__ = ["Guardian"]
+__all__ = ["LAST", "MORE", "Guardian"]
 
 _DISMISSED = "."
+MORE, LAST = "+", "!"
+"""Descriptors are handed over; all were handed over."""
 
 # systemd and killall signal the parent's whole unit, or every process of its name. The guardian is
 # started with these blocked; it exits on its own once the parent is gone.
 _BLOCKED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # A Python takes as long to start as everything before the first armed probe. So a shell waits at
-# first, and becomes the Python when a line or the end of the pipe arrives. It exits if dismissed.
+# first, and becomes the Python when a line or the end of the socket arrives. It exits if dismissed.
 _SHELL = "/bin/sh"
 _WAIT = f'read -r word && [ "$word" = {_DISMISSED} ] && exit; exec "$@"'
+_unwaited: list[int] = []
+"""Guardians that were busy when they were dismissed, which end by themselves."""
 _SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "guardian_main.py")
 
 
@@ -35,19 +42,24 @@ class Guardian:
     """
 
     def __init__(self, mode: BarrierMode) -> None:
+        _unwaited[:] = [pid for pid in _unwaited if not _has_ended(pid, os.WNOHANG)]
         # Import nothing from site-packages or from the working directory: others may write there.
         python = (sys.executable, "-P", "-s", "-S")
-        script = (_SCRIPT, str(os.getpid()), mode.value, _DISMISSED)
-        reader = -1
+        script = (_SCRIPT, str(os.getpid()), mode.value, _DISMISSED, MORE, LAST)
+        theirs = -1
 
-        def pipe() -> int:
-            nonlocal reader
-            reader, writer = os.pipe()
-            return writer
+        def connect() -> int:
+            nonlocal theirs
+            # A pipe could carry no descriptors.
+            ours, other = socketpair()
+            theirs = other.detach()
+            return ours.detach()
 
-        # Noted, so that a forked child closes its copy: the shell waits for the end of the pipe.
-        self._writer = fds.open_noted(pipe)
+        # Noted, so that a forked child closes its copy: the shell waits for the end of the socket.
+        self.socket = fds.open_noted(connect)
         self._prepared = False
+        self.is_busy = False
+        """Whether it removes something, as far as is known."""
         try:
             # Not subprocess, whose import takes longer than the start of a process.
             self._pid = os.posix_spawn(
@@ -55,7 +67,7 @@ class Guardian:
                 (_SHELL, "-c", _WAIT, _SHELL, *python, *script),
                 os.environ,
                 file_actions=(
-                    (os.POSIX_SPAWN_DUP2, reader, 0),
+                    (os.POSIX_SPAWN_DUP2, theirs, 0),
                     # Keep no terminal or pipe of the parent open: its reader may wait for the end.
                     (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
                     (os.POSIX_SPAWN_DUP2, 1, 2),
@@ -65,10 +77,10 @@ class Guardian:
                 setsigmask=_BLOCKED,
             )
         except BaseException:
-            fds.close(self._writer)
+            fds.close(self.socket)
             raise
         finally:
-            os.close(reader)
+            os.close(theirs)
 
     def prepare(self) -> None:
         """Replace the shell by the Python, which soon imports all that a clean-up needs.
@@ -80,28 +92,38 @@ class Guardian:
             self._send("\n")
 
     def dismiss(self) -> None:
-        """End it: nothing is left to clean up."""
-        if is_child := not self._has_ended(os.WNOHANG):
+        """End it: nothing is left to clean up, except for what it is removing."""
+        if self.is_busy:
+            self._send(_DISMISSED)
+            fds.close(self.socket)
+            _unwaited.append(self._pid)
+            return
+        if is_child := not self.has_ended():
             # Killed, because a Python that is starting reads no message yet. Not permitted if this
             # process has dropped privileges; then the message ends it.
             with suppress(PermissionError):
                 os.kill(self._pid, signal.SIGKILL)
         self._send(f"{_DISMISSED}\n")
-        fds.close(self._writer)
+        fds.close(self.socket)
         if is_child:
-            self._has_ended(0)
+            _has_ended(self._pid, 0)
+
+    def has_ended(self) -> bool:
+        """Whether the process is gone, and what only it kept open is closed."""
+        return _has_ended(self._pid, os.WNOHANG)
 
     def _send(self, message: str) -> None:
-        with suppress(BrokenPipeError):  # somebody killed it
-            os.write(self._writer, message.encode())
+        with suppress(ConnectionError):  # somebody killed it
+            os.write(self.socket, message.encode())
 
-    def _has_ended(self, options: int) -> bool:
-        """Call waitpid(2); whether it has ended, so that its PID may be another process's."""
-        try:
-            return os.waitpid(self._pid, options)[0] != 0
-        except ChildProcessError:
-            # The program we run in waits for every child itself, or ignores SIGCHLD.
-            return True
+
+def _has_ended(pid: int, options: int) -> bool:
+    """Call waitpid(2); whether it has ended, so that its PID may be another process's."""
+    try:
+        return os.waitpid(pid, options)[0] != 0
+    except ChildProcessError:
+        # The program we run in waits for every child itself, or ignores SIGCHLD.
+        return True
 
 
 def _inheritable() -> Iterator[int]:

@@ -27,7 +27,15 @@ from threading import RLock, get_ident
 
 from batchprobe.errors import KernelError, SessionError
 
-__all__ = ["CommitQueue", "CommitReport", "Item", "Reclaimable", "Reclaimed", "RemovalFailure"]
+__all__ = [
+    "CommitQueue",
+    "CommitReport",
+    "Item",
+    "Reclaimable",
+    "Reclaimed",
+    "Remains",
+    "RemovalFailure",
+]
 
 
 class RemovalFailure:
@@ -44,6 +52,21 @@ class RemovalFailure:
 
     def __repr__(self) -> str:
         return f"RemovalFailure({self.what!r}, {self.errno})"
+
+
+class Remains:
+    """What is to be removed of kernel objects without probes: descriptors to close, of perf events
+    and links, and then commands for kprobe_events.
+    """
+
+    def __init__(self) -> None:
+        self.fds: list[int] = []
+        self.commands: list[str] = []
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is to be removed."""
+        return not self.fds and not self.commands
 
 
 class Reclaimed:
@@ -65,7 +88,8 @@ class CommitReport:
     """The outcome of one commit: numbers of probes and barriers, times in seconds.
 
     `barriers` counts the waits before the counts were final; waits of the reclaim are part of its
-    time. Commits that share a batch return the same report.
+    time. `handed_over` are probes whose kernel objects another process went on to remove. Commits
+    that share a batch return the same report.
     """
 
     def __init__(
@@ -79,6 +103,7 @@ class CommitReport:
         barrier_seconds: float = 0.0,
         reclaim_seconds: float = 0.0,
         failed: tuple[RemovalFailure, ...] = (),
+        handed_over: int = 0,
     ) -> None:
         self.probes = probes
         self.clean = clean
@@ -88,6 +113,7 @@ class CommitReport:
         self.barrier_seconds = barrier_seconds
         self.reclaim_seconds = reclaim_seconds
         self.failed = failed
+        self.handed_over = handed_over
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, CommitReport) and vars(self) == vars(other)
@@ -103,14 +129,24 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Protocol
 
+    OnFinal = Callable[[], None] | None
+    """Called when the results are final, before the reclaim."""
+    Wait = bool | Callable[[], bool]
+    """Whether a commit waits for its reclaim; a function is asked again and again meanwhile."""
+
     class Reclaimable(Protocol):
         """A kernel object, or several (link, trace event, perf events), that carries probes."""
 
-        def reclaim(self, gone: Sequence[Any]) -> Reclaimed:
+        def takes_long(self, gone: Sequence[Any]) -> bool:
+            """Whether nobody should have to wait for the reclaim of these probes."""
+            ...
+
+        def reclaim(self, gone: Sequence[Any], remains: Remains | None = None) -> Reclaimed:
             """The bottom half: remove what only these probes needed; none of their handlers runs.
 
-            If the kernel refuses, returns that in `failed`; the next call then gets no probes. If
-            this raises, the next call gets the same probes again.
+            With `remains`, what takes the kernel time is put there instead. If the kernel refuses,
+            returns that in `failed`; the next call then gets no probes. If this raises, the next
+            call gets the same probes again.
             """
             ...
 
@@ -152,7 +188,9 @@ class CommitQueue:
     `barrier` waits, and returns the number of waits. `finalize` is given the items that it covers;
     if it raises, they are queued again. `expedited_grace_periods` is a context around barrier and
     reclaim. `restore` retries what could not be undone on leaving it, and returns the error if that
-    fails again; each commit calls it until it succeeds.
+    fails again; each commit calls it until it succeeds. `remove` removes remains, or has another
+    process do it and waits as long as it is told to; returns what failed, which stays in the
+    remains, and whether the other process goes on.
     """
 
     def __init__(
@@ -162,11 +200,13 @@ class CommitQueue:
         expedited_grace_periods: Callable[[], AbstractContextManager[None]],
         finalize: Callable[[Sequence[Any]], None],
         restore: Callable[[], KernelError | None] = lambda: None,
+        remove: Callable[[Remains, Wait], tuple[list[RemovalFailure], bool]],
     ) -> None:
         self._barrier = barrier
         self._expedited_grace_periods = expedited_grace_periods
         self._finalize = finalize
         self._restore = restore
+        self._remove = remove
         self._commit_lock = RLock()
         self._committing_thread = 0
         # Protects the open batch.
@@ -174,6 +214,8 @@ class CommitQueue:
         self._open: _Batch = _Batch()
         # By id() of the attachment. Changed under the commit lock only.
         self._unreclaimed: dict[int, _Unreclaimed] = {}
+        self._remains = Remains()
+        self._is_removing = False
 
     def add(self, items: Iterable[Item], top: Callable[[], None]) -> None:
         """Run the top half of `items` and queue them, in one step for every commit.
@@ -194,13 +236,15 @@ class CommitQueue:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is queued and nothing is left to reclaim."""
-        return not self._open.items and not self._unreclaimed
+        has_remains = self._is_removing or not self._remains.is_empty
+        return not (self._open.items or self._unreclaimed or has_remains)
 
-    def commit(self, on_final: Callable[[], None] | None = None) -> CommitReport:
+    def commit(self, on_final: OnFinal = None, wait: Wait = True) -> CommitReport:
         """Wait until all queued items are final, then reclaim them.
 
         `on_final` is called in between, when their counters no longer change. An empty queue costs
-        no barrier, but commits of other threads that have begun are waited for.
+        no barrier, but commits of other threads that have begun are waited for. Unless `wait` is
+        True, a reclaim that takes long, or that `wait` does not wait for, goes to another process.
 
         Raises KernelError if the barrier fails: nothing is reclaimed then, and all items stay
         queued. Raises SessionError inside another commit of this thread. An error of `on_final` or
@@ -214,7 +258,7 @@ class CommitQueue:
         with self._commit_lock:
             self._committing_thread = get_ident()
             try:
-                return self._commit_batch(batch, on_final)
+                return self._commit_batch(batch, on_final, wait)
             finally:
                 self._committing_thread = 0
 
@@ -233,13 +277,13 @@ class CommitQueue:
                     self._unreclaimed[id(attachment)] = _Unreclaimed(attachment, gone)
                 if self._unreclaimed:
                     with self._expedited_grace_periods():
-                        self._reclaim((), errors)
+                        self._reclaim((), errors, wait=True)
             finally:
                 self._committing_thread = 0
         if errors:
             raise errors[0]
 
-    def _commit_batch(self, batch: _Batch, on_final: Callable[[], None] | None) -> CommitReport:
+    def _commit_batch(self, batch: _Batch, on_final: OnFinal, wait: Wait) -> CommitReport:
         while batch.joined is not None:
             batch = batch.joined
         if batch.report is not None:
@@ -264,7 +308,7 @@ class CommitQueue:
                 except BaseException as error:
                     errors.append(error)
             reclaim_began = time.perf_counter()
-            clean, dirty, failed = self._reclaim(batch.items, errors)
+            clean, dirty, failed, handed_over = self._reclaim(batch.items, errors, wait)
         failed += self._restore_failures()
         batch.report = CommitReport(
             probes=len(batch.items),
@@ -275,6 +319,7 @@ class CommitQueue:
             barrier_seconds=final - began,
             reclaim_seconds=time.perf_counter() - reclaim_began,
             failed=tuple(failed),
+            handed_over=handed_over,
         )
         if errors:
             raise errors[0]
@@ -298,9 +343,10 @@ class CommitQueue:
         return barriers
 
     def _reclaim(
-        self, items: Sequence[Item], errors: list[BaseException]
-    ) -> tuple[int, int, list[RemovalFailure]]:
-        """Run all bottom halves that are due; returns clean and dirty items, and failures.
+        self, items: Sequence[Item], errors: list[BaseException], wait: Wait
+    ) -> tuple[int, int, list[RemovalFailure], int]:
+        """Run all bottom halves that are due; returns clean and dirty items, failures, and the
+        number of items that were handed over.
 
         An attachment that fails stays due and does not keep the others from their turn.
         """
@@ -309,11 +355,15 @@ class CommitQueue:
             if attachment is not None:
                 due = self._unreclaimed.setdefault(id(attachment), _Unreclaimed(attachment))
                 due.gone.extend(gone)
+        hands_over = wait is not True and (
+            not wait or not wait() or any(map(_takes_long, self._unreclaimed.values()))
+        )
+        remains = self._remains if hands_over else None
         clean = dirty = 0
         failed: list[RemovalFailure] = []
         for key, due in list(self._unreclaimed.items()):
             try:
-                outcome = due.attachment.reclaim(due.gone)
+                outcome = due.attachment.reclaim(due.gone, remains)
             except BaseException as error:
                 errors.append(error)
                 failed.append(RemovalFailure(f"reclaiming {len(due.gone)} probes: {error!r}", 0))
@@ -325,4 +375,16 @@ class CommitQueue:
                 due.gone = []
             else:
                 del self._unreclaimed[key]
-        return clean, dirty, failed
+        goes_on = False
+        if not self._remains.is_empty:
+            self._is_removing = True
+            try:
+                refused, goes_on = self._remove(self._remains, wait if hands_over else True)
+            finally:
+                self._is_removing = False
+            failed.extend(refused)
+        return clean, dirty, failed, (clean + dirty) * goes_on
+
+
+def _takes_long(due: _Unreclaimed) -> bool:
+    return due.attachment.takes_long(due.gone)

@@ -10,11 +10,15 @@ until the exec.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from threading import Lock, RLock, get_ident
+from threading import Lock, RLock, Thread, get_ident
 
-__all__ = ["close", "open_noted"]
+__all__ = ["close", "close_all", "open_noted"]
+
+# The kernel serializes most of a close: more threads gained nothing.
+_CLOSERS = 32
 
 _noted: set[int] = set()
 # One held lock for each open or close in progress, with its thread. os.fork() waits for them:
@@ -52,6 +56,26 @@ def close(fd: int) -> None:
     with _no_fork():
         _noted.discard(fd)
         os.close(fd)
+
+
+def close_all(fds: Iterable[int]) -> None:
+    """Close descriptors, in threads if there are several, because the kernel may wait for each."""
+    waiting = deque(fds)
+
+    def close_some() -> None:
+        with suppress(IndexError):  # another thread took the last one
+            while waiting:
+                close(waiting.popleft())
+
+    closers = [Thread(target=close_some) for _ in range(min(_CLOSERS, len(waiting)) - 1)]
+    # At the interpreter's exit no thread can be started any more.
+    with suppress(RuntimeError):
+        for closer in closers:
+            closer.start()
+    close_some()
+    for closer in closers:
+        if closer.ident is not None:
+            closer.join()
 
 
 def _before_fork() -> None:

@@ -68,8 +68,10 @@ class Churn:
         lacking = any(not self.done[what] for what in WANTED) and over < PATIENCE_SECONDS
         return (over < 0 or lacking) and not self.errors
 
-    def recorded_commit(self, on_final: Callable[[], None] | None = None) -> CommitReport:
-        report = self.commit(on_final)
+    def recorded_commit(
+        self, on_final: Callable[[], None] | None = None, wait: bool | Callable[[], bool] = True
+    ) -> CommitReport:
+        report = self.commit(on_final, wait)
         # Keep the report, so that no later one gets its id.
         self.reports[id(report)] = report
         return report

@@ -15,7 +15,13 @@ from hypothesis.stateful import run_state_machine_as_test
 from model.machine import Semantics, one_of
 from model.semantics import Model, ModelAttachment, ModelSession
 
-from batchprobe.commit.queue import CommitQueue, CommitReport, Reclaimed, RemovalFailure
+from batchprobe.commit.queue import (
+    CommitQueue,
+    CommitReport,
+    Reclaimed,
+    Remains,
+    RemovalFailure,
+)
 from batchprobe.errors import KernelError, NotAttachedError, SessionError
 from batchprobe.probe import ProbeState
 
@@ -45,7 +51,10 @@ class Bundle:
         self.stubborn = 0
         self.raises: type[Exception] | None = None
 
-    def reclaim(self, gone: Sequence[Thing]) -> Reclaimed:
+    def takes_long(self, gone: Sequence[Thing]) -> bool:
+        return False
+
+    def reclaim(self, gone: Sequence[Thing], remains: Remains | None = None) -> Reclaimed:
         if self.raises is not None:
             error, self.raises = self.raises, None
             raise error
@@ -72,6 +81,7 @@ class PlainSession:
             barrier=world.wait,
             expedited_grace_periods=contextlib.nullcontext,
             finalize=self._finalize,
+            remove=lambda _remains, _wait: ([], False),
         )
 
     def _finalize(self, things: Sequence[Thing]) -> None:

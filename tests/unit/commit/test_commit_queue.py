@@ -10,9 +10,16 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from batchprobe.commit.queue import CommitQueue, CommitReport, Reclaimed, RemovalFailure
+from batchprobe.commit.queue import (
+    CommitQueue,
+    CommitReport,
+    Reclaimed,
+    Remains,
+    RemovalFailure,
+)
 from batchprobe.errors import KernelError, SessionError
 
+Wait = bool | Callable[[], bool]
 WAIT_SECONDS = 20
 STUBBORN = RemovalFailure("a stubborn one", 16)
 
@@ -33,14 +40,20 @@ class Bundle:
     stubborn: int = 0
     # Raised by the next reclaim, before it does any work.
     error: BaseException | None = None
+    is_slow: bool = False
 
     def add(self, number: int) -> list[Thing]:
         things = [Thing(self) for _ in range(number)]
         self.live.update(things)
         return things
 
-    def reclaim(self, gone: Sequence[Thing]) -> Reclaimed:
+    def takes_long(self, gone: Sequence[Thing]) -> bool:
+        return self.is_slow
+
+    def reclaim(self, gone: Sequence[Thing], remains: Remains | None = None) -> Reclaimed:
         self.log.append(f"reclaim {len(gone)}")
+        if remains is not None:
+            remains.commands.append(f"remove {len(gone)}")
         if self.error is not None:
             error, self.error = self.error, None
             raise error
@@ -61,11 +74,14 @@ class Machine:
         self.log: list[str] = []
         self.broken = False
         self.unrestored: KernelError | None = None
+        self.refused: list[RemovalFailure] = []
+        self.goes_on = False
         self.queue: CommitQueue = CommitQueue(
             barrier=self.barrier,
             expedited_grace_periods=self.expedited_grace_periods,
             finalize=self.finalize,
             restore=lambda: self.unrestored,
+            remove=self.remove,
         )
 
     def barrier(self) -> int:
@@ -85,14 +101,21 @@ class Machine:
     def finalize(self, things: Sequence[Thing]) -> None:
         self.log.append(f"finalize {len(things)}")
 
+    def remove(self, remains: Remains, wait: Wait) -> tuple[list[RemovalFailure], bool]:
+        self.log.append(" and ".join(remains.commands))
+        assert not self.queue.is_idle
+        if not self.refused:
+            remains.commands.clear()
+        return self.refused, self.goes_on
+
     def bundle(self) -> Bundle:
         return Bundle(self.log)
 
     def detach(self, things: Sequence[Thing]) -> None:
         self.queue.add(things, lambda: self.log.append(f"top {len(things)}"))
 
-    def commit(self) -> CommitReport:
-        return self.queue.commit(lambda: self.log.append("final"))
+    def commit(self, wait: Wait = True) -> CommitReport:
+        return self.queue.commit(lambda: self.log.append("final"), wait)
 
 
 @pytest.fixture
@@ -267,15 +290,52 @@ def test_discard_needs_no_barrier(machine: Machine) -> None:
 
 def test_a_commit_inside_a_discard_is_refused(machine: Machine) -> None:
     class Curious(Bundle):
-        def reclaim(self, gone: Sequence[Thing]) -> Reclaimed:
+        def reclaim(self, gone: Sequence[Thing], remains: Remains | None = None) -> Reclaimed:
             with pytest.raises(SessionError):
                 machine.commit()
-            return super().reclaim(gone)
+            return super().reclaim(gone, remains)
 
     bundle = Curious(machine.log)
     machine.queue.discard([(bundle, bundle.add(2))])
     assert machine.log == ["short", "reclaim 2", "long"]
     assert not machine.queue.commits_here
+    assert machine.commit() == CommitReport()
+
+
+@pytest.mark.parametrize("wait", [False, lambda: False])
+def test_a_commit_that_does_not_wait_hands_all_over(machine: Machine, wait: Wait) -> None:
+    machine.goes_on = True
+    for number in (2, 3):
+        machine.detach(machine.bundle().add(number))
+    report = machine.commit(wait)
+    assert machine.log[-4:] == ["reclaim 2", "reclaim 3", "remove 2 and remove 3", "long"]
+    assert (report.probes, report.dirty, report.handed_over, report.failed) == (5, 5, 5, ())
+    assert machine.queue.is_idle
+    assert machine.commit(wait) == CommitReport()
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_only_a_long_reclaim_is_handed_over_if_it_is_waited_for(
+    machine: Machine, is_slow: bool
+) -> None:
+    bundle = machine.bundle()
+    bundle.is_slow = is_slow
+    machine.detach(bundle.add(2))
+    report = machine.commit(lambda: True)
+    assert ("remove 2" in machine.log) is is_slow
+    assert (report.dirty, report.handed_over) == (2, 0)
+
+
+def test_what_was_refused_is_tried_again(machine: Machine) -> None:
+    machine.refused = [STUBBORN]
+    machine.detach(machine.bundle().add(2))
+    assert machine.commit(False).failed == (STUBBORN,)
+    assert not machine.queue.is_idle
+    assert machine.commit().failed == (STUBBORN,)
+    machine.refused = []
+    machine.detach(machine.bundle().add(1))
+    assert machine.commit().failed == ()
+    assert machine.log[-3:] == ["reclaim 1", "remove 2", "long"]
     assert machine.commit() == CommitReport()
 
 

@@ -97,6 +97,7 @@ def test_json_lines() -> None:
             "top_seconds": 0.5,
             "barrier_seconds": 0.0,
             "reclaim_seconds": 0.0,
+            "handed_over": 0,
             "left": 1,
             "left_behind": ["an event"],
         },

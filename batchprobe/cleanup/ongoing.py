@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether guardians remove objects for processes that did not wait for it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import suppress
+from os import PathLike
+
+__all__ = ["begin", "is_ongoing"]
+
+_FOLDER = "/run/batchprobe"
+
+
+def begin(folder: str | PathLike[str] = _FOLDER) -> int:
+    """Return a descriptor: a removal is ongoing until every copy of it is closed.
+
+    Raises OSError.
+    """
+    with suppress(FileExistsError):
+        os.mkdir(folder, 0o755)
+    fd = os.open(f"{folder}/removals", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        # A lock belongs to the open file, so it goes with the descriptor to another process, and
+        # away with the last one.
+        fcntl.flock(fd, fcntl.LOCK_SH)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def is_ongoing(folder: str | PathLike[str] = _FOLDER) -> bool:
+    """Whether any removal is ongoing."""
+    try:
+        fd = os.open(f"{folder}/removals", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
