@@ -180,11 +180,17 @@ def doctor(as_json: _Json = False) -> None:
 
 
 @app.command()
-def cleanup() -> None:
+def cleanup(
+    context: typer.Context,
+    wait: Annotated[
+        bool,
+        typer.Option("--wait", help="Wait first until no removal goes on in the background."),
+    ] = False,
+) -> None:
     """Remove what killed batchprobe processes left in the kernel.
 
     Removes nothing of living ones, and nothing of other tools.
     """
     from batchprobe.cli.cleanup import remove_stale  # noqa: PLC0415
 
-    raise typer.Exit(remove_stale())
+    raise typer.Exit(remove_stale(context.obj, wait=wait))

@@ -105,6 +105,11 @@ class AttachOptions:
     output: str | None = _option(
         "-o", "--output", kind=str, metavar="FILE", text="Write the results to FILE."
     )
+    no_wait: bool = _option(
+        "--no-wait",
+        kind=bool,
+        text="End when the results are final; the probes are removed in the background.",
+    )
     verbose: bool = _option(
         "-v", "--verbose", kind=bool, text="Say what was tried, and why an ABI was passed over."
     )

@@ -275,11 +275,20 @@ class _Run:
                 self._sink.final(values)
 
         with self._progress:
-            commit = self._session.detach_all(final)
+            commit = self._session.detach_all(final, wait=self._waits)
             # Closing retries what could not be removed.
-            commit.failed = self._session.close().failed
+            commit.failed = self._session.close(wait=self._waits).failed
         self._warn_of_switches()
         self._end(commit, values)
+        if commit.handed_over:
+            say(
+                f"{commit.handed_over} probes count nothing any more; a background process removes "
+                "them, and `batchprobe cleanup --wait` waits for that"
+            )
+
+    def _waits(self) -> bool:
+        """Whether to wait for the reclaim."""
+        return not (self._options.no_wait or self._stop.is_urgent)
 
     def _end(self, commit: CommitReport, values: Values) -> None:
         from batchprobe.output.base import Summary  # noqa: PLC0415  (as the sink)

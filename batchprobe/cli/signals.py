@@ -24,6 +24,10 @@ class Stop:
     def __init__(self) -> None:
         self.number = 0
         """The signal that came; 0 if none did."""
+        self.is_urgent = False
+        """Whether the user does not want to wait any longer: Ctrl-C or SIGTERM while `busy`, or
+        after the first signal.
+        """
         self.busy: Callable[[], str] = str
         self._reader, self._writer = os.pipe()
         for number in _SIGNALS:
@@ -32,7 +36,11 @@ class Stop:
                 signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        if message := self.busy():
+        message = self.busy()
+        # Not SIGHUP: a closed terminal sends it more than once.
+        if (self.number or message) and number != signal.SIGHUP:
+            self.is_urgent = True
+        if message:
             # A closed terminal sends SIGHUP more than once and cannot be written to. An error
             # raised here would interrupt the clean-up.
             with suppress(OSError):

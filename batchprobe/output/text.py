@@ -104,7 +104,11 @@ def _summary(summary: Summary) -> list[str]:
         f"{counted(commit.probes, 'probe')} off with {counted(commit.barriers, 'barrier')}: "
         f"counting stopped in {commit.top_seconds * 1e3:.1f} ms, "
         f"counts final {commit.barrier_seconds * 1e3:.1f} ms later, "
-        f"probes removed in {commit.reclaim_seconds:.2f} s",
+        + (
+            "removal goes on"
+            if commit.handed_over
+            else f"probes removed in {commit.reclaim_seconds:.2f} s"
+        ),
     ]
     if summary.pending:
         labels = ", ".join(probe.label for probe in summary.pending)
