@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 from helpers.command import Finished, Running
-from helpers.machine import COMPILER, GUARDIAN, RCU_EXPEDITED, children, our_events
+from helpers.machine import (
+    COMPILER,
+    GUARDIAN,
+    RCU_EXPEDITED,
+    children,
+    eventually,
+    our_events,
+    our_processes,
+)
 
 from batchprobe.programs.shipped import COMPILE
 
@@ -91,7 +99,7 @@ def test_during_the_run(number: int, tmp_path: Path) -> None:
 @pytest.mark.one_kernel
 @pytest.mark.parametrize("number", each_signal(signal.SIGINT))
 def test_again_during_the_commit(number: int, many: Path) -> None:
-    """More signals do not abandon probes."""
+    """More signals do not abandon probes: the command leaves them to the guardian."""
     # With a grace period of full length per probe, the reclaim takes seconds.
     slow = ("--abi", "event", "--barrier", "normal")
     with Running("attach", many, "-i", "0.1", "--json", *slow) as running:
@@ -100,9 +108,15 @@ def test_again_during_the_commit(number: int, many: Path) -> None:
         running.until_line("final")
         assert our_events(running.pid), "the reclaim was over too soon to be interrupted"
         running.signal(number)
-        running.until_stderr("still removing")
         running.signal(signal.SIGINT)
-        check_ran(running.finish())
+        done = running.finish()
+    assert done.status == 0, done
+    assert "still removing" in done.stderr
+    commit = done.summary["commit"]
+    assert commit["handed_over"] == commit["probes"] == done.summary["attached"] > 0
+    assert done.records[-2]["type"] == "final"
+    eventually(lambda: not our_events(), "the guardian removes the events")
+    eventually(lambda: not our_processes(), "the guardian ends")
 
 
 @pytest.mark.one_kernel
