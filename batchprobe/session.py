@@ -152,9 +152,7 @@ class Session:
         return self._live.events()
 
     def missed(self) -> int | None:
-        """Hits that found a probe and ran no program; None where the kernel does not report it.
-        For the event ABI they are known after the commit of its last probe.
-        """
+        """Hits that ran no program; None if unknown, as of an event before its last commit."""
         self._require_ours()
         return self._live.missed()
 
@@ -167,8 +165,6 @@ class Session:
         """Hits that are counted and not in the action's values; None if that cannot be known."""
         self._require_ours()
         return self._live.lost()
-
-    # -- attach ------------------------------------------------------------------------------
 
     def attach(
         self,
@@ -240,8 +236,6 @@ class Session:
     def _discard(self, attachments: Sequence[Attachment]) -> None:
         """Undo an attach. Commits retry, and report, what cannot be removed now."""
         self._queue.discard((attachment, list(attachment.live)) for attachment in attachments)
-
-    # -- detach and commit -------------------------------------------------------------------
 
     def detach(
         self, probes: Probe | Iterable[Probe], *, commit: bool = False

@@ -35,7 +35,7 @@ class GuardianWork:
 
     def sweep(self) -> None:
         """Remove stale objects."""
-        sweep(Tracefs.find(), patience=_PATIENCE_SECONDS, mode=self._mode)
+        sweep(Tracefs.if_usable(), patience=_PATIENCE_SECONDS, mode=self._mode)
 
     def remove(self, fds: list[int], others: Sequence[int]) -> bool:
         """Close `fds`, then run the commands that the first of `others` has, and answer through the
