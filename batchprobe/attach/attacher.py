@@ -97,6 +97,7 @@ class Attacher:
         Whatever it raises, no kernel object stays, except what `discard` has to retry.
         Raises UnsupportedError, NothingAttachedError, and what `check` raises.
         """
+        check()
         require_tracing()
         adapter = arch.current()
         # bcc compiles in a child process while the symbols are read.

@@ -56,13 +56,13 @@ def attach_lists(lists: Sequence[str], options: AttachOptions, stop: Stop) -> in
 
     def check() -> None:
         if stop.is_set():
-            raise AttachCancelledError("interrupted while reading lists: nothing is attached")
+            raise AttachCancelledError("interrupted while reading lists")
 
     try:
         specs = read_arguments(lists, check)
-    except AttachCancelledError as error:
-        say(str(error))
-        return ExitStatus.SIGNALLED + stop.number
+    except AttachCancelledError:
+        # The attach sees the signal too, and the run ends as always.
+        specs = []
     require_descriptors()
     command = None
     if options.command is not None:
