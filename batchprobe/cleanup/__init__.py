@@ -3,5 +3,6 @@
 
 Links, perf events, programs and maps are freed with their process. Trace events and rcu_expedited
 stay: a guardian process removes them when its parent dies, and `sweep` removes those of any dead
-process. May import `kernel`, `commit` and `sys`.
+process. The guardian also removes what a commit does not wait for. May import `kernel`, `commit`
+and `sys`.
 """

@@ -207,9 +207,9 @@ def test_one_of_them_may_be_killed_while_the_command_waits(killed: str, many: Pa
 
 
 @pytest.mark.one_kernel
-def test_what_is_refused_is_reported_and_tried_again(many: Path) -> None:
+def test_what_is_refused_is_reported_and_tried_again(some: Path) -> None:
     """The guardian cannot delete an event that another tool enabled."""
-    with Running("attach", many, "-i", "0.1", "--json", *SLOW) as running:
+    with Running("attach", some, "-i", "0.1", "--json", *SLOW) as running:
         running.until_line("counts")
         events = {line.split()[0].partition(":")[2] for line in our_events(running.pid)}
         enabled = [TRACEFS / "events" / event / "enable" for event in events]
