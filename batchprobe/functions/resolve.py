@@ -129,26 +129,30 @@ class _Resolver:
         """Return the loaded modules (`""` is the core kernel) that an entry covers."""
         return {module for module in ("", *self._table.modules) if spec.in_module(module)}
 
-    def _add_functions(self, spec: ProbeSpec, functions: Iterable[Function]) -> None:
-        refused: dict[int, tuple[Reason, str]] = {}
+    def _add_functions(self, spec: ProbeSpec, functions: Sequence[Function]) -> None:
+        # By address, because a function may have several names.
+        refused: dict[tuple[Reason, str], dict[int, Function]] = {}
         any_target = False
         for function in functions:
             if refusal := self._refusal(spec, function):
-                refused[function.address] = refusal
+                refused.setdefault(refusal, {})[function.address] = function
             else:
                 self._add_target(spec, function, spec.offset)
                 any_target = True
         if not refused:
             return
         if spec.is_pattern:
-            self.omitted.update((address, why) for address, (why, _) in refused.items())
+            for (reason, _), those in refused.items():
+                self.omitted.update(dict.fromkeys(those, reason))
             if not any_target:
-                self._skip_pattern(spec, list(refused.values()))
+                self._skip_pattern(spec, {refusal: len(f) for refusal, f in refused.items()})
             return
-        for reason, detail in dict.fromkeys(refused.values()):
+        for (reason, detail), those in refused.items():
             # Excluding one of several functions of a name is intended, and no reason to report it.
-            if not (any_target and reason is Reason.EXCLUDED):
-                self._skip(spec, reason, detail)
+            if any_target and reason is Reason.EXCLUDED:
+                continue
+            labels = [f"{function.name}@{address:#x}" for address, function in those.items()]
+            self._skip(spec, reason, detail, ", ".join(labels) if len(functions) > 1 else "")
 
     def _refusal(self, spec: ProbeSpec, function: Function) -> tuple[Reason, str] | None:
         """Return why an existing function gets no probe; None if it gets one."""
@@ -236,18 +240,23 @@ class _Resolver:
             self._add_functions(meant, functions)
         return bool(functions)
 
-    def _skip_pattern(self, spec: ProbeSpec, refused: list[tuple[Reason, str]]) -> None:
+    def _skip_pattern(self, spec: ProbeSpec, refused: dict[tuple[Reason, str], int]) -> None:
         """Skip a pattern whose functions are all refused."""
-        counts = Counter(reason for reason, _ in refused)
+        counts: Counter[Reason] = Counter()
+        for (reason, _), count in refused.items():
+            counts[reason] += count
         if list(counts) == [Reason.EXCLUDED]:
-            details = ", ".join(dict.fromkeys(detail for _, detail in refused))
-            self._skip(spec, Reason.EXCLUDED, f"all {len(refused)} matches, {details}")
+            details = ", ".join(detail for _, detail in refused)
+            from batchprobe._util.counted import counted  # noqa: PLC0415  (rare)
+
+            matches = counted(counts.total(), "match", "matches")
+            self._skip(spec, Reason.EXCLUDED, f"all {matches}, {details}")
             return
         listed = ", ".join(f"{count} {reason.value}" for reason, count in counts.items())
         self._skip(spec, Reason.NO_MATCH, f"no matching function can be probed: {listed}")
 
-    def _skip(self, spec: ProbeSpec, reason: Reason, detail: str) -> None:
-        self.skipped.append(Skipped(spec.text, spec.source, reason, detail))
+    def _skip(self, spec: ProbeSpec, reason: Reason, detail: str, function: str = "") -> None:
+        self.skipped.append(Skipped(spec.text, spec.source, reason, detail, function))
 
 
 def _syscall_of(spec: ProbeSpec) -> str:

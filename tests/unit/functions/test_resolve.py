@@ -373,3 +373,17 @@ def test_the_fixed_part_of_a_glob_excludes_no_match(glob: str) -> None:
     functions = table("debian-12")
     match = re.compile(fnmatch.translate(glob.replace("[^", "[!"))).match
     assert functions.matching(match, containing=spec.fixed_part) == functions.matching(match)
+
+
+def test_namesakes_that_get_no_probe_are_named() -> None:
+    """An offset may be inside one function of a name and outside another."""
+    namesakes = {function.size: function for function in table(KERNEL).named("type_show")}
+    smallest = namesakes[min(namesakes)]
+    found = run(f"type_show+{smallest.size:#x}")
+    assert found.targets
+    assert all(skipped.reason is Reason.BAD_OFFSET for skipped in found.skipped)
+    assert f"type_show@{smallest.address:#x}" in ", ".join(s.function for s in found.skipped)
+
+
+def test_one_match() -> None:
+    assert skip("vfs_rea?\n!vfs_read").startswith("excluded: all 1 match, by !vfs_read")
