@@ -18,7 +18,7 @@ from batchprobe.cli.help_text import ENVIRONMENT, EXAMPLES, EXIT_STATUSES, entri
 from batchprobe.functions.cache import FOLDER
 
 _COMMENT = r".\" Written by scripts/build-man: change the help of the command instead."
-_FILES = ((FOLDER, "symbols and other lists of the kernel, which starts keep until the next boot"),)
+_FILES = ((FOLDER, "cached kernel symbols and lists, valid until the next boot"),)
 # typer's releases word them differently.
 _OF_TYPER = {
     "--install-completion": "Install completion for the shell that this is typed in.",

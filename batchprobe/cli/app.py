@@ -27,8 +27,8 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 _ENTRIES = table("An entry is one of these:", entries())
 
 app = typer.Typer(
-    help="Attach kprobes to thousands of kernel functions, count hits, and detach them all with a "
-    "single RCU grace period.",
+    help="Attach kprobes to thousands of kernel functions, count hits, and get the final counts "
+    "of all of them after a single RCU grace period.",
     epilog="\n\n".join(
         (
             table("Examples:", EXAMPLES),
@@ -87,8 +87,9 @@ def _complete(incomplete: str) -> list[str]:
 def attach(context: typer.Context, lists: list[str], **asked: Any) -> None:
     """Count hits of the functions that lists name, until Ctrl-C.
 
-    Attaches a probe to each function, and detaches all of them with a single RCU grace period.
-    ENTRY is an entry of a function list, FILE a list; - is standard input.
+    Attaches a probe to each function; the counts of all are final after one RCU grace period.
+    ENTRY is an entry of a function list, FILE a list; - is standard input. An argument that names
+    an existing file is read as a list.
     """
     raise typer.Exit(attach_lists(lists, AttachOptions(**asked), context.obj))
 
@@ -184,12 +185,12 @@ def cleanup(
     context: typer.Context,
     wait: Annotated[
         bool,
-        typer.Option("--wait", help="Wait first until no removal goes on in the background."),
+        typer.Option("--wait", help="First wait for removals in the background to finish."),
     ] = False,
 ) -> None:
     """Remove what killed batchprobe processes left in the kernel.
 
-    Removes nothing of living ones, and nothing of other tools.
+    Leaves running batchprobe processes and other tools alone.
     """
     from batchprobe.cli.cleanup import remove_stale  # noqa: PLC0415
 

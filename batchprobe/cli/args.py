@@ -80,16 +80,18 @@ class AttachOptions:
         text="Print new hits every SECONDS.",
     )
     as_json: bool = _option("--json", kind=bool, text="Print one JSON object a line.")
-    strict: bool = _option("--strict", kind=bool, text="Exit with 4 if anything was skipped.")
+    strict: bool = _option(
+        "--strict", kind=bool, text="Exit with 4 if anything was skipped or waited."
+    )
     abi: str = _option(
         "--abi",
         kind=("auto", "multi", "event", "perf"),
-        text="Kernel object that carries the probes.",
+        text="What carries the probes: a kprobe_multi link, a trace event, or a perf kprobe each.",
     )
     placement: str = _option(
         "--placement",
         kind=("auto", "entry", "after"),
-        text="At a function's entry, or after its patch site.",
+        text="At a function's entry, or after its patch site (the bytes that ftrace rewrites).",
     )
     barrier: str = _option(
         "--barrier",
@@ -100,7 +102,11 @@ class AttachOptions:
         "--top", kind=int, metavar="N", minimum=1, text="Show only the N most hit."
     )
     command: str | None = _option(
-        "-c", "--command", kind=str, metavar="CMD", text="Trace while CMD runs."
+        "-c",
+        "--command",
+        kind=str,
+        metavar="CMD",
+        text="Trace while CMD runs (no shell reads it), and exit with its status.",
     )
     output: str | None = _option(
         "-o", "--output", kind=str, metavar="FILE", text="Write the results to FILE."

@@ -16,10 +16,10 @@ EXIT_STATUSES = (
     ("1", "error"),
     ("2", "usage, or an unreadable list"),
     ("3", "nothing attached"),
-    ("4", "something was skipped, under --strict"),
+    ("4", "under --strict: something was skipped, or waited for its module"),
     ("5", "something could not be removed"),
     ("77", "this machine cannot trace"),
-    ("128+N", "ended by signal N before the probes were attached"),
+    ("128+N", "ended by signal N before the probes were attached; with -c, CMD was ended by it"),
 )
 """What the command ends with (`errors.ExitStatus`)."""
 
