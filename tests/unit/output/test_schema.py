@@ -28,7 +28,10 @@ from batchprobe.probe import Event, Probe
 TEXT = files("batchprobe.output").joinpath("schema.json").read_text()
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs/json.md"
 ENTRY = ProbeSpec("vfs_*", Source("a list", 1), Kind.GLOB, "vfs_*")
-SKIPPED = [Skipped("nosuch", Source("a list", 3), Reason.UNKNOWN, "there is such")]
+SKIPPED = [
+    Skipped("nosuch", Source("a list", 3), Reason.UNKNOWN, "there is such"),
+    Skipped("tcp_*", Source("a list", 4), Reason.REFUSED, "by the kernel", "tcp_push"),
+]
 HITS = {Probe(Target(label, ENTRY, None)): hits for label, hits in (("vfs_read", 7), ("rare", 0))}
 
 
