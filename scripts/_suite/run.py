@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from tempfile import TemporaryFile
 from types import FrameType
-from typing import IO, NoReturn
+from typing import IO
 
 Judge = Callable[[int], str | None]
 """Why an exit status is a failure, None if it is not."""
@@ -43,8 +43,11 @@ class Interrupted(BaseException):
 def interruptible() -> Iterator[None]:
     """Within the block, signals that end a process raise Interrupted instead."""
 
-    def interrupt(number: int, _frame: FrameType | None) -> NoReturn:
-        raise Interrupted(number)
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        if _Held.depth:
+            _Held.number = _Held.number or number
+        else:
+            raise Interrupted(number)
 
     before = {number: signal.signal(number, interrupt) for number in _SIGNALS}
     try:
@@ -52,6 +55,26 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class _Held:
+    """A signal that waits for the end of `_held_back`."""
+
+    depth = 0
+    number = 0
+
+
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """Within the block a signal waits. It is not blocked, which a child process would inherit."""
+    _Held.depth += 1
+    try:
+        yield
+    finally:
+        _Held.depth -= 1
+    number, _Held.number = _Held.number, 0
+    if number:
+        raise Interrupted(number)
 
 
 @contextmanager
@@ -142,8 +165,10 @@ def guests(commands: Iterable[Command], at_once: int, judge: Judge) -> list[str]
     try:
         while waiting or running:
             while waiting and len(running) < at_once:
-                guest = _Guest.start(waiting.popleft())
-                running[guest.pidfd] = guest
+                # A guest that has started has to be known, to be ended too.
+                with _held_back():
+                    guest = _Guest.start(waiting.popleft())
+                    running[guest.pidfd] = guest
                 poll.register(guest.pidfd, select.POLLIN)
             for pidfd, _ in poll.poll():
                 guest = running[pidfd]
