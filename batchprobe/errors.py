@@ -89,6 +89,8 @@ class SpecError(BatchprobeError):
     def of(cls, errors: Sequence[SpecError]) -> SpecError:
         """One error for these lines, which is the first one with the others noted in it."""
         first, *others = errors
+        for error in others:
+            error.others = ()
         first.others = others
         return first
 

@@ -50,7 +50,7 @@ def main(parent: int, mode: str, dismissed: str, more: str, last: str) -> int:
                 received += fds
             elif word == last:
                 work = work or _load_work(mode)
-                was_refused = not work.remove(received, fds)
+                was_refused = not work.remove(received, fds) or was_refused
                 received = []
             elif word == dismissed and not was_refused:
                 return 0

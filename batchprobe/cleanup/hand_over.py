@@ -66,6 +66,9 @@ def _send_all(guardian: Guardian, remains: Remains, answers: int) -> bool:
             others.append(begin())
         for at in range(0, len(remains.fds), _MOST_FDS):
             _send(guardian.socket, MORE, remains.fds[at : at + _MOST_FDS])
+        # Before the last message, after which the guardian begins to close: the last close waits.
+        while remains.fds:
+            fds.close(remains.fds.pop())
         _send(guardian.socket, LAST, others)
     except OSError:
         # It was killed, or we may not send so many. Then it closes what it has.
@@ -75,8 +78,6 @@ def _send_all(guardian: Guardian, remains: Remains, answers: int) -> bool:
     finally:
         for fd in others:
             os.close(fd)
-    while remains.fds:
-        fds.close(remains.fds.pop())
     return True
 
 

@@ -35,7 +35,8 @@ def is_ongoing(folder: str | PathLike[str] = _FOLDER) -> bool:
     """Whether any removal is ongoing."""
     try:
         fd = os.open(f"{folder}/removals", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except OSError:
+        # There was none, or this user may not look.
         return False
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

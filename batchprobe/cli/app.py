@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -128,8 +129,9 @@ def _time_parser(option: Option) -> Callable[[str], float]:
             raise typer.BadParameter(
                 f"{text!r} is no time: write 5, 0.5, 500ms, 5m or 1h"
             ) from None
-        # Not "less than", which no comparison with nan is.
-        if not time >= (option.minimum or 0.0):
+        if not math.isfinite(time):
+            raise typer.BadParameter(f"{text} is no time")
+        if time < (option.minimum or 0.0):
             raise typer.BadParameter(f"{text} is less than {option.minimum:g} seconds")
         return time
 

@@ -15,6 +15,9 @@ __all__ = ["Stop"]
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+_MOST_SECONDS = 86_400.0
+
+
 class Stop:
     """Set by the first signal. Each signal prints what `busy` returns, if that is not empty.
 
@@ -68,5 +71,6 @@ class Stop:
     def wait(self, seconds: float | None) -> bool:
         """Wait for a signal, or this long; returns whether one came."""
         if not self.number:
-            select.select([self._reader], [], [], seconds)
+            # More than a day would not fit, and the caller asks again.
+            select.select([self._reader], [], [], seconds and min(seconds, _MOST_SECONDS))
         return self.is_set()

@@ -80,11 +80,20 @@ def _translate(text: str) -> Foreign | None:
         if found["arguments"]:
             raise ValueError(f"arguments of a probe are not recorded: write {own}")
         return Foreign(own)
-    if text.endswith(_RETURN):
-        return Foreign(_at_return(text.removesuffix(_RETURN), True))
-    if found := _PROVIDER.fullmatch(text):
-        return _of_provider(found["provider"], found["rest"])
-    return Foreign(text.removesuffix("()")) if text.endswith("()") else None
+    return _without_space(text)
+
+
+def _without_space(text: str) -> Foreign | None:
+    plain = text.removesuffix("%return").removesuffix(_RETURN)
+    is_return = plain != text
+    plain = plain.removesuffix("()")
+    found = _PROVIDER.fullmatch(plain)
+    meant = _of_provider(found["provider"], found["rest"]) if found else None
+    if meant is None and plain != text.removesuffix("%return"):
+        meant = Foreign(plain)
+    if meant is not None and meant.entry:
+        meant.entry = _at_return(meant.entry, is_return)
+    return meant
 
 
 def syscall_of(name: str) -> str:
@@ -96,8 +105,7 @@ def syscall_of(name: str) -> str:
 def _of_provider(provider: str, rest: str) -> Foreign | None:
     if provider in _ENTRY_PROVIDERS or provider in _RETURN_PROVIDERS:
         # bcc leaves the library empty, which stands for the kernel.
-        where = rest.removeprefix(":").removesuffix("()")
-        return Foreign(_at_return(where, provider in _RETURN_PROVIDERS))
+        return Foreign(_at_return(rest.removeprefix(":"), provider in _RETURN_PROVIDERS))
     if provider in _OTHERS:
         return Foreign(instead=_OTHERS[provider])
     if provider == "kernel":

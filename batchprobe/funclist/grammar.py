@@ -14,9 +14,10 @@ from batchprobe.errors import SpecError
 from batchprobe.funclist.foreign import translate
 from batchprobe.funclist.spec import MAX_LINE, Kind, ProbeSpec, Source
 
-__all__ = ["parse"]
+__all__ = ["may_have_slash", "parse"]
 
 _COMMENT = re.compile(r"(?:^|(?<=\s))#.*", re.DOTALL)
+_WITH_REGEX = re.compile(r"!?(?:[^/:]+:)?/.+/(?:%return|:return|,.*)?")
 _NO_TEXT = re.compile("[\0\udc80-\udcff]")
 # Commas separate entries, but may be part of a regex.
 _HAS_REGEX = re.compile(r"(?:^|[:!,\s])/")
@@ -61,6 +62,18 @@ def parse(text: str, source: Source) -> list[ProbeSpec]:
         message = "commas separate entries, and there is none"
         raise SpecError(message, file=source.file, line=source.line, column=1)
     return specs
+
+
+def may_have_slash(text: str) -> bool:
+    """Whether a line with a slash is an entry: a regex, or another tool's with white space or of a
+    kind that has paths. Otherwise it is a path.
+    """
+    if re.search(r"\s", text) or _WITH_REGEX.fullmatch(text):
+        return True
+    try:
+        return translate(text) is not None
+    except ValueError:
+        return True
 
 
 def _parse_entry(text: str, start: int, source: Source) -> ProbeSpec:

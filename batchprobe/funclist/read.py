@@ -49,9 +49,10 @@ def _is_file(word: str) -> bool:
     """Whether an argument names a file, which need not exist, rather than functions."""
     if exists(word):
         return True
-    # No entry has a slash but a regex, which ends with one.
-    if "/" in word and not word.removesuffix("%return").endswith("/"):
-        return True
+    if "/" in word:
+        from batchprobe.funclist.grammar import may_have_slash  # noqa: PLC0415  (few do)
+
+        return not may_have_slash(word)
     suffix = word.rpartition(".")[2] if "." in word else ""
     return suffix.isalpha() and suffix not in _CLONES
 

@@ -65,12 +65,18 @@ class _Resolver:
         # By address, because a function excluded under one of its names is excluded under all.
         self._excluded: dict[int, ProbeSpec] = {}
         for spec in self._excludes:
-            for function in self._functions(spec):
+            for function in self._functions(spec) or self._functions_of_syscall(spec):
                 self._excluded.setdefault(function.address, spec)
 
     def placed(self, spec: ProbeSpec) -> ProbeSpec:
-        """The entry, in the core kernel if its module is built into that."""
-        if spec.module in (None, CORE) or spec.module in self._table.modules:
+        """The entry, in the core kernel if it is a name in a module that is built into that. A
+        pattern would mean the whole kernel there.
+        """
+        if (
+            spec.kind is not Kind.NAME
+            or spec.module in (None, CORE)
+            or spec.module in self._table.modules
+        ):
             return spec
         installed = self._table.installed
         if installed is None or spec.module not in installed.builtin:
@@ -231,14 +237,18 @@ class _Resolver:
 
     def _add_syscall(self, spec: ProbeSpec) -> bool:
         """Add the system call that a name such as sys_clone means; report whether it means one."""
-        call = _syscall_of(spec)
-        if not call or spec.module not in (None, CORE):
-            return False
-        meant = spec.with_changes(name=call, module=None, syscall=True)
-        functions = self._functions_named(meant)
+        functions = self._functions_of_syscall(spec)
         if functions:
+            meant = spec.with_changes(name=_syscall_of(spec), module=None, syscall=True)
             self._add_functions(meant, functions)
         return bool(functions)
+
+    def _functions_of_syscall(self, spec: ProbeSpec) -> list[Function]:
+        """The functions of the system call that a name means; none if it means no call."""
+        call = _syscall_of(spec) if spec.kind is Kind.NAME else ""
+        if not call or spec.module not in (None, CORE):
+            return []
+        return self._functions_named(spec.with_changes(name=call, module=None, syscall=True))
 
     def _skip_pattern(self, spec: ProbeSpec, refused: dict[tuple[Reason, str], int]) -> None:
         """Skip a pattern whose functions are all refused."""

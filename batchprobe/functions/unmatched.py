@@ -73,6 +73,8 @@ class Unmatched:
         if not module.replace("_", "").isalnum():
             return f"no loaded module matches {module}"
         installed = self._table.installed
+        if installed is not None and module in installed.builtin:
+            return f"{module} is built in, and so part of the core kernel: omit the module"
         if installed is not None and module not in installed.loadable:
             return f"no module {module} is installed for this kernel" + self._suggest_module(module)
         # A name would wait for its module.

@@ -64,9 +64,10 @@ class Tracefs:
     def if_usable(cls) -> Tracefs | None:
         """Return the mounted tracefs; None if there is none that this user may read."""
         try:
-            return cls.find()
+            found = cls.find()
         except UnsupportedError:
             return None
+        return found if os.access(f"{found.root}/kprobe_events", os.R_OK) else None
 
     def command(self, line: str) -> None:
         """Write one command to kprobe_events. Raises KernelError with the kernel's errno."""

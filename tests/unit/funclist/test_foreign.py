@@ -51,6 +51,13 @@ from batchprobe.funclist.spec import Kind
         ("kernel:vfs_read", "vmlinux:vfs_read"),
         ("syscall:__x64_sys_openat", "syscall:openat"),
         ("syscall:sys_openat", "syscall:openat"),
+        ("syscall:__x64_sys_openat%return", "syscall:openat%return"),
+        ("kernel:vfs_read:return", "vmlinux:vfs_read%return"),
+        ("kprobe:vfs_read:return", "vfs_read%return"),
+        ("kretprobe:vfs_read:return", "vfs_read%return"),
+        ("vfs_read():return", "vfs_read%return"),
+        ("kernel:vfs_read()", "vmlinux:vfs_read"),
+        ("/^tcp_/:return", "/^tcp_/%return"),
     ],
 )
 def test_translation(text: str, own: str) -> None:

@@ -77,6 +77,21 @@ def test_what_looks_like_a_file_has_to_exist(word: str) -> None:
         read_arguments([word])
 
 
+@pytest.mark.parametrize(
+    ("word", "own"),
+    [
+        ("p:grp/ev vfs_read", "vfs_read"),
+        ("r8:group/event ext4:ext4_sync_file", "ext4:ext4_sync_file%return"),
+        ("/^tcp_/:return", "/^tcp_/%return"),
+        ("!/^tcp_/", "!/^tcp_/"),
+        ("ext4:/^ext4_/", "ext4:/^ext4_/"),
+        ("/^tcp_/ # why", "/^tcp_/"),
+    ],
+)
+def test_entries_with_a_slash_are_no_files(word: str, own: str) -> None:
+    assert [str(spec) for spec in read_arguments([word, "vfs_read"])] == [own, "vfs_read"]
+
+
 @pytest.mark.parametrize("word", ["foo.isra.0", "foo.cold", "foo.part.0.isra.1", "/a/%return"])
 def test_names_with_dots_and_regexes_are_entries(word: str) -> None:
     assert [str(spec) for spec in read_arguments([word])] == [word]
@@ -121,9 +136,9 @@ def test_waiting_for_a_fifo_is_cancelled(tmp_path: Path) -> None:
 
 def test_malformed_lines_of_all_files_are_reported(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        (tmp_path / name).write_text("a b\n")
+        (tmp_path / name).write_text("a b\ne f\n")
     with pytest.raises(SpecError) as caught:
         read_arguments([str(tmp_path / "one"), "c d", str(tmp_path / "two")])
     assert [line.split(": ")[0].rpartition("/")[2] for line in str(caught.value).splitlines()] == [
-        *("one:1:2", "<argument>:2:2", "two:1:2"),
+        *("one:1:2", "one:2:2", "<argument>:2:2", "two:1:2", "two:2:2"),
     ]

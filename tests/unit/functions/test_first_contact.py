@@ -124,12 +124,28 @@ def test_an_event_of_a_subsystem(text: str, installed: InstalledModules | None) 
 
 
 def test_a_built_in_module_is_the_core_kernel() -> None:
-    found = run("tcp_cubic:tcp_sendmsg\n!tcp_cubic:tcp_*msg*\nxhci_pci:vfs_read")
+    found = run("tcp_cubic:tcp_sendmsg\n!tcp_cubic:tcp_sendmsg\nxhci_pci:vfs_read")
     assert [target.label for target in found.targets] == ["vfs_read"]
     assert [skipped.reason for skipped in found.skipped] == [Reason.EXCLUDED]
     found = run("xhci_pci:nosuch_function")
     assert found.targets == []
     assert found.skipped[0].detail.startswith("inlined by the compiler, or not in this kernel")
+
+
+def test_a_pattern_in_a_built_in_module_is_not_the_whole_kernel() -> None:
+    found = run("tcp_cubic:*")
+    assert found.targets == []
+    assert "tcp_cubic is built in" in found.skipped[0].detail
+    found = run("vfs_read\n!tcp_cubic:*")
+    assert [target.label for target in found.targets] == ["vfs_read"]
+
+
+@pytest.mark.parametrize("exclusion", ["!sys_openat", "!__arm64_sys_openat", "!syscall:openat"])
+@pytest.mark.parametrize("entry", ["syscall:openat", "sys_openat", "__x64_sys_openat"])
+def test_a_system_call_is_excluded_under_any_of_its_names(entry: str, exclusion: str) -> None:
+    found = run(f"{entry}\n{exclusion}")
+    assert found.targets == []
+    assert [skipped.reason for skipped in found.skipped] == [Reason.EXCLUDED]
 
 
 def test_a_misspelled_module() -> None:

@@ -133,7 +133,9 @@ def test_an_event() -> None:
 
 def test_records_of_functions() -> None:
     records = of_a_list()
-    assert [record["type"] for record in records] == ["function"] * 2 + ["skipped", "summary"]
+    assert [record["type"] for record in records] == ["function"] * 2 + ["skipped"] * 2 + [
+        "summary"
+    ]
     for record in records:
         DESCRIBED.validate(record)
 
