@@ -33,6 +33,7 @@ def script(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_every_example_has_a_test() -> None:
     tested = Path(__file__).read_text()
+    # "batchprobe-least-rights.service" is run by test_least_rights.py.
     names = [file.name for file in EXAMPLES.iterdir() if file.is_file()]
     assert len(names) >= 3
     assert [name for name in names if f'"{name}"' not in tested] == []

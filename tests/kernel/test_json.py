@@ -12,14 +12,14 @@ pytestmark = pytest.mark.one_kernel
 
 
 def test_records_of_attach() -> None:
-    entries = "vfs_*\nvfs_read%return\nnosuch\nno_such_module:f\n"
+    entries = "vfs_*\nvfs_read%return\nnosuch\nbtrfs:btrfs_sync_file\n"
     done = run("attach", "-", "-d", "1", "-i", "0.3", "--json", stdin=entries)
     assert done.status == 0, done
     types = [record["type"] for record in done.records]
     assert types[-2:] == ["final", "summary"]
     assert set(types[:-2]) == {"counts"}
     assert done.summary["skipped"]
-    assert done.summary["pending"] == ["no_such_module:f"]
+    assert done.summary["pending"] == ["btrfs:btrfs_sync_file"]
 
 
 def test_the_summary_of_nothing() -> None:
@@ -30,13 +30,13 @@ def test_the_summary_of_nothing() -> None:
 
 
 def test_records_of_functions() -> None:
-    done = run("functions", "vfs_*", "vfs_read%return", "nosuch", "no_such_module:f", "--json")
+    done = run("functions", "vfs_*", "vfs_read%return", "nosuch", "btrfs:btrfs_sync_file", "--json")
     assert done.status == 0, done
     found = Counter(record["type"] for record in done.records)
     assert done.summary["functions"] == found["function"]
     assert done.summary["skipped"] == found["skipped"] == 1
     (pending,) = (record for record in done.records[:-1] if record.get("address", "") is None)
-    assert pending["label"] == "no_such_module:f"
+    assert pending["label"] == "btrfs:btrfs_sync_file"
 
 
 def test_records_of_doctor() -> None:

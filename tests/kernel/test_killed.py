@@ -239,12 +239,7 @@ def test_an_oom_kill_leaves_nothing(phase: str, many: Path, cgroup: Cgroup) -> N
         eventually(lambda: not our_processes(), "the guardian ends")
 
 
-@pytest.mark.parametrize("sweeper", ["cleanup", "start"])
-def test_an_oom_kill_of_all_can_be_cleaned_up(
-    sweeper: str, many: Path, tmp_path: Path, cgroup: Cgroup
-) -> None:
-    """Both die during the reclaim. `batchprobe cleanup` removes the rest, or the next start."""
-    (cgroup.folder / "memory.oom.group").write_text("1")
+def _killed_with_all_during_the_reclaim(many: Path, cgroup: Cgroup) -> Running:
     options = ("-i", "0.1", "--json", "--abi", "event")
     with Running("attach", many, *options, command=cgroup.command()) as running:
         running.until_line("counts")
@@ -256,8 +251,21 @@ def test_an_oom_kill_of_all_can_be_cleaned_up(
         assert running.finish().status == -signal.SIGKILL
         eventually(lambda: not our_processes(), "the guardian is killed too")
         assert cgroup.kills > 1
-    stale = len(our_events())
-    assert stale, "the reclaim was over too soon to be interrupted"
+    return running
+
+
+@pytest.mark.parametrize("sweeper", ["cleanup", "start"])
+def test_an_oom_kill_of_all_can_be_cleaned_up(
+    sweeper: str, many: Path, tmp_path: Path, cgroup: Cgroup
+) -> None:
+    """Both die during the reclaim. `batchprobe cleanup` removes the rest, or the next start."""
+    (cgroup.folder / "memory.oom.group").write_text("1")
+    # On a busy machine a reclaim may be over before it is stopped.
+    for _ in range(5):
+        running = _killed_with_all_during_the_reclaim(many, cgroup)
+        if our_events():
+            break
+    assert our_events(), "the reclaims were over too soon to be interrupted"
     assert RCU_EXPEDITED.read_text().strip() == "1"
     if sweeper == "cleanup":
         swept = run("cleanup")

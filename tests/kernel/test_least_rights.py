@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import configparser
+import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +74,18 @@ def test_what_is_missing_is_named(capabilities: tuple[str, ...], lacking: str) -
     assert done.status == 77, done
     assert lacking in done.stderr
     assert len(done.stderr.splitlines()) == 1, done
+
+
+@pytest.mark.skipif("multi" not in ABIS, reason="this kernel has no kprobe_multi links")
+def test_the_example_of_a_service_counts() -> None:
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.read(Path(__file__).parents[2] / "examples" / "batchprobe-least-rights.service")
+    granted = unit["Service"]["AmbientCapabilities"].lower().replace("cap_", "").split()
+    _, *start = shlex.split(unit["Service"]["ExecStart"])
+    done = run_as_nobody(tuple(granted), *start, "-d", "1")
+    assert done.status == 0, done
+    assert done.summary["abi"] == "multi"
+    assert done.summary["attached"] > 30
 
 
 def test_an_abi_that_needs_root_says_so() -> None:
