@@ -59,8 +59,8 @@ def only(jobs: Sequence[Job], tools: Collection[str]) -> list[Job]:
 
 def quick(kernel: str) -> list[Job]:
     """What the targets need."""
-    # Five rounds of what takes a second; funccount makes fewer.
-    start = Job(COMMAND, 1, (BATCHPROBE, BPFTRACE, FUNCCOUNT), 5, 30.0)
+    # Four rounds of what takes a second; funccount makes fewer.
+    start = Job(COMMAND, 1, (BATCHPROBE, BPFTRACE, FUNCCOUNT), 4, 25.0)
     if kernel in _WITH_LINKS:
         multi = (f"{BATCHPROBE} multi", LINK)
         return [
