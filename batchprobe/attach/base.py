@@ -38,7 +38,7 @@ __all__ = [
 # A longer function is probed at its entry, so that its code need not be read.
 _MAX_FUNCTION_SIZE = 1 << 16
 FEW = 8
-"""So many grace periods of full length take a moment."""
+"""Up to this many grace periods of full length are soon over."""
 
 
 class Placement(Enum):
@@ -160,7 +160,7 @@ class Attachment(ABC):
     Raises UnsupportedError where the maps cannot be had.
     """
 
-    # Up to so many probes are reclaimed in a moment, if grace periods are expedited.
+    # Up to this many probes are reclaimed quickly if grace periods are expedited.
     _QUICK = 1_000
 
     def __init__(
@@ -230,7 +230,7 @@ class Attachment(ABC):
         """Whether there is no kernel object."""
 
     def takes_long(self, gone: Sequence[Probe]) -> bool:
-        """Whether nobody should have to wait for the reclaim of these probes."""
+        """Whether the reclaim of these probes is too slow to wait for."""
         return len(gone) > (self._QUICK if self._expedites() else FEW)
 
     @abstractmethod

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts and dismisses the guardian of a session, hands it what nobody waits for, and sweeps stale
-objects once.
+"""Starts and dismisses the guardian of a session, hands it removals that the caller does not wait
+for, and sweeps stale objects once.
 """
 
 from __future__ import annotations

@@ -66,5 +66,5 @@ class GuardianWork:
             self._answer(f"progress {done} {total}\n")
 
     def _answer(self, line: str) -> None:
-        with suppress(BrokenPipeError):  # nobody waits
+        with suppress(BrokenPipeError):  # the parent does not wait
             os.write(self._answers, line.encode())

@@ -61,7 +61,7 @@ def _send_all(guardian: Guardian, remains: Remains, answers: int) -> bool:
         # A file, because thousands of commands would fill the socket.
         others.insert(0, os.memfd_create("batchprobe"))
         _write(others[0], "\n".join(remains.commands))
-        # Without a folder for its state, nobody can ask whether it is done.
+        # Without the state folder, `cleanup --wait` cannot see this removal.
         with suppress(OSError):
             others.append(begin())
         for at in range(0, len(remains.fds), _MOST_FDS):
@@ -71,7 +71,8 @@ def _send_all(guardian: Guardian, remains: Remains, answers: int) -> bool:
             fds.close(remains.fds.pop())
         _send(guardian.socket, LAST, others)
     except OSError:
-        # It was killed, or we may not send so many. Then it closes what it has.
+        # The guardian was killed, or the kernel does not pass that many descriptors. It closes
+        # those that it received.
         with suppress(OSError):
             _send(guardian.socket, LAST, ())
         return False

@@ -40,7 +40,7 @@ def sweep(
     tracefs: Tracefs | None, *, patience: float = 0.0, mode: BarrierMode = BarrierMode.AUTO
 ) -> Swept:
     """Remove the trace events of dead owners, and release their hold on rcu_expedited. Without
-    tracefs nobody here has events.
+    tracefs there are no events to remove.
 
     A trace event is busy while the kernel still closes its perf event; removing it is tried again
     for `patience` seconds. Raises KernelError if kprobe_events cannot be read.

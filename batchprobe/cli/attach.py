@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 
+from batchprobe._util.counted import counted
 from batchprobe.actions import Count
 from batchprobe.cli.args import AttachOptions
 from batchprobe.cli.signals import Stop
@@ -150,8 +151,6 @@ class _Run:
 
             notify_ready(address, f"probes that count: {len(probes)}")
         child = self._trace()
-        from batchprobe._util.counted import counted  # noqa: PLC0415  (probes are armed)
-
         self._stop.busy = lambda: f"still removing {counted(len(probes), 'probe')}: a moment"
         # The command may take its time to end; the probes do not wait for it.
         self._commit(probes)

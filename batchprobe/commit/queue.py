@@ -138,7 +138,7 @@ if TYPE_CHECKING:
         """A kernel object, or several (link, trace event, perf events), that carries probes."""
 
         def takes_long(self, gone: Sequence[Any]) -> bool:
-            """Whether nobody should have to wait for the reclaim of these probes."""
+            """Whether the reclaim of these probes is too slow to wait for."""
             ...
 
         def reclaim(self, gone: Sequence[Any], remains: Remains | None = None) -> Reclaimed:

@@ -21,7 +21,7 @@ __all__ = ["FOLDER", "SymbolCache", "kept_symbols", "loaded_modules"]
 
 
 def _folder() -> str:
-    """Where this user may keep files that nobody else may read."""
+    """A folder for files that only this user may read."""
     if os.geteuid() == 0:
         return "/run/batchprobe/boot"
     home = os.environ.get("XDG_RUNTIME_DIR") or os.environ.get("XDG_CACHE_HOME")

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
+from batchprobe._util.counted import counted
 from batchprobe.funclist.spec import CORE, Kind, ProbeSpec
 from batchprobe.functions.table import Function, FunctionTable
 from batchprobe.functions.targets import Reason, Resolution, Skipped, Target
@@ -257,8 +258,6 @@ class _Resolver:
             counts[reason] += count
         if list(counts) == [Reason.EXCLUDED]:
             details = ", ".join(detail for _, detail in refused)
-            from batchprobe._util.counted import counted  # noqa: PLC0415  (rare)
-
             matches = counted(counts.total(), "match", "matches")
             self._skip(spec, Reason.EXCLUDED, f"all {matches}, {details}")
             return

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from batchprobe._util.counted import counted
 from batchprobe.commit.queue import RemovalFailure
 from batchprobe.functions.targets import Reason, Skipped
 
@@ -73,8 +74,6 @@ def say_skipped(skipped: Sequence[Skipped], most: int | None = _FEW_SKIPS) -> No
 
 def say_pending(probes: Sequence[Probe]) -> None:
     """Which probes count only when their module is loaded: said before anybody waits for hits."""
-    from batchprobe._util.counted import counted  # noqa: PLC0415  (few lists need it)
-
     modules = ", ".join(dict.fromkeys(probe.target.module for probe in probes))
     say(f"{counted(len(probes), 'probe')} will count when the module is loaded: {modules}")
 
