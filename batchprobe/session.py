@@ -20,6 +20,7 @@ from batchprobe.attach.base import Attachment, Placement
 from batchprobe.cleanup.crash_guard import CrashGuard
 from batchprobe.commit.barrier import Barrier, BarrierMode
 from batchprobe.commit.queue import CommitQueue, CommitReport
+from batchprobe.commit.reclaim_progress import ReclaimProgress
 from batchprobe.errors import AttachCancelledError, SessionError
 from batchprobe.filters.base import Filter
 from batchprobe.funclist.spec import ProbeSpec
@@ -72,7 +73,7 @@ class Session:
         explain: Callable[[str], None] | None = None,
     ) -> None:
         self.action = Count() if action is None else action
-        self._progress = progress
+        self._reclaimed = ReclaimProgress(progress)
         self._owner = Owner.this_process()
         mode = BarrierMode(barrier)
         self._guard = CrashGuard(mode, self.close, self._reclaimed)
@@ -102,7 +103,6 @@ class Session:
         # One attach at a time. Lock order: attach, commit, live probes, queue.
         self._attaching = RLock()
         self._attach_depth = 0
-        self._progress_error: BaseException | None = None  # of a reclaim, which goes on
 
     @property
     def probes(self) -> list[Probe]:
@@ -170,6 +170,7 @@ class Session:
         self,
         entries: Iterable[str | ProbeSpec],
         *,
+        program: object = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> list[Probe]:
         """Attach a probe to every function that the entries name; all start to count together.
@@ -177,15 +178,25 @@ class Session:
         Entries are written as in a function list (see `batchprobe.funclist.spec`). An entry that
         cannot be probed is added to `skipped`; the others are attached.
 
-        Raises SpecError for a malformed entry, NothingAttachedError if no entry became a probe,
-        UnsupportedError where this machine or user cannot trace, AttachCancelledError after
+        With `program`, each hit that counts also runs a program of yours: a function of bcc's
+        `BPF.load_func(NAME, BPF.KPROBE)`, the descriptor of a kprobe program (not for links), or a
+        list with one for each entry. After its commit a detached probe runs it no more.
+
+        Raises SpecError for a malformed entry, TypeError for what is no program, ValueError if the
+        session's action is not Count and runs no program, NothingAttachedError if no entry became a
+        probe, UnsupportedError where this machine or user cannot trace, AttachCancelledError after
         `cancelled()` returned true (nothing stays attached then), SessionError if the session is
         closed, belongs to another process, or is in a commit of this thread, OSError if the
         guardian cannot be started.
         """
         self._require_usable()
         self._require_open()
-        specs = parse(entries)
+        specs, action = parse(entries), None
+        if program is not None:
+            # Not at the top: few sessions run programs of their caller's.
+            from batchprobe.attach.user_programs import parse_with_programs  # noqa: PLC0415
+
+            specs, action = parse_with_programs(entries, program)
         with deferred_interrupt() as interrupt, self._one_attach(), gc_pause():
 
             def check() -> None:
@@ -194,7 +205,7 @@ class Session:
                 self._require_open()
 
             try:
-                return self._adopt(*self._attacher.attach(specs, check))
+                return self._adopt(*self._attacher.attach(specs, check, action))
             except AttachCancelledError:
                 if not interrupt.pressed:
                     raise
@@ -208,7 +219,7 @@ class Session:
                 yield
             except BaseException:
                 # An attach that is undone raises one error: its own.
-                self._progress_error = None
+                self._reclaimed.forget_error()
                 raise
             finally:
                 self._attach_depth -= 1
@@ -270,9 +281,7 @@ class Session:
                     report = self._queue.commit(on_final, wait)
                 finally:
                     self._live.forget_empty()
-            error, self._progress_error = self._progress_error, None
-            if error is not None:
-                raise error
+            self._reclaimed.raise_error()
         return report
 
     def detach_all(self, on_final: OnFinal = None, *, wait: Wait = True) -> CommitReport:
@@ -339,10 +348,3 @@ class Session:
             done = self._live.is_sealed and not self._attach_depth
             if done and not len(self._live) and self._queue.is_idle:
                 self._guard.disarm()
-
-    def _reclaimed(self, count: int, total: int) -> None:
-        if self._progress_error is None:
-            try:
-                self._progress("reclaim", count, total)
-            except BaseException as error:
-                self._progress_error = error

@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 from batchprobe import arch
+from batchprobe.actions import Action
 from batchprobe.actions.loader import SHIPPED, source_of
 from batchprobe.errors import UnsupportedError
 from batchprobe.programs.compiler import compile_now
 from batchprobe.programs.program import to_text
 from batchprobe.programs.shipped import digest
 
-__all__ = ["content", "variants"]
+__all__ = ["actions", "content", "variants"]
 
 
 def variants() -> Iterator[arch.Arch]:
@@ -36,11 +38,18 @@ def variants() -> Iterator[arch.Arch]:
             yield adapter
 
 
+def actions() -> Iterator[Action]:
+    """The actions to compile."""
+    for shipped in SHIPPED:
+        module, name = shipped.split(".")
+        yield getattr(import_module(f"batchprobe.actions.{module}"), name)()
+
+
 def content(adapter: arch.Arch) -> str:
     """What the file of this kind of machine should be, compiled here."""
     sections = []
-    for action in SHIPPED:
-        source = source_of(adapter, action())
+    for action in actions():
+        source = source_of(adapter, action)
         programs = to_text(compile_now(source).values())
         sections.append(f"action {action.name} {digest(source.text)}\n{programs}")
     return "".join(sections)

@@ -10,8 +10,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from batchprobe.errors import KernelError
 from batchprobe.filters.base import ProbeKind
-from batchprobe.probe import Snapshot
+from batchprobe.probe import Probe, Snapshot
 from batchprobe.programs.maps import MapSpec, SlotLayout
 from batchprobe.programs.probe_maps import Hits, ProbeMaps
 
@@ -101,6 +102,22 @@ class Action(ABC):
         """Maps that `source` declares with one element, with the sizes to create them with."""
         del layout
         return ()
+
+    def fill(
+        self, maps: ProbeMaps, probes: Sequence[Probe], attach_type: int
+    ) -> Iterable[tuple[Probe, KernelError]]:
+        """Set the initial contents of the maps of one kernel object, before any probe can fire.
+
+        Its program is loaded, with this expected_attach_type. Returns the probes that it cannot
+        carry, each with the reason.
+        """
+        del maps, probes, attach_type
+        return ()
+
+    def needs_entry(self, probe: Probe) -> bool:
+        """Whether the probe works at the entry of its function only."""
+        del probe
+        return False
 
     @abstractmethod
     def reader(self, maps: ProbeMaps) -> Reader:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from batchprobe.actions.base import Action, Reader
 from batchprobe.programs.probe_maps import Hits, ProbeMaps
 
-__all__ = ["Count"]
+__all__ = ["Count", "HitsReader"]
 
 
 class Count(Action):
@@ -18,9 +18,11 @@ class Count(Action):
     def reader(self, maps: ProbeMaps) -> Reader:
         """Hands the hits on."""
         del maps
-        return _HitsReader()
+        return HitsReader()
 
 
-class _HitsReader(Reader):
+class HitsReader(Reader):
+    """Reads no map of its own: the values are the hits."""
+
     def snapshot(self, hits: Hits) -> Hits:
         return hits

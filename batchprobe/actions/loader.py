@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from batchprobe.actions.base import Action
-from batchprobe.actions.count import Count
 from batchprobe.arch import Arch
 from batchprobe.filters.base import Filter, ProbeKind
 from batchprobe.programs.program import Program
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SHIPPED", "ProgramLoader", "Progress", "check_names", "required_kind", "source_of"]
 
-SHIPPED: tuple[type[Action], ...] = (Count,)
-"""The actions that scripts/build-programs compiles ahead."""
+SHIPPED = ("count.Count", "user_program.UserPrograms")
+"""The actions that scripts/build-programs compiles ahead: module and class."""
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage ("resolve", "compile", "attach", "reclaim"), the work done, and all work."""
@@ -65,6 +64,14 @@ def _constants(action: Action, filters: Sequence[Filter]) -> list[str]:
     return [name for one in everything for name in one.constants()]
 
 
+def _is_shipped(action: Action) -> bool:
+    # By name: a start imports the action that it runs, and no other.
+    kind = type(action)
+    return f"{kind.__module__}.{kind.__qualname__}" in (
+        f"batchprobe.actions.{shipped}" for shipped in SHIPPED
+    )
+
+
 class ProgramLoader:
     """Finds the programs when it is created, or starts to compile them in a child process.
 
@@ -74,7 +81,7 @@ class ProgramLoader:
     def __init__(self, arch: Arch, action: Action, filters: Sequence[Filter]) -> None:
         self._programs: dict[str, Program] | None = None
         self._compiler: Compiler | None = None
-        if type(action) in SHIPPED and not filters:
+        if _is_shipped(action) and not filters:
             self._programs = shipped(arch, action.name, lambda: source_of(arch, action).text)
         if self._programs is None:
             from batchprobe.programs.compiler import Compiler  # noqa: PLC0415  (rarely needed)

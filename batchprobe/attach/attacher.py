@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from batchprobe import arch
 from batchprobe.actions.base import Action
+from batchprobe.actions.count import Count
 from batchprobe.actions.loader import ProgramLoader, Progress, check_names, required_kind
 from batchprobe.attach.abis import ABIS
 from batchprobe.attach.base import AttachContext, Attachment, AttachOutcome, Placement
@@ -25,7 +26,10 @@ from batchprobe.kernel.host import require_tracing
 from batchprobe.kernel.kcore import Kcore
 from batchprobe.probe import Probe
 
-__all__ = ["Attacher", "Progress", "parse"]
+__all__ = ["ENTRIES", "Attacher", "Progress", "numbered", "parse"]
+
+ENTRIES = "<entries>"
+"""Stands for a file in the source of entries that a caller gives."""
 
 
 class Attacher:
@@ -73,7 +77,8 @@ class Attacher:
         self._reclaimed = reclaimed
         self._explain = explain
         self.symbols = KernelSymbols()
-        self._loader: ProgramLoader | None = None
+        # By action. Entered again, a loader has its programs at once.
+        self._loaders: dict[str, ProgramLoader] = {}
         self._distrusted: dict[str, Mapping[str, str]] = {}
         self.skipped: list[Skipped] = []
         """Entries that became no probe, of all attaches."""
@@ -90,18 +95,27 @@ class Attacher:
         }
 
     def attach(
-        self, specs: Sequence[ProbeSpec], check: Callable[[], None]
+        self,
+        specs: Sequence[ProbeSpec],
+        check: Callable[[], None],
+        action: Action | None = None,
     ) -> tuple[list[Probe], list[Attachment]]:
         """Attach a probe to every function that the entries name; `check` raises to cancel.
+        `action` replaces that of the session, which must be Count then.
 
         Whatever it raises, no kernel object stays, except what `discard` has to retry.
-        Raises UnsupportedError, NothingAttachedError, and what `check` raises.
+        Raises UnsupportedError, NothingAttachedError, ValueError, and what `check` raises.
         """
+        if action is None:
+            action = self._action
+        elif not isinstance(self._action, Count):
+            raise ValueError(f"a session with the action {self._action.name} runs no other program")
         check()
         require_tracing()
         adapter = arch.current()
+        loader = self._loaders.get(action.name) or ProgramLoader(adapter, action, self._filters)
         # bcc compiles in a child process while the symbols are read.
-        with self._loader or ProgramLoader(adapter, self._action, self._filters) as loader:
+        with loader:
             self._progress("resolve", 0, 1)
             table = self.symbols.table()
             found = self._resolve(specs, table, adapter, check)
@@ -110,7 +124,7 @@ class Attacher:
                 self._note(found, ())
                 raise NothingAttachedError("no entry of the list names a function to probe")
             programs = loader.get(check, self._progress)
-        self._loader = loader
+        self._loaders[action.name] = loader
         done = 0
 
         def progress(count: int) -> None:
@@ -126,7 +140,7 @@ class Attacher:
             kcore=kcore,
             table=table,
             programs=programs,
-            action=self._action,
+            action=action,
             filters=self._filters,
             placement=self._placement,
             taken={target.address for target in found.targets if target.address and target.offset},
@@ -223,10 +237,13 @@ class Attacher:
 
 def parse(entries: Iterable[str | ProbeSpec]) -> list[ProbeSpec]:
     """Entries as a caller gives them. Raises SpecError for a malformed one."""
-    specs: list[ProbeSpec] = []
+    return [spec for _, spec in numbered(entries)]
+
+
+def numbered(entries: Iterable[str | ProbeSpec]) -> Iterator[tuple[int, ProbeSpec]]:
+    """Entries with their position, from 1; a string may hold several."""
     for number, entry in enumerate(entries, 1):
         if isinstance(entry, str):
-            specs += parse_line(entry, Source("<entries>", number))
+            yield from ((number, spec) for spec in parse_line(entry, Source(ENTRIES, number)))
         else:
-            specs.append(entry)
-    return specs
+            yield number, entry

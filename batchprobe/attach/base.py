@@ -23,7 +23,7 @@ from batchprobe.programs.program import Program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, ClassVar
 
 __all__ = [
     "FEW",
@@ -160,6 +160,8 @@ class Attachment(ABC):
     Raises UnsupportedError where the maps cannot be had.
     """
 
+    attach_type: ClassVar[int] = 0
+    """The expected_attach_type of its programs."""
     # Up to this many probes are reclaimed quickly if grace periods are expedited.
     _QUICK = 1_000
 
@@ -177,6 +179,14 @@ class Attachment(ABC):
         self._action = context.action
         self._filters = context.filters
         self._expedites = context.expedites
+        for slot, probe in enumerate(probes, NO_SLOT + 1):
+            probe.attachment, probe.slot = self, slot
+        # In slot order.
+        self.live = dict.fromkeys(probes)
+        self.detach_group: DetachGroup | None = None
+        """The group of all its probes, if they were detached together."""
+        self.refused: list[Refusal] = []
+        """Probes that it was given and the kernel did not take."""
         self.maps = ProbeMaps(
             len(probes),
             ips=ips * len(probes),
@@ -191,16 +201,8 @@ class Attachment(ABC):
         except BaseException:
             self.maps.close()
             raise
-        for slot, probe in enumerate(probes, NO_SLOT + 1):
-            probe.attachment, probe.slot = self, slot
-        # In slot order.
-        self.live = dict.fromkeys(probes)
         self._by_slot = tuple(probes) if context.action.has_events else ()
-        self.detach_group: DetachGroup | None = None
-        """The group of all its probes, if they were detached together."""
         self._lost: int | None = 0
-        self.refused: list[Refusal] = []
-        """Probes that it was given and the kernel did not take."""
 
     def _map_specs(self, layout: SlotLayout) -> Iterator[MapSpec]:
         yield from self._action.maps(layout)
@@ -299,6 +301,14 @@ class Attachment(ABC):
         return sum_or_unknown(self.reader.lost(), claimed)
 
     # -- for subclasses ------------------------------------------------------------------------
+
+    def _fill(self, context: AttachContext) -> bool:
+        """Let the action fill its maps. To be called when the program is loaded, whose kind decides
+        what a map of programs takes. Returns whether there are probes to attach.
+        """
+        for probe, error in context.action.fill(self.maps, list(self.live), self.attach_type):
+            self._refuse(probe, error)
+        return bool(self.live)
 
     def _refuse(self, probe: Probe, error: KernelError) -> None:
         self.live.pop(probe, None)

@@ -50,11 +50,13 @@ def sites(probe: Probe, context: AttachContext) -> tuple[Site, ...]:
     if target.function is None:
         # Defined by name: the kernel finds the site when the module is loaded, and reports nothing
         # if it is a bad one. A return probe has to stand at the entry.
-        if arch.offset_in_unloaded_module:
+        if arch.offset_in_unloaded_module and not context.action.needs_entry(probe):
             return () if target.is_return else (Site(arch.offset_in_unloaded_module, "after"),)
         return (Site(0, "entry"),)
-    inside = not target.is_return and (
-        placement is Placement.AFTER or (placement is Placement.AUTO and arch.prefers_after)
+    inside = (
+        not target.is_return
+        and not context.action.needs_entry(probe)
+        and (placement is Placement.AFTER or (placement is Placement.AUTO and arch.prefers_after))
     )
     code = context.code(probe) if inside or arch.entry_depends_on_code else None
     found = [Site(arch.entry(code), "entry")]

@@ -76,6 +76,8 @@ class MultiAttachment(Attachment):
     So a return link stays until all its probes are gone.
     """
 
+    attach_type = bpf.BPF_TRACE_KPROBE_MULTI
+
     def __init__(self, probes: Sequence[Probe], context: AttachContext, *, is_return: bool) -> None:
         # A link holds a reference to its modules, so no probe waits for one.
         super().__init__(probes, context, ips=1, modules_may_change=False)
@@ -99,6 +101,8 @@ class MultiAttachment(Attachment):
             if error.errno in _UNSUPPORTED and not needs_jit:
                 raise UnsupportedError(f"{_MESSAGE} ({error})", remedy=_REMEDY) from error
             raise
+        if not self._fill(context):
+            return
         if context.arch.entry_depends_on_code:
             # bpf_get_func_ip() returns the address of the patch site, as ftrace knows it
             # (bpf_kprobe_multi_entry_ip(), kernel/trace/bpf_trace.c).
@@ -115,7 +119,7 @@ class MultiAttachment(Attachment):
 
     def _load(self, epoch: int) -> int:
         """Load a program that counts in this epoch."""
-        return self.maps.load(self._code, attach_type=bpf.BPF_TRACE_KPROBE_MULTI, epoch=epoch)
+        return self.maps.load(self._code, attach_type=self.attach_type, epoch=epoch)
 
     def _link_all(self, probes: list[Probe], context: AttachContext) -> None:
         try:

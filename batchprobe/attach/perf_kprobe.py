@@ -62,6 +62,7 @@ class PerfAttachment(Attachment):
 
     def attach(self, context: AttachContext) -> None:
         program = load(self.maps, context, is_return=self._is_return)
+        self._fill(context)
         for probe in list(self.live):
             self._open(probe, context, program)
             context.progress(1)

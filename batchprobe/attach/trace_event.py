@@ -23,7 +23,7 @@ from batchprobe.kernel.tracefs import Tracefs
 from batchprobe.probe import Probe
 from batchprobe.sys import fds, perf
 
-__all__ = ["NAME", "TraceEventAttachment", "attach"]
+__all__ = ["NAME", "TraceEventAttachment", "attach", "event_name"]
 
 NAME = "event"
 _event_numbers = itertools.count()
@@ -48,6 +48,14 @@ def attach(probes: Sequence[Probe], context: AttachContext, attached: AttachOutc
         context,
         lambda wanted, is_return: TraceEventAttachment(wanted, context, is_return=is_return),
     )
+
+
+def event_name() -> str:
+    """The name of another trace event of this process.
+
+    Unique without its group, because kprobe_profile does not print that.
+    """
+    return f"bp{os.getpid()}_{next(_event_numbers)}"
 
 
 def _anchor(table: FunctionTable) -> tuple[str, int]:
@@ -78,8 +86,7 @@ class TraceEventAttachment(Attachment):
         super().__init__(probes, context, ips=context.arch.max_ips + moved)
         self._kind = "r" if is_return else "p"
         self._group = context.group
-        # Unique without the group, because kprobe_profile does not print that.
-        self._event = f"bp{os.getpid()}_{next(_event_numbers)}"
+        self._event = event_name()
         self._fd = -1
         self._defined: dict[Probe, str] = {}
         self._reclaimed = context.reclaimed
@@ -95,6 +102,8 @@ class TraceEventAttachment(Attachment):
 
     def attach(self, context: AttachContext) -> None:
         program = load(self.maps, context, is_return=self._kind == "r")
+        if not self._fill(context):
+            return
         context.guard()
         with self._tracefs.commands() as command:
             self._define_all(context, command)

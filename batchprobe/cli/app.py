@@ -6,7 +6,7 @@ from __future__ import annotations
 import inspect
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Literal
 
 import typer
@@ -102,7 +102,13 @@ def _attach_signature() -> inspect.Signature:
         _parameter("context", typer.Context),
         _parameter("lists", Annotated[list[str], lists]),
     ]
-    for name, option in OPTIONS.items():
+    return inspect.Signature([*parameters, *_parameters(OPTIONS)])
+
+
+def _parameters(names: Iterable[str]) -> Iterator[inspect.Parameter]:
+    """Options that AttachOptions declares, as typer wants them."""
+    for name in names:
+        option = OPTIONS[name]
         how = typer.Option(
             *option.flags,
             help=option.text,
@@ -110,8 +116,7 @@ def _attach_signature() -> inspect.Signature:
             min=option.minimum,
             parser=_time_parser(option) if option.kind is float else None,
         )
-        parameters.append(_parameter(name, Annotated[_type(option), how], option.default))
-    return inspect.Signature(parameters)
+        yield _parameter(name, Annotated[_type(option), how], option.default)
 
 
 def _parameter(
@@ -144,10 +149,14 @@ def _type(option: Option) -> Any:
     return bool if option.kind is bool else option.kind | None
 
 
-attach.__signature__ = _attach_signature()  # type: ignore[attr-defined]
-attach.__annotations__ = {
-    name: parameter.annotation for name, parameter in _attach_signature().parameters.items()
-}
+def _sign(command: Callable[..., None], signature: inspect.Signature) -> None:
+    command.__signature__ = signature  # type: ignore[attr-defined]
+    command.__annotations__ = {
+        name: parameter.annotation for name, parameter in signature.parameters.items()
+    }
+
+
+_sign(attach, _attach_signature())
 app.command(epilog=_ENTRIES)(attach)
 
 
@@ -169,6 +178,34 @@ def functions(
     from batchprobe.cli.functions import show_functions  # noqa: PLC0415  (one command is run)
 
     raise typer.Exit(show_functions(what, as_json=as_json))
+
+
+def run_script(
+    tool: Annotated[str, typer.Argument(metavar="TOOL", hidden=True)],
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGUMENT", hidden=True)] = None,
+    quiet: Annotated[
+        bool, typer.Option("-q", "--quiet", help="Do not say at the end what was batched.")
+    ] = False,
+    **asked: Any,
+) -> None:
+    """Run a bcc tool with all its kprobes in one batch.
+
+    TOOL is the name of a tool on PATH, or its path; what follows it is the tool's own. The tool is
+    unchanged, and so are its output, exit status and signals. Its kprobes share a kernel object,
+    and are removed together after one RCU grace period.
+    """
+    from batchprobe.cli.tool import run_tool  # noqa: PLC0415  (one command is run)
+
+    run_tool(tool, arguments or [], quiet=quiet, **asked)
+
+
+def _run_signature() -> inspect.Signature:
+    own = list(inspect.signature(run_script, eval_str=True).parameters.values())[:-1]
+    return inspect.Signature([*own, *_parameters(("abi", "placement", "barrier"))])
+
+
+_sign(run_script, _run_signature())
+app.command("run", context_settings={"allow_interspersed_args": False})(run_script)
 
 
 @app.command()

@@ -86,6 +86,11 @@ class MapSpec:
         """A hash map from u64 to u64."""
         return cls(name, bpf.BPF_MAP_TYPE_HASH, CELL_SIZE, CELL_SIZE, entries)
 
+    @classmethod
+    def programs(cls, name: str, count: int) -> Self:
+        """`count` places for programs that another one calls by bpf_tail_call()."""
+        return cls(name, bpf.BPF_MAP_TYPE_PROG_ARRAY, 4, 4, count)
+
 
 class Cells:
     """A BPF array of u64 that is mapped into this process (BPF_F_MMAPABLE, Linux 5.5).

@@ -175,6 +175,12 @@ class ProbeMaps:
         packed = struct.pack("=Q", key), struct.pack("=Q", value)
         bpf.map_update(self._fds[name], *packed)
 
+    def set_program(self, name: str, at: int, fd: int) -> None:
+        """Put a program into a map of `MapSpec.programs`. Raises KernelError: EINVAL if the one
+        that calls it has another type, attach type or means of execution.
+        """
+        bpf.map_update(self._fds[name], struct.pack("=I", at), struct.pack("=I", fd))
+
     # -- programs ----------------------------------------------------------------------------
 
     def load(self, program: Program, *, attach_type: int = 0, epoch: int = 0) -> int:

@@ -18,8 +18,10 @@ __all__ = [
     "BPF_MAP_TYPE_ARRAY",
     "BPF_MAP_TYPE_ARRAY_OF_MAPS",
     "BPF_MAP_TYPE_HASH",
+    "BPF_MAP_TYPE_PROG_ARRAY",
     "BPF_TRACE_KPROBE_MULTI",
     "KPROBE_MULTI_RETURN",
+    "PROG_TYPE_KPROBE",
     "RETURN_0",
     "kprobe_multi_link",
     "link_missed",
@@ -28,6 +30,7 @@ __all__ = [
     "map_update",
     "prog_load",
     "prog_misses",
+    "prog_type",
 ]
 
 # enum bpf_cmd, include/uapi/linux/bpf.h
@@ -41,11 +44,12 @@ _LINK_CREATE = 28
 
 BPF_MAP_TYPE_HASH = 1
 BPF_MAP_TYPE_ARRAY = 2
+BPF_MAP_TYPE_PROG_ARRAY = 3
 BPF_MAP_TYPE_ARRAY_OF_MAPS = 12
 BPF_F_MMAPABLE = 1 << 10
 BPF_TRACE_KPROBE_MULTI = 42
 KPROBE_MULTI_RETURN = 1
-_PROG_TYPE_KPROBE = 2
+PROG_TYPE_KPROBE = 2
 
 RETURN_0 = bytes.fromhex("b7000000000000009500000000000000")
 """The shortest valid program: r0 = 0; exit."""
@@ -146,7 +150,7 @@ def prog_load(name: str, instructions: bytes, *, attach_type: int = 0) -> int:
     def load(log: bytearray | None) -> int:
         attr = struct.pack(
             _PROG_LOAD_ATTR,
-            *(_PROG_TYPE_KPROBE, len(instructions) // 8),
+            *(PROG_TYPE_KPROBE, len(instructions) // 8),
             *(address_of(code), address_of(license_text)),
             *((0, 0, 0) if log is None else (1, len(log), address_of(log))),
             *(0, 0, name.encode()[:_NAME_LENGTH], 0, attach_type),
@@ -213,6 +217,11 @@ def prog_misses(prog_fd: int) -> int:
     Counted for kprobe programs since Linux 6.7 (recursion_misses). Raises KernelError.
     """
     return int.from_bytes(_info(prog_fd, _PROG_MISSES_AT + 8)[_PROG_MISSES_AT:], sys.byteorder)
+
+
+def prog_type(prog_fd: int) -> int:
+    """The BPF_PROG_TYPE_* of a program. Raises KernelError."""
+    return int.from_bytes(_info(prog_fd, 4), sys.byteorder)
 
 
 def _info(fd: int, size: int) -> bytes:

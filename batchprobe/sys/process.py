@@ -7,7 +7,7 @@ import os
 
 from batchprobe.sys.files import read_text
 
-__all__ = ["Owner"]
+__all__ = ["Owner", "set_name"]
 
 # PROC_PID_INIT_INO, include/linux/proc_ns.h
 _INITIAL_NAMESPACE = 0xEFFFFFFC
@@ -64,6 +64,13 @@ class Owner:
         if self.namespace == here:
             return _start_time(self.pid) != self.start
         return here == _INITIAL_NAMESPACE and not _may_live(self.pid, self.namespace)
+
+
+def set_name(name: str) -> None:
+    """Name this process, as ps and killall show it. Raises OSError."""
+    # The kernel cuts it to 15 bytes (comm_write(), fs/proc/base.c).
+    with open("/proc/self/comm", "wb", buffering=0) as file:
+        file.write(os.fsencode(name))
 
 
 def _start_time(pid: int) -> int | None:

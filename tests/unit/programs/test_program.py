@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import struct
 import sys
+from itertools import product
 from pathlib import Path
 
 import _bytecode
@@ -25,6 +26,7 @@ from batchprobe.sys import cache_file
 TEXT = recorded("debian-12", "programs.txt").decode()
 FILES = {file.stem: file.read_text() for file in Path(FOLDER).glob("*.txt")}
 MAPS = ("gates", "hits", "buckets", "slots", "unclaimed", "epochs", "symbols")
+_ATOMIC = "db"  # BPF_STX | BPF_ATOMIC | BPF_DW
 CONSTANTS = {"BUCKET_SHIFT": 27, "EPOCH": 9, "INSTRUCTION_POINTER_AT": 128}
 
 
@@ -186,10 +188,10 @@ def test_the_shipped_bytecode_was_built_from_bpf() -> None:
     """If this fails after a change in bpf/ or a shipped action, run scripts/build-programs."""
     adapters = list(_bytecode.variants())
     assert set(FILES) == {adapter.bytecode for adapter in adapters}
-    for adapter in adapters:
-        found = section(FILES[adapter.bytecode], "count")
+    for adapter, action in product(adapters, _bytecode.actions()):
+        found = section(FILES[adapter.bytecode], action.name)
         assert found is not None
-        assert found[0] == digest(source_of(adapter, Count()).text)
+        assert found[0] == digest(source_of(adapter, action).text)
         assert set(from_text(found[1])) == set(LOOKUPS)
 
 
@@ -200,17 +202,27 @@ def test_each_architecture_finds_its_bytecode() -> None:
 
 
 def test_kinds_of_machine_differ_in_word_size_byte_order_and_addition() -> None:
-    code = {
-        kind: {name: program.code.hex() for name, program in from_text(text).items()}
-        for kind, text in FILES.items()
-    }
-    for name in ("by_link", "by_func_ip"):
+    code = {kind: _code(text) for kind, text in FILES.items()}
+    for name in ("count by_link", "count by_func_ip", "program by_link", "program by_func_ip"):
         assert code["le64"][name] == code["le32"][name]
-        assert len(code["be64"][name]) == len(code["le64"][name])
-        # lock *(u64 *)(r0 + 0) += r1
-        assert "db10000000000000" in code["le64-atomic"][name]
-        assert "db10000000000000" not in code["le64"][name]
-    assert code["le64"]["by_ip"] != code["le32"]["by_ip"]
+        assert code["be64"][name] != code["le64"][name]
+        assert _ATOMIC in _operations(code["le64-atomic"][name])
+        assert _ATOMIC not in _operations(code["le64"][name])
+    assert code["le64"]["count by_ip"] != code["le32"]["count by_ip"]
+
+
+def _operations(code: str) -> set[str]:
+    return {code[at : at + 2] for at in range(0, len(code), 16)}
+
+
+def _code(text: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for action in _bytecode.actions():
+        part = section(text, action.name)
+        assert part is not None, action.name
+        programs = from_text(part[1]).items()
+        found |= {f"{action.name} {name}": program.code.hex() for name, program in programs}
+    return found
 
 
 def test_bytecode_is_used_only_for_the_source_it_was_built_from(

@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kprobes of bcc in this process: those that wait, and those that a session carries.
+
+Arming one by one is slow, on a trace event more than ten times slower than together. So a kprobe
+is checked when bcc attaches it, and `settle` arms all that wait and commits all detaches.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import RLock, get_ident
+
+from batchprobe._util.counted import counted
+from batchprobe.bcc.kprobe import Kprobe
+from batchprobe.bcc.library import Library
+from batchprobe.bcc.session import ToolSession
+from batchprobe.commit.queue import CommitReport
+from batchprobe.errors import AttachCancelledError, BatchprobeError
+from batchprobe.funclist.spec import Kind, ProbeSpec, Source
+from batchprobe.probe import Probe, ProbeState
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["Batch", "Summary"]
+
+# No descriptor is as large: the kernel caps fs.nr_open below it (sysctl_nr_open_max, fs/file.c).
+_FIRST_TOKEN = 1 << 30
+# A reclaim that takes longer is left to the guardian.
+_WAIT_SECONDS = 1.0
+
+
+class Summary:
+    """What became of the kprobes of a process."""
+
+    def __init__(self) -> None:
+        self.probes = 0
+        self.objects = 0
+        """Kernel objects that carried them."""
+        self.barriers = 0
+        self.seconds = 0.0
+        """Of all commits."""
+        self.left_to_bcc: dict[str, int] = {}
+        """Kprobes that bcc attached itself, by the reason."""
+        self.handed_over = 0
+        """Probes whose kernel objects the guardian goes on to remove."""
+
+    def add(self, report: CommitReport) -> None:
+        """Add a commit."""
+        self.barriers += report.barriers
+        self.seconds += report.top_seconds + report.barrier_seconds + report.reclaim_seconds
+        self.handed_over += report.handed_over
+
+    def __str__(self) -> str:
+        parts = []
+        if self.probes:
+            parts = [
+                counted(self.probes, "probe"),
+                counted(self.objects, "kernel object"),
+                counted(self.barriers, "barrier"),
+                f"removed in {self.seconds:.3g} s",
+            ]
+        if self.handed_over:
+            parts.append(f"{self.handed_over} of them still being removed in the background")
+        text = ", ".join(parts) or "nothing to batch"
+        for reason, count in self.left_to_bcc.items():
+            text += f"; {counted(count, 'kprobe')} left to bcc: {reason}"
+        return text
+
+
+class Batch:
+    """bcc's kprobes. Any thread may call any method; in a forked child none does anything."""
+
+    def __init__(
+        self,
+        library: Library,
+        make_session: Callable[[], ToolSession],
+        say: Callable[[str], None],
+        *,
+        first_token: int = _FIRST_TOKEN,
+    ) -> None:
+        """`say` reports to the user what bcc would swallow."""
+        self._library = library
+        self._make_session = make_session
+        self._say = say
+        self._session: ToolSession | None = None
+        self._kprobes: dict[int, Kprobe] = {}
+        self._waiting: dict[int, Kprobe] = {}
+        self._objects: set[int] = set()
+        self._native_events: set[bytes] = set()
+        self._has_detached = False
+        self._ends = False
+        self.next_token = first_token
+        self.summary = Summary()
+        self.pid = os.getpid()
+        self.changed_at = 0.0
+        """When bcc last attached something (CLOCK_MONOTONIC, seconds)."""
+        # Reentrant because a signal handler may print while its thread arms.
+        self._lock = RLock()
+        self._busy = 0
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether `settle` has nothing to do."""
+        return not self._waiting and not self._has_detached
+
+    # -- what bcc calls ------------------------------------------------------------------------
+
+    def attach(self, *arguments: Any) -> int:
+        """Instead of bpf_attach_kprobe(): returns a token, or what that returns."""
+        kprobe = Kprobe(self._library.program(arguments[0]), arguments)
+        if kprobe.max_active > 0:
+            return self._leave_to_bcc(kprobe, "maxactive")
+        if kprobe.program.overrides_return:
+            return self._leave_to_bcc(kprobe, "bpf_override_return() cannot be called by a program")
+        try:
+            with self._alone():
+                if self._session is None:
+                    self._session = self._make_session()
+                kprobe.address = self._session.locate(kprobe)
+        except (BatchprobeError, OSError) as error:
+            return self._leave_to_bcc(kprobe, str(error))
+        if not kprobe.address:
+            # Refused, mostly: bcc's own call fails in its own words.
+            return self._leave_to_bcc(kprobe, "not a function that batchprobe knows")
+        with self._lock:
+            token = self.next_token
+            self.next_token += 1
+            self._kprobes[token] = self._waiting[token] = kprobe
+            self.changed_at = time.monotonic()
+        return token
+
+    def close(self, token: int) -> int:
+        """Instead of bpf_close_perf_event_fd(), of a token: its program runs no more."""
+        if os.getpid() != self.pid:
+            return 0
+        with self._lock:
+            kprobe = self._kprobes.pop(token, None)
+            self._waiting.pop(token, None)
+            if kprobe is None:
+                return 0
+            if kprobe.native_fd >= 0:
+                status: int = self._library.close(kprobe.native_fd)
+                return status or self._library.detach(kprobe.arguments[2])
+            probe, session = kprobe.probe, self._session
+            if session is not None and probe is not None and probe.state is ProbeState.ATTACHED:
+                session.detach(probe)
+                self._has_detached = True
+        return 0
+
+    def owns(self, token: int) -> bool:
+        """Whether `attach` returned it, and not the kernel."""
+        return token >= _FIRST_TOKEN
+
+    def is_native(self, event: bytes) -> bool:
+        """Whether bcc attached a kprobe of this event itself."""
+        return event in self._native_events
+
+    def _leave_to_bcc(self, kprobe: Kprobe, reason: str) -> int:
+        fd: int = self._library.attach(*kprobe.arguments)
+        if fd >= 0:
+            self._native_events.add(kprobe.arguments[2])
+            self.summary.left_to_bcc[reason] = self.summary.left_to_bcc.get(reason, 0) + 1
+        return fd
+
+    # -- arming and committing -------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Arm what waits, and commit what was detached."""
+        if self.is_settled or self._busy == get_ident() or os.getpid() != self.pid:
+            return
+        with self._alone():
+            self._arm()
+            self._commit()
+
+    def finish(self) -> None:
+        """Detach everything and commit: the process ends, or does not batch any more."""
+        if os.getpid() != self.pid:
+            return
+        # A thread that is arming stops.
+        self._ends = True
+        with self._alone():
+            self._ends = False
+            self._waiting.clear()
+            session, self._session = self._session, None
+            if session is not None:
+                self._end_trial(session)
+                self._note(session.close(wait=_patience()))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other thread arms meanwhile, and this one does not begin to: the start of the guardian
+        is a moment to arm, too.
+        """
+        with self._lock:
+            before, self._busy = self._busy, get_ident()
+            try:
+                yield
+            finally:
+                self._busy = before
+
+    def _arm(self) -> None:
+        waiting, self._waiting = list(self._waiting.values()), {}
+        session = self._session
+        if not waiting or session is None:
+            return
+        for kprobes in _rounds(waiting):
+            self._arm_round(session, kprobes)
+        self._end_trial(session)
+
+    def _arm_round(self, session: ToolSession, kprobes: Sequence[Kprobe]) -> None:
+        reasons = len(session.skipped)
+        try:
+            probes = session.attach(
+                [_spec(kprobe, at) for at, kprobe in enumerate(kprobes, 1)],
+                program=[kprobe.program for kprobe in kprobes],
+                cancelled=lambda: self._ends,
+            )
+        except AttachCancelledError:
+            return
+        except (BatchprobeError, OSError) as error:
+            probes, why = [], str(error)
+        else:
+            why = ""
+        for probe in probes:
+            kprobes[probe.target.spec.source.line - 1].probe = probe
+        self._count(probes)
+        skipped = {one.source.line: one.message for one in session.skipped[reasons:]}
+        for at, kprobe in enumerate(kprobes, 1):
+            if kprobe.probe is None:
+                self._attach_natively(kprobe, skipped.get(at) or why)
+
+    def _attach_natively(self, kprobe: Kprobe, reason: str) -> None:
+        kprobe.native_fd = self._leave_to_bcc(kprobe, reason)
+        if kprobe.native_fd < 0:
+            self._say(f"{kprobe.function} was accepted and cannot be probed: {reason}")
+
+    def _count(self, probes: Sequence[Probe]) -> None:
+        self.summary.probes += len(probes)
+        # A perf kprobe is an object of its own.
+        self._objects |= {
+            id(probe) if probe.abi == "perf" else id(probe.attachment) for probe in probes
+        }
+        self.summary.objects = len(self._objects)
+
+    def _commit(self) -> None:
+        if self._has_detached and self._session is not None:
+            self._has_detached = False
+            self._note(self._session.commit(wait=_patience()))
+
+    def _note(self, report: CommitReport) -> None:
+        self.summary.add(report)
+        for failure in report.failed:
+            self._say(f"not removed: {failure.what}; `batchprobe cleanup` removes it")
+
+    def _end_trial(self, session: ToolSession) -> None:
+        error = session.end_trial()
+        if error is not None:
+            self._say(f"not removed: {error}; `batchprobe cleanup` removes it")
+
+
+def _patience() -> Callable[[], bool]:
+    end = time.monotonic() + _WAIT_SECONDS
+    return lambda: time.monotonic() < end
+
+
+def _rounds(kprobes: Sequence[Kprobe]) -> Iterator[list[Kprobe]]:
+    """Kprobes that one attach takes: a kernel object has one probe at a place."""
+    waiting = list(kprobes)
+    while waiting:
+        chosen: dict[tuple[int, bool], Kprobe] = {}
+        for kprobe in waiting:
+            chosen.setdefault((kprobe.address, kprobe.is_return), kprobe)
+        yield list(chosen.values())
+        waiting = [kprobe for kprobe in waiting if kprobe not in chosen.values()]
+
+
+def _spec(kprobe: Kprobe, number: int) -> ProbeSpec:
+    return ProbeSpec(
+        kprobe.function,
+        Source("bcc", number),
+        Kind.ADDRESS,
+        address=kprobe.address,
+        is_return=kprobe.is_return,
+    )

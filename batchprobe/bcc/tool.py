@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `batchprobe run` sets up in the process of a tool."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from batchprobe.bcc.batch import Summary
+from batchprobe.bcc.installed import Installed
+from batchprobe.bcc.session import ToolSession
+from batchprobe.errors import UnsupportedError
+from batchprobe.sys.process import set_name
+
+__all__ = ["prepare"]
+
+
+def prepare(abi: str, placement: str, barrier: str, *, quiet: bool, tool: str) -> None:
+    """Batch the kprobes of the tool that is about to run here, and name the process after it.
+
+    Ends the process where bcc is missing.
+    """
+    try:
+        installed = Installed(
+            lambda: ToolSession(abi=abi, placement=placement, barrier=barrier),
+            None if quiet else lambda summary: _say(installed, summary),
+        )
+    except UnsupportedError as error:
+        print(f"batchprobe: error: {sys.executable}: {error}", file=sys.stderr)
+        sys.exit(error.exit_status)
+    set_name(os.path.basename(tool))
+
+
+def _say(installed: Installed, summary: Summary) -> None:
+    # A tool that only printed its help loaded no program.
+    if installed.library.has_loaded and sys.__stderr__ is not None:
+        sys.__stderr__.write(f"batchprobe: {summary}\n")
+        sys.__stderr__.flush()

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`batchprobe run`: becomes a bcc tool, under the Python that the tool asks for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from typing import NoReturn
+
+from batchprobe.errors import UsageError
+
+__all__ = ["run_tool"]
+
+_LAUNCHER = os.path.join(
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "bcc", "launcher.py"
+)
+_DEFAULT_PYTHON = "/usr/bin/python3"
+# Where distributions put bcc's tools beside PATH, or under which name.
+_OTHER_NAMES = ("{}-bpfcc", "/usr/share/bcc/tools/{}", "/usr/sbin/{}-bpfcc")
+_MAX_LINE = 4096
+
+
+def run_tool(
+    tool: str, arguments: Sequence[str], *, abi: str, placement: str, barrier: str, quiet: bool
+) -> NoReturn:
+    """Replace this process by the tool. Raises UsageError if there is no such Python script,
+    OSError if it cannot be executed.
+    """
+    path = _find(tool)
+    options = (abi, placement, barrier, "quiet" if quiet else "loud")
+    interpreter = _interpreter(path)
+    os.execvp(  # noqa: S606  (no shell is wanted)
+        interpreter[0], [*interpreter, _LAUNCHER, *options, path, *arguments]
+    )
+
+
+def _find(tool: str) -> str:
+    if os.path.dirname(tool):
+        if not os.path.isfile(tool):
+            raise UsageError(f"{tool}: no such file")
+        return tool
+    for name in (tool, *(other.format(tool) for other in _OTHER_NAMES)):
+        if found := shutil.which(name):
+            return found
+    raise UsageError(
+        f"{tool} is not on PATH (on Debian and Ubuntu bcc's tools are in the package bpfcc-tools, "
+        "on Fedora in bcc-tools)"
+    )
+
+
+def _interpreter(path: str) -> list[str]:
+    """The Python that the script's first line names, with its options."""
+    with open(path, "rb") as file:
+        first = file.readline(_MAX_LINE)
+    if not first.startswith(b"#!"):
+        if path.endswith(".py"):
+            return [_DEFAULT_PYTHON]
+        raise UsageError(f"{path} is no Python script: its first line names no interpreter")
+    words = os.fsdecode(first[2:]).split()
+    if words and os.path.basename(words[0]) == "env":
+        words = [word for word in words[1:] if word != "-S"]
+    if not words or not os.path.basename(words[0]).startswith("python"):
+        raise UsageError(f"{path} is no Python script, but one of {' '.join(words) or 'nobody'}")
+    return words
