@@ -85,7 +85,7 @@ _ALL: Final = (
         kernels=("debian-12",),
         boot_params_tcg=_PC_CLOCK,
         # No suite has libbpfcc for i386.
-        lacks=("python3-bpfcc",),
+        lacks=("bpfcc-tools", "python3-bpfcc"),
     ),
     Arch(
         name="arm64",

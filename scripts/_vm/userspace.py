@@ -20,6 +20,7 @@ PACKAGES: Final = (
     "base-files",
     "base-passwd",
     "bash",
+    "bpfcc-tools",
     "bpftool",
     "busybox-static",
     "coreutils",
