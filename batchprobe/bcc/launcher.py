@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _OLDEST = (3, 11)
+_SITE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 def main(arguments: list[str]) -> None:
@@ -27,14 +28,19 @@ def main(arguments: list[str]) -> None:
     abi, placement, barrier, loudness, tool, *rest = arguments
     if sys.version_info < _OLDEST:
         sys.exit(f"batchprobe: error: {sys.executable} is older than Python 3.11")
+    # Under PYTHONSAFEPATH or -P, Python puts no folder of a script in front.
+    if not sys.flags.safe_path:
+        del sys.path[0]
     # Only for this import: the package finds its own modules later.
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    sys.path.insert(0, _SITE)
     from batchprobe.bcc.tool import prepare  # noqa: PLC0415
 
     prepare(abi, placement, barrier, quiet=loudness == "quiet", tool=tool)
     # What the tool would see if it was executed.
     sys.argv[:] = [tool, *rest]
-    sys.path[0] = os.path.dirname(os.path.realpath(tool))
+    del sys.path[0]
+    if not sys.flags.safe_path:
+        sys.path.insert(0, os.path.dirname(os.path.realpath(tool)))
     sys.excepthook = _report
     runpy.run_path(tool, run_name="__main__")
 

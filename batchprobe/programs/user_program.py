@@ -36,11 +36,11 @@ _WRONG_KIND = (
 )
 
 
-def load_with_bcc(library: Any, arguments: tuple[Any, ...], attach_type: int) -> int:
-    """Load a program with bcc's `bcc_func_load`, whose last argument is the expected_attach_type;
-    returns its descriptor. `arguments` are all the others. Raises KernelError.
+def load_with_bcc(load: Callable[..., int], arguments: tuple[Any, ...], attach_type: int) -> int:
+    """Load a program with `load`, bcc's bcc_func_load(), whose last argument is the
+    expected_attach_type; returns its descriptor. `arguments` are all others. Raises KernelError.
     """
-    fd: int = library.bcc_func_load(*arguments, attach_type)
+    fd = load(*arguments, attach_type)
     if fd < 0:
         import ctypes  # noqa: PLC0415  (bcc has imported it)
 
@@ -103,7 +103,7 @@ class UserProgram:
             name.decode(),
             function.fd,
             code=function.bpf.dump_func(name),
-            load=lambda attach_type: load_with_bcc(library, arguments, attach_type),
+            load=lambda attach_type: load_with_bcc(library.bcc_func_load, arguments, attach_type),
         )
 
     @contextmanager
