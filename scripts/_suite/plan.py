@@ -26,6 +26,7 @@ _ADAPTER_TESTS = (
     "tests/kernel/test_counts.py",
     "tests/kernel/test_commit.py::test_contract",
     "tests/kernel/test_modules.py::test_loaded_module",
+    "tests/kernel/test_user_programs.py::test_it_runs_on_each_hit_until_the_commit",
 )
 _PAGE_TESTS = ("tests/kernel/test_architecture.py",)
 
