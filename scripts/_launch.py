@@ -20,6 +20,9 @@ _SYMBOLS = Path("/proc/kallsyms")
 
 def needs_kernel(arguments: Sequence[str]) -> bool:
     """Whether the command does more than print help, its version or a shell's completion."""
+    if list(arguments[:1]) == ["run"]:
+        # What follows the tool is the tool's, its --help too, and the tool is in the guest.
+        return list(arguments[1:2]) != ["--help"]
     for argument in arguments:
         if argument == "--":
             return True

@@ -26,7 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Batch", "Summary"]
+__all__ = ["Batch", "Summary", "rounds"]
 
 # No descriptor is as large: the kernel caps fs.nr_open below it (sysctl_nr_open_max, fs/file.c).
 _FIRST_TOKEN = 1 << 30
@@ -208,7 +208,7 @@ class Batch:
         session = self._session
         if not waiting or session is None:
             return
-        for kprobes in _rounds(waiting):
+        for kprobes in rounds(waiting):
             self._arm_round(session, kprobes)
         self._end_trial(session)
 
@@ -268,7 +268,7 @@ def _patience() -> Callable[[], bool]:
     return lambda: time.monotonic() < end
 
 
-def _rounds(kprobes: Sequence[Kprobe]) -> Iterator[list[Kprobe]]:
+def rounds(kprobes: Sequence[Kprobe]) -> Iterator[list[Kprobe]]:
     """Kprobes that one attach takes: a kernel object has one probe at a place."""
     waiting = list(kprobes)
     while waiting:

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from batchprobe.errors import UsageError
 
-__all__ = ["run_tool"]
+__all__ = ["find", "interpreter", "run_tool"]
 
 _LAUNCHER = os.path.join(
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "bcc", "launcher.py"
@@ -27,15 +27,16 @@ def run_tool(
     """Replace this process by the tool. Raises UsageError if there is no such Python script,
     OSError if it cannot be executed.
     """
-    path = _find(tool)
+    path = find(tool)
     options = (abi, placement, barrier, "quiet" if quiet else "loud")
-    interpreter = _interpreter(path)
+    python = interpreter(path)
     os.execvp(  # noqa: S606  (no shell is wanted)
-        interpreter[0], [*interpreter, _LAUNCHER, *options, path, *arguments]
+        python[0], [*python, _LAUNCHER, *options, path, *arguments]
     )
 
 
-def _find(tool: str) -> str:
+def find(tool: str) -> str:
+    """The path of a tool that the user named. Raises UsageError if there is none."""
     if os.path.dirname(tool):
         if not os.path.isfile(tool):
             raise UsageError(f"{tool}: no such file")
@@ -49,8 +50,11 @@ def _find(tool: str) -> str:
     )
 
 
-def _interpreter(path: str) -> list[str]:
-    """The Python that the script's first line names, with its options."""
+def interpreter(path: str) -> list[str]:
+    """The Python that the script's first line names, with its options.
+
+    Raises UsageError if that is no Python.
+    """
     with open(path, "rb") as file:
         first = file.readline(_MAX_LINE)
     if not first.startswith(b"#!"):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from helpers.command import Running, run
-from helpers.machine import HANG_SECONDS
+from helpers.machine import BCC_COMPILES, HANG_SECONDS
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -53,6 +53,15 @@ def test_called_by() -> None:
     # A line such as "         1  vfs_mkdir". On a busy machine, others may call it too.
     called = {line.split()[1]: int(line.split()[0]) for line in done.stdout.splitlines()}
     assert called["vfs_mkdir"] >= 1
+    assert "2 probes off with 1 barrier" in done.stderr
+
+
+@pytest.mark.skipif(not BCC_COMPILES, reason="no working bcc here")
+def test_read_sizes() -> None:
+    command = ("head", "-c", "100000", "/dev/zero")
+    done = script("read_sizes.py", "vfs_read", "vfs_write", "--", *command)
+    assert done.returncode == 0, done.stderr
+    assert "distribution" in done.stdout
     assert "2 probes off with 1 barrier" in done.stderr
 
 

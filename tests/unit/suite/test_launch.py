@@ -20,6 +20,8 @@ import pytest
         (["attach", "list"], True),
         (["attach", "-c", "ls", "--", "--help"], True),
         (["doctor"], True),
+        (["run", "--help"], False),
+        (["run", "funccount", "--help"], True),
     ],
 )
 def test_words_need_no_kernel(arguments: list[str], needs_kernel: bool) -> None:

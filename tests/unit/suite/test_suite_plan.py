@@ -83,6 +83,7 @@ def test_other_architectures_run_a_short_form() -> None:
                 "tests/kernel/test_counts.py",
                 "tests/kernel/test_commit.py::test_contract",
                 "tests/kernel/test_modules.py::test_loaded_module",
+                "tests/kernel/test_user_programs.py::test_it_runs_on_each_hit_until_the_commit",
             )
         }
         assert not any(step.is_alone for step in others)

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which Python runs a tool."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from batchprobe.cli.tool import find, interpreter
+from batchprobe.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "words"),
+    [
+        ("tool", "#!/usr/bin/python3", ["/usr/bin/python3"]),
+        ("tool", "#! /usr/bin/python3 -u", ["/usr/bin/python3", "-u"]),
+        ("tool", "#!/usr/bin/env python3", ["python3"]),
+        ("tool", "#!/usr/bin/env -S python3 -E", ["python3", "-E"]),
+        ("tool", "#!/opt/bin/python3.13", ["/opt/bin/python3.13"]),
+        ("tool.py", "import bcc", ["/usr/bin/python3"]),
+    ],
+)
+def test_the_interpreter_is_the_tools(
+    name: str, first: str, words: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(f"{first}\n")
+    assert interpreter(str(tmp_path / name)) == words
+
+
+@pytest.mark.parametrize(
+    ("first", "wrong"),
+    [
+        ("\x7fELF", "names no interpreter"),
+        ("#!/bin/bash", "but one of /bin/bash"),
+        ("#!/usr/bin/env perl -w", "but one of perl -w"),
+        ("#!", "but one of nobody"),
+    ],
+)
+def test_what_is_no_python_script(first: str, wrong: str, tmp_path: Path) -> None:
+    (tmp_path / "tool").write_text(f"{first}\n")
+    with pytest.raises(UsageError, match=wrong):
+        interpreter(str(tmp_path / "tool"))
+
+
+def test_a_tool_is_found_under_the_names_of_distributions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match="not on PATH"):
+        find("funccount")
+    tool = tmp_path / "funccount-bpfcc"
+    tool.write_text("")
+    tool.chmod(0o755)
+    assert find("funccount") == find("funccount-bpfcc") == str(tool)
+    assert find(str(tool)) == str(tool)
+    with pytest.raises(UsageError, match="no such file"):
+        find(f"{tool}2")
