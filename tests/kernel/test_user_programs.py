@@ -129,7 +129,7 @@ def test_it_may_ask_which_function_was_hit(
         assert {probe.placement for probe in found} == {"entry"}
         counts = {bcc.ksym(key.value): value.value for key, value in bcc[b"functions"].items()}
         # A function may have several names.
-        names = [bcc.ksym(probe.target.function.address) for probe in found]
+        names = [bcc.ksym(probe.address) for probe in found]
     assert counts == dict.fromkeys(names, 100)
 
 
