@@ -60,7 +60,6 @@ class Installed:
             self._batch = Batch(
                 self.library, self._make_session, _say, first_token=self._batch.next_token
             )
-            self._moments.forget_watcher()
             self._hooked_exit = False
         return self._batch
 
@@ -112,6 +111,7 @@ class Installed:
 
     def _end(self) -> None:
         self._finish()
+        self._moments.end()
         if self._at_end is not None and os.getpid() == self._pid:
             self._at_end(self._batch.summary)
 

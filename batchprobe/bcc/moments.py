@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from threading import Event, Thread
+from threading import Event, Lock, Thread, current_thread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ _STARTS = frozenset(
 )
 
 
+_FORKS = frozenset({"os.fork", "os.forkpty"})
+
+
 class Moments:
     """Calls `settle` before the script prints, sleeps or starts a process, and, after `wake`, when
     `quiet_since()` is 200 ms ago. `settle` is cheap if there is nothing to do.
@@ -41,8 +44,9 @@ class Moments:
     def __init__(self, settle: Callable[[], None], quiet_since: Callable[[], float]) -> None:
         self._settle = settle
         self._quiet_since = quiet_since
-        self._wakes = Event()
+        self._lock = Lock()
         self._watcher: Thread | None = None
+        self._stop = Event()
         self._is_on = False
         # Before anything is patched.
         self._sleep = time.sleep
@@ -75,36 +79,41 @@ class Moments:
         for name, stream in self._streams.items():
             if getattr(sys, name) is stream:
                 setattr(sys, name, stream.wrapped)
-        self._wakes.set()
+        self.stop_watcher()
 
     def wake(self) -> None:
         """Something waits: settle when it has been quiet for a while."""
-        if self._watcher is None:
-            self._watcher = Thread(target=self._watch, name="batchprobe", daemon=True)
-            self._watcher.start()
-        self._wakes.set()
+        with self._lock:
+            if self._watcher is None and self._is_on:
+                self._stop = Event()
+                self._watcher = Thread(target=self._watch, name="batchprobe", daemon=True)
+                self._watcher.start()
 
-    def forget_watcher(self) -> None:
-        """In a forked child, which has no other thread."""
-        self._watcher = None
-        # The other thread may have held its lock.
-        self._wakes = Event()
+    def stop_watcher(self) -> None:
+        """Until the next `wake`, this process has no thread of ours."""
+        with self._lock:
+            watcher, self._watcher = self._watcher, None
+        self._stop.set()
+        if watcher is not None:
+            watcher.join()
 
     def _audit(self, event: str, _arguments: tuple[Any, ...]) -> None:
         if event in _STARTS and self._is_on:
             self._settle()
+            if event in _FORKS:
+                # Python warns of a fork with several threads, and the child would have no watcher.
+                self.stop_watcher()
 
     def _watch(self) -> None:
-        while self._is_on:
-            self._wakes.wait()
-            self._wakes.clear()
-            while (
-                self._is_on
-                and (rest := self._quiet_since() + _QUIET_SECONDS - time.monotonic()) > 0
-            ):
-                self._sleep(rest)
-            if self._is_on:
-                self._settle()
+        while (rest := self._quiet_since() + _QUIET_SECONDS - time.monotonic()) > 0:
+            if self._stop.wait(rest):
+                return
+        with self._lock:
+            if self._watcher is not current_thread():
+                return
+            # From here on, what is attached needs another one.
+            self._watcher = None
+        self._settle()
 
 
 class _Stream:

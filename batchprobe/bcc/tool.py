@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -23,7 +24,7 @@ def prepare(abi: str, placement: str, barrier: str, *, quiet: bool, tool: str) -
     try:
         installed = Installed(
             lambda: ToolSession(abi=abi, placement=placement, barrier=barrier),
-            None if quiet else lambda summary: _say(installed, summary),
+            lambda summary: _end(installed, summary, quiet=quiet),
         )
     except UnsupportedError as error:
         print(f"batchprobe: error: {sys.executable}: {error}", file=sys.stderr)
@@ -31,8 +32,10 @@ def prepare(abi: str, placement: str, barrier: str, *, quiet: bool, tool: str) -
     set_name(os.path.basename(tool))
 
 
-def _say(installed: Installed, summary: Summary) -> None:
+def _end(installed: Installed, summary: Summary, *, quiet: bool) -> None:
     # A tool that only printed its help loaded no program.
-    if installed.library.has_loaded and sys.__stderr__ is not None:
+    if not quiet and installed.library.has_loaded and sys.__stderr__ is not None:
         sys.__stderr__.write(f"batchprobe: {summary}\n")
         sys.__stderr__.flush()
+    # The process ends: nobody needs a last look for garbage.
+    gc.freeze()
