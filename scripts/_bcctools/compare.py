@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a tool does with batchprobe what it does without."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import Any, Self
+
+__all__ = ["Run", "Verdict", "judge", "probes"]
+
+_NUMBER = re.compile(r"0x[0-9a-f]+|\b[0-9a-f]{12,}\b|\d+(\.\d+)?")
+_SUMMARY = "batchprobe: "
+_WORKLOAD = ("btwork", "btfile", "btmount")
+
+
+class Verdict(Enum):
+    """What was found; the value is shown."""
+
+    EQUAL = "works, equal"
+    WORKS = "works"
+    NOTHING = "nothing to batch"
+    BROKEN = "broken without us too"
+    DIFFERS = "differs"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a tool."""
+
+    status: int | None
+    """None if it had to be killed."""
+    output: str
+    errors: str
+    ready_seconds: float
+    exit_seconds: float | None
+    """From SIGINT to the end; None if the tool ended by itself."""
+
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> Self:
+        """From a record of a result file."""
+        return cls(**record)
+
+    def to_json(self) -> dict[str, Any]:
+        """As `of` takes it."""
+        return asdict(self)
+
+    @property
+    def summary(self) -> str:
+        """The line that batchprobe printed; empty if there is none."""
+        lines = [line for line in self.errors.splitlines() if line.startswith(_SUMMARY)]
+        return lines[-1].removeprefix(_SUMMARY) if lines else ""
+
+    @property
+    def failure(self) -> str:
+        """Why it did not work; empty if it did."""
+        said = [
+            line.strip()
+            for line in [*self.output.splitlines(), *self.errors.splitlines()]
+            if line.strip() and not line.startswith(_SUMMARY)
+        ]
+        if self.status is None:
+            return "does not end"
+        if "Traceback" in self.errors or "Failed to" in self.output + self.errors:
+            errors = [
+                line for line in said if re.search(r"\w(Error|Exception|error)\b|Failed to", line)
+            ]
+            return (errors or said)[-1]
+        if self.status not in (0, 130, -2) and said:
+            return said[-1]
+        return ""
+
+
+def probes(run: Run) -> int:
+    """The number of probes that were batched."""
+    found = re.match(r"(\d+) probe", run.summary)
+    return int(found[1]) if found else 0
+
+
+def judge(plain: Run, batched: Run, exact: str = "") -> tuple[Verdict, str]:
+    """The verdict, and what it rests on. `exact` is a regex of lines that must be equal."""
+    if why := plain.failure:
+        same = " (batched, it works)" if not batched.failure else ""
+        return Verdict.BROKEN, f"{why}{same}"
+    if why := batched.failure:
+        return Verdict.DIFFERS, why
+    if not probes(batched):
+        return Verdict.NOTHING, batched.summary.partition("; ")[2]
+    if exact:
+        first, second = (_matching(run.output, exact) for run in (plain, batched))
+        if not first:
+            return Verdict.WORKS, "the workload caused none of the lines to compare"
+        if first == second:
+            return Verdict.EQUAL, f"{len(first)} lines, numbers included"
+        return Verdict.DIFFERS, f"{first[0]!r} without us, {(second or ['nothing'])[0]!r} with us"
+    first, second = (_shapes(run.output, _WORKLOAD) for run in (plain, batched))
+    if first and first == second:
+        return Verdict.EQUAL, f"{len(first)} kinds of lines about the workload"
+    first, second = (_shapes(run.output) for run in (plain, batched))
+    common = len(set(first) & set(second))
+    if common > 1:
+        return Verdict.WORKS, f"{common} kinds of lines in common"
+    if len(first) > 1 and len(second) < 2:
+        return Verdict.DIFFERS, "printed nothing but its header with us"
+    return Verdict.WORKS, "the workload caused no line"
+
+
+def _matching(output: str, pattern: str) -> list[str]:
+    return sorted(
+        " ".join(line.split()) for line in output.splitlines() if re.search(pattern, line)
+    )
+
+
+def _shapes(output: str, words: Iterable[str] = ()) -> list[str]:
+    """The lines with these words, if any, without their numbers; each once."""
+    wanted = [
+        line for line in output.splitlines() if not words or any(word in line for word in words)
+    ]
+    return sorted({" ".join(_NUMBER.sub("#", line).split()) for line in wanted if line.strip()})

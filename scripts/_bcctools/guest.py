@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs tools in a guest, without and with batchprobe; prints a record for each.
+
+python3 guest.py BATCHPROBE_ROOT NAME...
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import bcc
+
+from _bcctools.compare import Run
+from _bcctools.tools import TOOLS, Tool
+
+_READY_SECONDS = 150.0
+_IDLE_SECONDS = 4.0
+_END_SECONDS = 120.0
+_WORKLOAD = Path(__file__).with_name("workload.py")
+
+
+def main(names: Sequence[str]) -> None:
+    """Run these tools."""
+    facts = {"kernel": os.uname().release, "bcc": bcc.__version__}
+    print(json.dumps(facts), flush=True)
+    # The first compilation reads clang and the headers from the disk.
+    bcc.BPF(text=b"int warm(void *ctx) { return 0; }").cleanup()
+    for tool in TOOLS:
+        if tool.name in names:
+            command = (f"{tool.name}-bpfcc", *tool.arguments)
+            plain = _run(tool, command)
+            batched = _run(tool, (sys.executable, "-m", "batchprobe", "run", *command))
+            record = {"tool": tool.name, "plain": plain.to_json(), "batched": batched.to_json()}
+            print(json.dumps(record), flush=True)
+
+
+def _run(tool: Tool, command: Sequence[str]) -> Run:
+    env = {**os.environ, "PYTHONUNBUFFERED": "1", "TERM": "xterm", "COLUMNS": "200"}
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        began = time.monotonic()
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=env
+        )
+        _wait_until_ready(process, output.fileno())
+        ready_seconds = time.monotonic() - began
+        stopped = None
+        if process.poll() is None:
+            time.sleep(0.5)
+            subprocess.run((sys.executable, _WORKLOAD), check=True)
+            time.sleep(1)
+            if not tool.ends:
+                stopped = time.monotonic()
+                process.send_signal(signal.SIGINT)
+        status = _end(process)
+        exit_seconds = None if stopped is None else time.monotonic() - stopped
+        texts = []
+        for file in (output, errors):
+            file.seek(0)
+            texts.append(file.read())
+    return Run(status, texts[0], texts[1], ready_seconds, exit_seconds)
+
+
+def _end(process: subprocess.Popen[bytes]) -> int | None:
+    """Wait for its end; None if it had to be killed."""
+    try:
+        return process.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return None
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], output: int) -> None:
+    """Until it printed something, has been idle for a while, or ended."""
+    ticks, busy = 0, time.monotonic()
+    end = busy + _READY_SECONDS
+    while process.poll() is None and time.monotonic() < end:
+        if os.fstat(output).st_size or time.monotonic() - busy > _IDLE_SECONDS:
+            return
+        time.sleep(0.2)
+        before, ticks = ticks, _cpu_ticks(process.pid)
+        if ticks > before:
+            busy = time.monotonic()
+
+
+def _cpu_ticks(pid: int) -> int:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return int(fields[11]) + int(fields[12])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Debian's bcc tools that use kprobes, and how each is run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["TOOLS", "Tool"]
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A tool of bpfcc-tools."""
+
+    name: str
+    """Without Debian's ending."""
+    arguments: tuple[str, ...] = ()
+    exact: str = ""
+    """A regex of output lines that must be equal, numbers included: what only the workload does."""
+    ends: bool = False
+    """Whether it ends by itself with these arguments; else it gets SIGINT."""
+
+
+# Hit by nothing else in a guest: 20 times each.
+_CALLS = ("vfs_fallocate", "generic_fadvise")
+_PATTERN = f"^({'|'.join(_CALLS)})$"
+_EITHER = "|".join(_CALLS)
+
+TOOLS = (
+    Tool(
+        "argdist",
+        ("-C", "p::vfs_fallocate(void *f, int mode, u64 offset):u64:offset"),
+        r"\d+ +offset =",
+    ),
+    Tool("bindsnoop"),
+    Tool("biolatency"),
+    Tool("biosnoop"),
+    Tool("biotop", ("2", "2"), ends=True),
+    Tool("btrfsdist"),
+    Tool("btrfsslower", ("0",)),
+    Tool("cachestat", ("2", "2"), ends=True),
+    Tool("cachetop", ("2",)),
+    Tool("capable"),
+    Tool("compactsnoop"),
+    Tool("cpudist"),
+    Tool("dcsnoop", ("-a",)),
+    Tool("dcstat", ("2", "2"), ends=True),
+    Tool("deadlock", ("1",)),
+    Tool("dirtop", ("-d", "/root", "2", "2"), ends=True),
+    Tool("execsnoop"),
+    Tool("ext4dist"),
+    Tool("ext4slower", ("0",)),
+    Tool("filegone"),
+    Tool("filelife"),
+    Tool("fileslower", ("0",)),
+    Tool("filetop", ("-C", "2", "2"), ends=True),
+    Tool("funccount", ("-r", _PATTERN), _EITHER),
+    Tool("funcinterval", ("vfs_fallocate",)),
+    Tool("funclatency", ("-F", "-r", _PATTERN), f"Function = ({_EITHER})"),
+    Tool("funcslower", ("-u", "0", *_CALLS)),
+    Tool("inject", ("kmalloc", "-P", "0.01", "btwork_never()")),
+    Tool("killsnoop"),
+    Tool("klockstat", ("-d", "3"), ends=True),
+    Tool("mdflush"),
+    Tool("mountsnoop"),
+    Tool("nfsdist"),
+    Tool("nfsslower", ("0",)),
+    Tool("offcputime", ("-K",)),
+    Tool("offwaketime", ("-K",)),
+    Tool("oomkill"),
+    Tool("opensnoop"),
+    Tool("pidpersec"),
+    Tool("readahead", ("-d", "4"), ends=True),
+    Tool("runqlat"),
+    Tool("runqslower", ("0",)),
+    Tool("shmsnoop"),
+    Tool("slabratetop", ("-C", "2", "2"), ends=True),
+    Tool("sofdsnoop"),
+    Tool("solisten"),
+    Tool("stackcount", ("-K", "vfs_fallocate"), r"^ +\d+$"),
+    Tool("statsnoop"),
+    Tool("syncsnoop"),
+    Tool("tcpaccept"),
+    Tool("tcpcong"),
+    Tool("tcpconnect"),
+    Tool("tcpconnlat"),
+    Tool("tcpdrop"),
+    Tool("tcplife"),
+    Tool("tcpretrans"),
+    Tool("tcprtt"),
+    Tool("tcpstates"),
+    Tool("tcpsubnet", ("-i", "2", "127.0.0.0/8")),
+    Tool("tcpsynbl"),
+    Tool("tcptop", ("-C", "2", "2"), ends=True),
+    Tool("tcptracer"),
+    Tool(
+        "trace",
+        (
+            "-K",
+            'p::vfs_fallocate(void *f, int mode, u64 offset) "offset %d", offset',
+            'r::generic_fadvise "%d", retval',
+        ),
+    ),
+    Tool("ttysnoop", ("/dev/ttyS0",)),
+    Tool("vfscount"),
+    Tool("vfsstat", ("2", "2"), ends=True),
+    Tool("virtiostat", ("2", "2"), ends=True),
+    Tool("wakeuptime"),
+    Tool("xfsdist"),
+    Tool("xfsslower", ("0",)),
+    Tool("zfsdist"),
+    Tool("zfsslower", ("0",)),
+)
