@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from batchprobe.attach.base import AttachContext, Attachment, AttachOutcome, Placement
@@ -31,8 +30,6 @@ _event_numbers = itertools.count()
 # section of its own (arm64), only a kernel with CONFIG_KALLSYMS_ALL has it in kallsyms.
 _ANCHORS = ("_text", "_stext")
 _QUIET_TRIES = 3
-_BUSY_SECONDS = 1.0
-_BUSY_STEP = 0.005
 # A second function of the same name: since Linux 6.6, and before.
 _NAMESAKES = frozenset({errno.EADDRNOTAVAIL, errno.EEXIST})
 _RAW_MARK = "slot=\\"
@@ -267,7 +264,7 @@ class TraceEventAttachment(Attachment):
 
     def _undefine(self, probe: Probe) -> KernelError | None:
         try:
-            self._tracefs.command(self._deletion(probe))
+            self._tracefs.delete(self._deletion(probe))
         except KernelError as error:
             return error
         del self._defined[probe]
@@ -296,27 +293,12 @@ class TraceEventAttachment(Attachment):
         if not self._expedites():
             # A single write would block for a grace period per probe, without any progress.
             self._delete(list(self._defined)[:-1])
-        error = self._delete_event()
-        if error is not None:
+        try:
+            self._tracefs.delete(f"-:{self._name}")
+        except KernelError as error:
             return RemovalFailure(str(error), error.errno)
         self._defined.clear()
         return None
-
-    def _delete_event(self) -> KernelError | None:
-        deadline = time.monotonic() + _BUSY_SECONDS
-        while True:
-            try:
-                self._tracefs.command(f"-:{self._name}")
-            except KernelError as error:
-                if error.errno == errno.ENOENT:
-                    # Nothing was defined after all, or another process removed it.
-                    return None
-                if error.errno != errno.EBUSY or time.monotonic() > deadline:
-                    return error
-                # A child process between fork and exec still has our perf fd open.
-                time.sleep(_BUSY_STEP)
-            else:
-                return None
 
     # -- missed hits ---------------------------------------------------------------------------
 

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import compress
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["Tracefs", "profiled"]
 
 _MOUNT_POINTS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
+_BUSY_SECONDS = 1.0
+_BUSY_STEP = 0.005
 
 
 def profiled(text: str, event: str) -> list[int]:
@@ -73,6 +77,27 @@ class Tracefs:
         """Write one command to kprobe_events. Raises KernelError with the kernel's errno."""
         with self.commands(line) as write:
             write(line)
+
+    def delete(self, command: str) -> None:
+        """Run a command that deletes an event (`-:EVENT`) or one probe of it (`-:EVENT PROBE`).
+
+        A busy event is tried again for a second, and one that is gone already is no error. Raises
+        KernelError.
+        """
+        deadline = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                self.command(command)
+            except KernelError as error:
+                if error.errno == errno.ENOENT:
+                    # It was never defined, or another process removed it.
+                    return
+                if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                    raise
+                # A child process between fork and exec still has our perf fd open.
+                time.sleep(_BUSY_STEP)
+            else:
+                return
 
     @contextmanager
     def commands(self, what: str = "definitions") -> Iterator[Callable[[str], None]]:
