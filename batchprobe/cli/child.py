@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import signal
@@ -15,6 +16,8 @@ from batchprobe.output.stderr import say
 __all__ = ["end_of", "parse_command"]
 
 _OPERATORS = frozenset({"|", "||", "&", "&&", ";", "<", ">", ">>", "2>", "&>", "2>&1"})
+# An escaped character, and what is between quotes: an argument, whatever it would mean to a shell.
+_QUOTED = re.compile(r"\\.|'[^']*'|" r'"(?:\\.|[^"\\])*"', re.DOTALL)
 
 
 def parse_command(text: str) -> list[str]:
@@ -40,15 +43,10 @@ def parse_command(text: str) -> list[str]:
 
 def _operator(text: str) -> str:
     """The first word that a shell would take as an operator; empty if there is none."""
-    try:
-        # Without posix, words keep their quotes: a quoted operator is meant as an argument.
-        words = shlex.split(text, posix=False)
-    except ValueError:
-        return ""
-    for word in words:
+    for word in _QUOTED.sub("_", text).split():
         if word in _OPERATORS:
             return word
-        if word[0] not in "'\"" and ("|" in word or word[-1] == ";"):
+        if "|" in word or word[-1] == ";":
             return "|" if "|" in word else ";"
     return ""
 

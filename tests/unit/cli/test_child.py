@@ -17,6 +17,11 @@ from batchprobe.errors import UsageError
         ("ls -l /etc", ["ls", "-l", "/etc"]),
         ("sh -c 'ls | wc'", ["sh", "-c", "ls | wc"]),
         ("cut -d '|' -f 1", ["cut", "-d", "|", "-f", "1"]),
+        ("cut -d'|' -f 1", ["cut", "-d|", "-f", "1"]),
+        (r'cut -d"\"|" -f 1', ["cut", '-d"|', "-f", "1"]),
+        (r"grep -E a\|b file", ["grep", "-E", "a|b", "file"]),
+        (r"find . -exec ls {} \;", ["find", ".", "-exec", "ls", "{}", ";"]),
+        ("find . -exec ls {} ';'", ["find", ".", "-exec", "ls", "{}", ";"]),
         (r"echo it\'s", ["echo", "it's"]),
     ],
 )
@@ -34,6 +39,7 @@ def test_a_command_is_split_as_a_shell_does(
         ("ls|wc -l", "|", ""),
         ("ls > /tmp/out", ">", "\"sh -c 'ls > /tmp/out'\""),
         ("ls /; ls", ";", "\"sh -c 'ls /; ls'\""),
+        (r"ls \' | cat", "|", "\"sh -c '…'\""),
         ("ls 'a b' && ls", "&&", "\"sh -c '…'\""),
     ],
 )
