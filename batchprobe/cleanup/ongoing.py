@@ -5,22 +5,21 @@ from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import suppress
 from os import PathLike
+
+from batchprobe.sys.files import RUN_FOLDER, open_shared
 
 __all__ = ["begin", "is_ongoing"]
 
-_FOLDER = "/run/batchprobe"
+_RECORD = "removals"
 
 
-def begin(folder: str | PathLike[str] = _FOLDER) -> int:
+def begin(folder: str | PathLike[str] = RUN_FOLDER) -> int:
     """Return a descriptor: a removal is ongoing until every copy of it is closed.
 
     Raises OSError.
     """
-    with suppress(FileExistsError):
-        os.mkdir(folder, 0o755)
-    fd = os.open(f"{folder}/removals", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    fd = open_shared(_RECORD, folder)
     try:
         # A lock belongs to the open file, so it goes with the descriptor to another process, and
         # away with the last one.
@@ -31,10 +30,10 @@ def begin(folder: str | PathLike[str] = _FOLDER) -> int:
     return fd
 
 
-def is_ongoing(folder: str | PathLike[str] = _FOLDER) -> bool:
+def is_ongoing(folder: str | PathLike[str] = RUN_FOLDER) -> bool:
     """Whether any removal is ongoing."""
     try:
-        fd = os.open(f"{folder}/removals", os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(f"{folder}/{_RECORD}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         # There was none, or this user may not look.
         return False

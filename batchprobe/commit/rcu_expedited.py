@@ -6,16 +6,16 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from os import PathLike
 
-from batchprobe.sys.files import read_bytes, read_text
+from batchprobe.sys.files import RUN_FOLDER, open_shared, read_bytes, read_text
 from batchprobe.sys.process import Owner
 
 __all__ = ["RcuExpedited", "why_not_expedited"]
 
 _KERNEL = "/sys/kernel"
-_STATE = "/run/batchprobe"
+_RECORD = "rcu_expedited"
 _MOST_STATE = 1 << 20  # bytes
 
 
@@ -44,11 +44,10 @@ class RcuExpedited:
 
     def __init__(
         self,
-        state: str | PathLike[str] = _STATE,
+        state: str | PathLike[str] = RUN_FOLDER,
         file: str | PathLike[str] = f"{_KERNEL}/rcu_expedited",
     ) -> None:
         self._folder = state
-        self._record = f"{state}/rcu_expedited"
         self._file = file
 
     def take(self, owner: Owner) -> None:
@@ -71,7 +70,7 @@ class RcuExpedited:
         Returns whether there was a dead holder. Raises OSError if it cannot be restored.
         """
         try:
-            _, holders = _parse(read_bytes(self._record))
+            _, holders = _parse(read_bytes(f"{self._folder}/{_RECORD}"))
         except FileNotFoundError:
             return False
         if not any(holder.is_dead for holder in holders):
@@ -82,9 +81,7 @@ class RcuExpedited:
     @contextmanager
     def _locked(self) -> Iterator[list[Owner]]:
         """Yield the live holders under the lock, then apply what the block did to that list."""
-        with suppress(FileExistsError):
-            os.mkdir(self._folder, 0o755)
-        fd = os.open(self._record, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = open_shared(_RECORD, self._folder)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             original, before = _parse(os.pread(fd, _MOST_STATE, 0))

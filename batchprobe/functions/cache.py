@@ -15,7 +15,7 @@ from os import PathLike
 
 from batchprobe.functions.symbols import CodeSymbols, NameIndex
 from batchprobe.sys import cache_file
-from batchprobe.sys.files import exists, read_text
+from batchprobe.sys.files import RUN_FOLDER, exists, read_text
 
 __all__ = ["FOLDER", "SymbolCache", "kept_symbols", "loaded_modules"]
 
@@ -23,7 +23,7 @@ __all__ = ["FOLDER", "SymbolCache", "kept_symbols", "loaded_modules"]
 def _folder() -> str:
     """A folder for files that only this user may read."""
     if os.geteuid() == 0:
-        return "/run/batchprobe/boot"
+        return f"{RUN_FOLDER}/boot"
     home = os.environ.get("XDG_RUNTIME_DIR") or os.environ.get("XDG_CACHE_HOME")
     return f"{home or os.path.expanduser('~/.cache')}/batchprobe/boot"
 

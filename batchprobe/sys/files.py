@@ -6,9 +6,13 @@ from __future__ import annotations
 import os
 import select
 from collections.abc import Callable
+from contextlib import suppress
 from os import PathLike
 
-__all__ = ["exists", "read_bytes", "read_text", "read_waiting"]
+__all__ = ["RUN_FOLDER", "exists", "open_shared", "read_bytes", "read_text", "read_waiting"]
+
+RUN_FOLDER = "/run/batchprobe"
+"""What the batchprobe processes of this boot share. Root's."""
 
 _WAIT_MS = 100
 _CHUNK = 1 << 16
@@ -41,6 +45,16 @@ def read_waiting(fd: int, check: Callable[[], None]) -> bytes:
             chunks.append(os.read(fd, _CHUNK))
             if not chunks[-1]:
                 return b"".join(chunks)
+
+
+def open_shared(name: str, folder: str | PathLike[str] = RUN_FOLDER) -> int:
+    """Open a file of the folder, both created if need be; returns its descriptor. Raises OSError.
+
+    Every user may read it.
+    """
+    with suppress(FileExistsError):
+        os.mkdir(folder, 0o755)
+    return os.open(f"{folder}/{name}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
 
 def exists(path: str | PathLike[str]) -> bool:
