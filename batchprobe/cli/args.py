@@ -8,13 +8,22 @@ so only the other lines wait for it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["OPTIONS", "AttachOptions", "Option", "converted", "read_usual", "seconds"]
+__all__ = [
+    "OPTIONS",
+    "AttachOptions",
+    "Option",
+    "converted",
+    "is_list",
+    "read_usual",
+    "seconds",
+    "walk",
+]
 
 _MIN_INTERVAL_SECONDS = 0.01
 # No unit is seconds. The longer one first, because 5ms ends with s too.
@@ -139,28 +148,46 @@ def read_usual(arguments: Sequence[str]) -> tuple[list[str], AttachOptions] | No
     """
     if list(arguments[:1]) != ["attach"]:
         return None
-    known = {flag: name for name, option in OPTIONS.items() for flag in option.flags}
+    names = {option: name for name, option in OPTIONS.items()}
     files: list[str] = []
     found: dict[str, object] = {}
-    rest = iter(arguments[1:])
-    for argument in rest:
-        word, equals, value = argument.partition("=")
+    for word, option, value in walk(arguments[1:]):
         given: object
-        if argument == "-" or not argument.startswith("-"):
-            files.append(argument)
+        if option is None:
+            if not is_list(word):
+                return None
+            files.append(word)
             continue
-        name = known.get(word, "")
-        if not name or (equals and word[:2] != "--"):
-            return None
-        option = OPTIONS[name]
-        if option.kind is not bool:
-            given = converted(value if equals else next(rest, ""), option)
+        if option.kind is bool:
+            given = True if value is None else None
         else:
-            given = None if equals else True
-        if name in found or given is None:
+            given = converted(value or "", option)
+        if names[option] in found or given is None:
             return None
-        found[name] = given
+        found[names[option]] = given
     return (files, AttachOptions(**found)) if files else None
+
+
+def walk(words: Sequence[str]) -> Iterator[tuple[str, Option | None, str | None]]:
+    """The words of an `attach` line: flags with their option and its value, if that is there; the
+    rest, lists and what typer has to look at, as they are.
+    """
+    known = {flag: option for option in OPTIONS.values() for flag in option.flags}
+    rest = iter(words)
+    for word in rest:
+        flag, equals, value = word.partition("=")
+        option = known.get(flag)
+        if option is None or (equals and flag[:2] != "--"):
+            yield word, None, None
+        elif equals:
+            yield flag, option, value
+        else:
+            yield flag, option, None if option.kind is bool else next(rest, None)
+
+
+def is_list(word: str) -> bool:
+    """Whether the word is an entry or a file, and no option."""
+    return word == "-" or not word.startswith("-")
 
 
 def converted(text: str, option: Option) -> object:

@@ -5,9 +5,9 @@ that takes longer than an attach.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from batchprobe.cli.args import OPTIONS, Option, converted, seconds
+from batchprobe.cli.args import OPTIONS, Option, converted, is_list, seconds, walk
 from batchprobe.errors import UsageError
 
 __all__ = ["refuse_plain_faults"]
@@ -25,32 +25,22 @@ def refuse_plain_faults(arguments: Sequence[str]) -> None:
 
 
 def _fault(words: Sequence[str]) -> str:
-    known = {flag: option for option in OPTIONS.values() for flag in option.flags}
     given_last: dict[Option, tuple[str, str]] = {}
     has_list = False
-    rest = iter(words)
-    for word in rest:
-        flag, equals, value = word.partition("=")
-        if word == "-" or not word.startswith("-"):
+    for word, option, value in walk(words):
+        if option is None:
+            if not is_list(word):
+                return _unknown(word)
             has_list = True
-            continue
-        if flag not in known or (equals and flag[:2] != "--"):
-            if word[:2] in known:
-                # Short options that are written together, such as -vd5.
-                return ""
-            return _unknown(flag if flag[:2] == "--" else flag[:2], known)
-        option = known[flag]
-        if option.kind is bool:
-            if equals:
-                return f"{flag} takes no value"
-            continue
-        if not equals:
-            given = next(rest, None)
-            if given is None:
-                return f"{flag} needs a value"
-            value = given
-        # As in typer, the last one counts, and what no option can be is an error before any value.
-        given_last[option] = flag, value
+        elif option.kind is bool:
+            if value is not None:
+                return f"{word} takes no value"
+        elif value is None:
+            return f"{word} needs a value"
+        else:
+            # As in typer, the last one counts, and what no option can be is an error before any
+            # value.
+            given_last[option] = word, value
     for option, (flag, value) in given_last.items():
         if fault := _fault_of_value(value, option):
             return f"{flag} {value!r}: {fault}"
@@ -61,10 +51,16 @@ def _fault(words: Sequence[str]) -> str:
     )
 
 
-def _unknown(flag: str, known: Iterable[str]) -> str:
+def _unknown(word: str) -> str:
     from difflib import get_close_matches  # noqa: PLC0415  (only for this error)
 
-    likely = get_close_matches(flag, known, n=1) if flag[:2] == "--" else []
+    known = [flag for option in OPTIONS.values() for flag in option.flags]
+    if word[:2] in known:
+        # Short options that are written together, such as -vd5.
+        return ""
+    is_long = word[:2] == "--"
+    flag = word.partition("=")[0] if is_long else word[:2]
+    likely = get_close_matches(flag, known, n=1) if is_long else []
     return f"no such option: {flag}" + (f"; did you mean {likely[0]}?" if likely else "")
 
 
