@@ -91,6 +91,8 @@ def _follow(
 ) -> tuple[list[RemovalFailure], bool] | None:
     refused: dict[str, RemovalFailure] = {}
     answers = _answers(reader)
+    if callable(wait):
+        progress(0, max(len(remains.commands), 1))
     while callable(wait) and wait():
         for word, *rest in next(answers):
             if word == "progress":

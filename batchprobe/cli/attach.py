@@ -195,7 +195,9 @@ class _Run:
             with self._progress:
                 return self._session.attach(specs, cancelled=self._stop.is_set)
         except (NothingAttachedError, AttachCancelledError):
-            self._end(self._session.close(), {})
+            with self._progress:
+                commit = self._session.close()
+            self._end(commit, {})
             raise
         finally:
             self._stop.busy = str

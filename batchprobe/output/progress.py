@@ -3,17 +3,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from contextlib import suppress
+from threading import Event, Thread
 
-from batchprobe.output.stderr import drop_unwritten, say
+from batchprobe.output.stderr import say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Self
-
-    from rich.progress import Progress
 
 __all__ = ["ProgressBar"]
 
@@ -23,68 +23,81 @@ _STAGES = {
     "attach": "attaching",
     "reclaim": "removing the probes",
 }
-_SECONDS_BETWEEN_LINES = 5.0
-# Whatever takes less is over before it is seen, and rich is slow to import.
+# Whatever takes less is over before it is seen.
 _DRAW_AFTER_SECONDS = 0.3
+_REDRAW_SECONDS = 0.2
+_FIRST_LINE_SECONDS = 1.0
+_BETWEEN_LINES_SECONDS = 5.0
+_MOST_BETWEEN_LINES_SECONDS = 60.0
+_BAR_CELLS = 20
+_ERASE = "\r\x1b[K"
 
 
 class ProgressBar:
-    """A bar on a terminal; elsewhere a line every few seconds. Called as `Session` does."""
+    """A bar on a terminal, elsewhere a line now and then, while the block lasts. Called as
+    `Session` does.
+
+    A thread writes, because a single call into the kernel may take seconds.
+    """
 
     def __init__(self) -> None:
-        # Not rich's Console.is_terminal: with FORCE_COLOR set, it draws on pipes, and exits on
-        # EPIPE.
-        self._drawing = sys.stderr.isatty()
-        self._bar: Progress | None = None
-        self._last_line = self._entered = time.monotonic()
+        self._is_terminal = sys.stderr.isatty()
+        self._now: tuple[str, int, int] | None = None
+        self._over = Event()
+        self._over.set()
+        self._writer: Thread | None = None
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        if self._drawing:
-            if self._bar is None and time.monotonic() - self._entered < _DRAW_AFTER_SECONDS:
-                return
-            try:
-                self._draw(stage, done, total)
-            except (OSError, ImportError):
-                # The terminal was closed, or no descriptor is left to import rich with. The attach
-                # goes on.
-                self._drawing = False
-        elif time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
-            self._last_line = time.monotonic()
+        self._now = stage, done, total
+        # Not before, because most removals report nothing.
+        if self._writer is None and not self._over.is_set():
+            self._writer = Thread(target=self._write, daemon=True)
+            # Without a thread there is no progress to see; the attach goes on.
+            with suppress(RuntimeError):
+                self._writer.start()
+
+    def _write(self) -> None:
+        began = time.monotonic()
+        if self._is_terminal:
+            with suppress(OSError):  # the terminal was closed
+                self._draw(began)
+        else:
+            self._print(began)
+
+    def _print(self, began: float) -> None:
+        wait = _FIRST_LINE_SECONDS
+        while not self._over.wait(wait):
+            stage, done, total = self._now or ("resolve", 0, 1)
             say(_STAGES[stage] + (f": {done} of {total}" if total > 1 else ""))
+            # The longer it takes, the rarer.
+            seconds = time.monotonic() - began
+            wait = min(max(_BETWEEN_LINES_SECONDS, seconds), _MOST_BETWEEN_LINES_SECONDS)
 
-    def _draw(self, stage: str, done: int, total: int) -> None:
-        if self._bar is None:
-            from rich.console import Console  # noqa: PLC0415
-            from rich.progress import (  # noqa: PLC0415
-                BarColumn,
-                MofNCompleteColumn,
-                Progress,
-                SpinnerColumn,
-                TextColumn,
-            )
+    def _draw(self, began: float) -> None:
+        if self._over.wait(_DRAW_AFTER_SECONDS):
+            return
+        while True:
+            bar = self._bar(time.monotonic() - began)[: os.get_terminal_size(2).columns - 1]
+            # The cursor stays in front, so that a message overwrites the bar.
+            os.write(2, f"{_ERASE}{bar}\r".encode())
+            if self._over.wait(_REDRAW_SECONDS):
+                os.write(2, _ERASE.encode())
+                return
 
-            self._bar = Progress(
-                SpinnerColumn(),
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                console=Console(stderr=True),
-                transient=True,
-            )
-            self._bar.start()
-        if not self._bar.tasks or self._bar.tasks[-1].description != _STAGES[stage]:
-            for task in self._bar.task_ids:
-                self._bar.remove_task(task)
-            self._bar.add_task(_STAGES[stage], total=total)
-        self._bar.update(self._bar.task_ids[-1], completed=done, total=total)
+    def _bar(self, seconds: float) -> str:
+        stage, done, total = self._now or ("resolve", 0, 1)
+        if total <= 1:
+            return f"{_STAGES[stage]} ({seconds:.0f} s)"
+        filled = _BAR_CELLS * done // total
+        bar = "#" * filled + "-" * (_BAR_CELLS - filled)
+        return f"{_STAGES[stage]} {bar} {done} of {total} ({seconds:.0f} s)"
 
     def __enter__(self) -> Self:
-        self._entered = time.monotonic()
+        self._over.clear()
         return self
 
     def __exit__(self, *_error: object) -> None:
-        if self._bar is not None:
-            with suppress(OSError):  # the terminal was closed
-                self._bar.stop()
-            self._bar = None
-            drop_unwritten(sys.stderr)
+        self._over.set()
+        writer, self._writer = self._writer, None
+        if writer is not None and writer.ident is not None:
+            writer.join()
