@@ -157,7 +157,7 @@ class Session:
         return self._live.missed()
 
     def missed_in(self) -> list[Probe]:
-        """Detached probes that missed hits, most of all first; only the event ABI reports them."""
+        """Detached probes that missed hits, most of all first; none if only a sum is known."""
         self._require_ours()
         return self._live.missed_in()
 

@@ -303,8 +303,9 @@ class Attachment(ABC):
     # -- for subclasses ------------------------------------------------------------------------
 
     def _fill(self, context: AttachContext) -> bool:
-        """Let the action fill its maps. To be called when the program is loaded, whose kind decides
-        what a map of programs takes. Returns whether there are probes to attach.
+        """Let the action fill its maps; returns whether there are probes to attach.
+
+        To be called when the program is loaded: its kind decides what a map of programs takes.
         """
         for probe, error in context.action.fill(self.maps, list(self.live), self.attach_type):
             self._refuse(probe, error)

@@ -7,16 +7,24 @@ and falls back to a trace event of its own when the kernel refuses.
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from batchprobe.attach.base import FEW, AttachContext, Attachment, AttachOutcome, Refusal
+from batchprobe.attach.base import (
+    FEW,
+    AttachContext,
+    Attachment,
+    AttachOutcome,
+    Refusal,
+    sum_or_unknown,
+)
 from batchprobe.attach.kprobe import NO_SITE, load, map_ips, sites
 from batchprobe.commit.queue import Reclaimed, Remains
 from batchprobe.errors import KernelError, UnsupportedError
 from batchprobe.probe import Probe
-from batchprobe.sys import fds, perf
+from batchprobe.sys import bpf, fds, perf
 from batchprobe.sys.files import read_text
 
 __all__ = ["NAME", "PerfAttachment", "attach"]
@@ -58,27 +66,33 @@ class PerfAttachment(Attachment):
         super().__init__(probes, context, ips=context.arch.max_ips)
         self._pmu = pmu
         self._is_return = is_return
+        # Of links where they report misses, else of perf events.
         self._fds: dict[Probe, int] = {}
+        self._reports_misses: bool | None = None
+        """Whether the kernel does; None before it was tried."""
+        # Of probes that are gone: misses by probe, where there are any, and their sum.
+        self._missed_in: dict[Probe, int] = {}
+        self._missed: int | None = 0
 
     def attach(self, context: AttachContext) -> None:
-        program = load(self.maps, context, is_return=self._is_return)
+        self._program = load(self.maps, context, is_return=self._is_return)
         self._fill(context)
         for probe in list(self.live):
-            self._open(probe, context, program)
+            self._open(probe, context)
             context.progress(1)
 
-    def _open(self, probe: Probe, context: AttachContext, program: int) -> None:
+    def _open(self, probe: Probe, context: AttachContext) -> None:
         is_pending = probe.target.function is None
         detail = "a perf kprobe cannot wait for a module" if is_pending else NO_SITE
         refusal = Refusal(probe, 0, detail)
         for site in () if is_pending else sites(probe, context):
             probe.offset, probe.placement = site.offset, site.placement
             try:
-                self._fds[probe] = fd = perf.open_kprobe(
+                self._fds[probe] = perf.open_kprobe(
                     self._pmu, probe.address or 0, is_return=probe.target.is_return
                 )
                 map_ips(self.maps, [probe], context.arch)
-                perf.enable(fd, program)
+                self._run(probe)
             except KernelError as error:
                 if not refusal.errno:
                     refusal = Refusal(probe, error.errno, str(error))
@@ -90,6 +104,35 @@ class PerfAttachment(Attachment):
         self.live.pop(probe)
         self.refused.append(refusal)
 
+    def _run(self, probe: Probe) -> None:
+        """Run the program at each hit: through a link where that reports misses, else without one,
+        because a link is slower to remove.
+        """
+        event = self._fds[probe]
+        link = -1 if self._reports_misses is False else self._link(event)
+        if link < 0:
+            perf.enable(event, self._program)
+        else:
+            # The link keeps the event open.
+            self._fds[probe] = link
+            fds.close(event)
+
+    def _link(self, event: int) -> int:
+        """A link from the event to the program; -1 where it would be of no use."""
+        try:
+            link = bpf.perf_link(self._program, event)
+        except KernelError as error:
+            if self._reports_misses is not None or error.errno != errno.EINVAL:
+                raise
+            self._reports_misses = False
+            return -1
+        if self._reports_misses is None:
+            self._reports_misses = _misses(bpf.perf_link_missed, link) is not None
+        if self._reports_misses:
+            return link
+        fds.close(link)
+        return -1
+
     def _take_fds(self, probes: Iterable[Probe]) -> list[int]:
         return [self._fds.pop(probe) for probe in probes if probe in self._fds]
 
@@ -99,6 +142,7 @@ class PerfAttachment(Attachment):
 
     def reclaim(self, gone: Sequence[Probe], remains: Remains | None = None) -> Reclaimed:
         self._forget(gone)
+        self._keep_misses(gone)
         if remains is None:
             fds.close_all(self._take_fds(gone))
         else:
@@ -107,6 +151,41 @@ class PerfAttachment(Attachment):
             self.maps.close()
         return Reclaimed(dirty=len(gone))
 
+    # -- missed hits ---------------------------------------------------------------------------
+
+    def _keep_misses(self, gone: Sequence[Probe]) -> None:
+        """Read what only their links report, and after the last one also the program's misses."""
+        links = [probe for probe in gone if probe in self._fds] if self._reports_misses else []
+        for probe in links:
+            missed = self._missed_by(probe)
+            self._missed = sum_or_unknown(self._missed, missed)
+            if missed:
+                self._missed_in[probe] = missed
+        if links and not self.live:
+            self._missed = sum_or_unknown(self._missed, _misses(bpf.prog_misses, self._program))
+
+    def _missed_by(self, probe: Probe) -> int | None:
+        return _misses(bpf.perf_link_missed, self._fds[probe])
+
     def missed(self) -> int | None:
-        # kprobe_profile does not list perf kprobes.
+        if not self._reports_misses:
+            # kprobe_profile does not list perf kprobes.
+            return None
+        if not self.live:
+            return self._missed
+        return sum_or_unknown(
+            self._missed,
+            _misses(bpf.prog_misses, self._program),
+            *map(self._missed_by, self.live),
+        )
+
+    def missed_in(self) -> Sequence[Probe]:
+        return sorted(self._missed_in, key=self._missed_in.__getitem__, reverse=True)
+
+
+def _misses(read: Callable[[int], int | None], fd: int) -> int | None:
+    # A process that dropped privileges since the attach may not ask. That keeps no probe on.
+    try:
+        return read(fd)
+    except KernelError:
         return None

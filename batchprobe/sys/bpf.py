@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""bpf(2): maps, programs and kprobe_multi links."""
+"""bpf(2): maps, programs, and links of kprobes."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ __all__ = [
     "map_create",
     "map_items",
     "map_update",
+    "perf_link",
+    "perf_link_missed",
     "prog_load",
     "prog_misses",
     "prog_type",
@@ -48,6 +50,7 @@ BPF_MAP_TYPE_PROG_ARRAY = 3
 BPF_MAP_TYPE_ARRAY_OF_MAPS = 12
 BPF_F_MMAPABLE = 1 << 10
 BPF_TRACE_KPROBE_MULTI = 42
+_BPF_PERF_EVENT = 41
 KPROBE_MULTI_RETURN = 1
 PROG_TYPE_KPROBE = 2
 
@@ -64,6 +67,8 @@ _MAP_ELEM_ATTR = "=2I3Q"
 _PROG_LOAD_ATTR = "=2I2Q2IQ2I16s2I"
 # prog_fd, target_fd, attach_type, flags, kprobe_multi: flags, cnt, syms, addrs, cookies
 _KPROBE_MULTI_ATTR = "=6I3Q"
+# prog_fd, target_fd, attach_type, flags, perf_event: bpf_cookie
+_PERF_LINK_ATTR = "=4IQ"
 # bpf_fd, info_len, info
 _OBJ_INFO_ATTR = "=2IQ"
 
@@ -77,9 +82,11 @@ _LOG_SIZE = 1 << 20
 _LOG_TAIL = 4000
 _LOAD_TRIES = 8
 
-# Size of struct bpf_link_info since kprobe_multi.missed exists (Linux 6.7), and its offset.
+# Size of struct bpf_link_info since it has misses (Linux 6.7), and the offsets of
+# kprobe_multi.missed and perf_event.kprobe.missed.
 _LINK_INFO_WITH_MISSED = 56
 _LINK_MISSED_AT = 32
+_PERF_LINK_MISSED_AT = 48
 # offsetof(struct bpf_prog_info, recursion_misses)
 _PROG_MISSES_AT = 208
 
@@ -205,10 +212,31 @@ def link_missed(link_fd: int) -> int | None:
 
     Raises KernelError.
     """
+    return _missed(link_fd, _LINK_MISSED_AT)
+
+
+def perf_link(prog_fd: int, event_fd: int) -> int:
+    """Attach a program to a perf event with a link (Linux 5.15), which keeps the event open.
+
+    Returns the link's file descriptor. Raises KernelError.
+    """
+    attr = bytearray(struct.pack(_PERF_LINK_ATTR, prog_fd, event_fd, _BPF_PERF_EVENT, 0, 0))
+    return open_noted(lambda: _bpf("bpf(BPF_LINK_CREATE, perf_event)", _LINK_CREATE, attr))
+
+
+def perf_link_missed(link_fd: int) -> int | None:
+    """Hits that the kprobe of a perf event missed; None before Linux 6.7.
+
+    Raises KernelError.
+    """
+    return _missed(link_fd, _PERF_LINK_MISSED_AT)
+
+
+def _missed(link_fd: int, at: int) -> int | None:
     info = _info(link_fd, _LINK_INFO_WITH_MISSED)
     if len(info) < _LINK_INFO_WITH_MISSED:
         return None
-    return int.from_bytes(info[_LINK_MISSED_AT : _LINK_MISSED_AT + 8], sys.byteorder)
+    return int.from_bytes(info[at : at + 8], sys.byteorder)
 
 
 def prog_misses(prog_fd: int) -> int:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any, Self
@@ -13,6 +13,8 @@ __all__ = ["Run", "Verdict", "judge", "probes"]
 
 _NUMBER = re.compile(r"0x[0-9a-f]+|\b[0-9a-f]{12,}\b|\d+(\.\d+)?")
 _SUMMARY = "batchprobe: "
+# Kinds of lines that every run has.
+_HEADER = 1
 _WORKLOAD = ("btwork", "btfile", "btmount")
 
 
@@ -88,23 +90,32 @@ def judge(plain: Run, batched: Run, exact: str = "") -> tuple[Verdict, str]:
         return Verdict.DIFFERS, why
     if not probes(batched):
         return Verdict.NOTHING, batched.summary.partition("; ")[2]
-    if exact:
-        first, second = (_matching(run.output, exact) for run in (plain, batched))
-        if not first:
-            return Verdict.WORKS, "the workload caused none of the lines to compare"
-        if first == second:
-            return Verdict.EQUAL, f"{len(first)} lines, numbers included"
-        return Verdict.DIFFERS, f"{first[0]!r} without us, {(second or ['nothing'])[0]!r} with us"
+    return _same_lines(plain, batched, exact) if exact else _same_shapes(plain, batched)
+
+
+def _same_lines(plain: Run, batched: Run, pattern: str) -> tuple[Verdict, str]:
+    first, second = (_matching(run.output, pattern) for run in (plain, batched))
+    if not first and not second:
+        return Verdict.WORKS, "the workload caused none of the lines to compare"
+    if first == second:
+        return Verdict.EQUAL, f"{len(first)} lines, numbers included"
+    return Verdict.DIFFERS, f"{_first(first)} without us, {_first(second)} with us"
+
+
+def _same_shapes(plain: Run, batched: Run) -> tuple[Verdict, str]:
     first, second = (_shapes(run.output, _WORKLOAD) for run in (plain, batched))
     if first and first == second:
         return Verdict.EQUAL, f"{len(first)} kinds of lines about the workload"
     first, second = (_shapes(run.output) for run in (plain, batched))
     common = len(set(first) & set(second))
-    if common > 1:
-        return Verdict.WORKS, f"{common} kinds of lines in common"
-    if len(first) > 1 and len(second) < 2:
-        return Verdict.DIFFERS, "printed nothing but its header with us"
-    return Verdict.WORKS, "the workload caused no line"
+    if common < _HEADER < len(first):
+        return Verdict.DIFFERS, f"{_first(second)} with us"
+    said = f"{common} kinds of lines in common" if common > _HEADER else "no line to compare"
+    return Verdict.WORKS, said
+
+
+def _first(lines: Sequence[str]) -> str:
+    return repr(lines[0]) if lines else "nothing"
 
 
 def _matching(output: str, pattern: str) -> list[str]:

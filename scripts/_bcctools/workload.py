@@ -46,11 +46,11 @@ def _files(folder: Path) -> None:
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     os.pread(fd, 4096, 0)
     os.close(fd)
-    os.stat(file)
-    os.rename(file, other)
+    file.stat()
+    file.rename(other)
     other.unlink()
     with contextlib.suppress(FileNotFoundError):
-        os.stat(folder / f"{FILE}-is-not-there")
+        (folder / f"{FILE}-is-not-there").stat()
     os.getsid(0)
 
 
