@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from batchprobe.attach.base import AttachContext, AttachOutcome
+from batchprobe.attach.base import AttachContext
+from batchprobe.attach.outcome import AttachOutcome
 from batchprobe.errors import UnsupportedError
 from batchprobe.probe import Probe
 

@@ -11,7 +11,8 @@ from batchprobe.actions.base import Action
 from batchprobe.actions.count import Count
 from batchprobe.actions.loader import ProgramLoader, Progress, check_names, required_kind
 from batchprobe.attach.abis import ABIS
-from batchprobe.attach.base import AttachContext, Attachment, AttachOutcome, Placement
+from batchprobe.attach.base import AttachContext, Attachment, Placement
+from batchprobe.attach.outcome import AttachOutcome
 from batchprobe.attach.select import select
 from batchprobe.commit.queue import RemovalFailure
 from batchprobe.errors import NothingAttachedError, UnsupportedError

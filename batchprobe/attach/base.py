@@ -8,11 +8,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from enum import Enum
 
-from batchprobe._util.counted import counted
 from batchprobe.actions.base import Action
 from batchprobe.arch import Arch
 from batchprobe.commit.queue import Reclaimed, Remains
-from batchprobe.errors import BatchprobeError, KernelError, UnsupportedError, verifier_log
+from batchprobe.errors import KernelError, UnsupportedError
 from batchprobe.filters.base import Filter
 from batchprobe.functions.table import FunctionTable
 from batchprobe.kernel.kcore import Kcore
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = [
     "FEW",
     "AttachContext",
-    "AttachOutcome",
     "Attachment",
     "Placement",
     "Refusal",
@@ -328,76 +326,3 @@ class _Unreadable:
 
     def __getitem__(self, slot: int) -> object:
         raise self._error
-
-
-class AttachOutcome:
-    """The outcome of an attach. ABIs fill it in as they go, so that an interrupted attach can be
-    undone.
-    """
-
-    def __init__(self) -> None:
-        self.attachments: list[Attachment] = []
-        self.refused: list[Refusal] = []
-        self.abandoned: list[Attachment] = []
-        """Attachments that ended up without a probe, to be reclaimed."""
-        self.unsupported: UnsupportedError | None = None
-        """Why an ABI could attach nothing of a kind."""
-        self.error: BatchprobeError | None = None
-        """The first one that refused all probes of a kind."""
-
-    def add(
-        self,
-        probes: Sequence[Probe],
-        context: AttachContext,
-        make: Callable[[list[Probe], bool], Attachment],
-    ) -> None:
-        """`make` and attach one attachment of the entry probes, and one of the return probes.
-
-        Its failure refuses its probes only: those of the other kind may be attached by then.
-        """
-        for is_return in (False, True):
-            wanted = [probe for probe in probes if probe.target.is_return is is_return]
-            if context.distrusted:
-                wanted = [probe for probe in wanted if self._trusts(probe, context)]
-            if not wanted:
-                continue
-            try:
-                attachment = make(wanted, is_return)
-            except (KernelError, UnsupportedError) as error:
-                self._refuse_all(wanted, error, context)
-                continue
-            self.attachments.append(attachment)
-            try:
-                attachment.attach(context)
-            except (KernelError, UnsupportedError) as error:
-                self._refuse_all(wanted, error, context)
-            else:
-                self.refused += attachment.refused
-                if attachment.live:
-                    continue
-            self.attachments.pop()
-            if attachment.is_empty:
-                # Only maps: there is nothing to wait for.
-                attachment.reclaim(list(attachment.live))
-            else:
-                self.abandoned.append(attachment)
-
-    def _trusts(self, probe: Probe, context: AttachContext) -> bool:
-        if wrong := context.distrust(probe):
-            self.refused.append(Refusal(probe, 0, f"not trusted: {wrong}"))
-        return not wrong
-
-    def _refuse_all(
-        self,
-        probes: Sequence[Probe],
-        error: KernelError | UnsupportedError,
-        context: AttachContext,
-    ) -> None:
-        context.explain(f"{counted(len(probes), 'probe')} refused: {error}")
-        if log := verifier_log(error):
-            context.explain(f"the verifier's log:\n{log}")
-        self.error = self.error or error
-        if isinstance(error, UnsupportedError):
-            self.unsupported = error
-        errno = error.errno if isinstance(error, KernelError) else 0
-        self.refused += [Refusal(probe, errno, str(error), error) for probe in probes]

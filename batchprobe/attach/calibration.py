@@ -17,9 +17,10 @@ from typing import NamedTuple
 from batchprobe.actions.count import Count
 from batchprobe.arch import Arch
 from batchprobe.attach import abis
-from batchprobe.attach.base import AttachContext, Attachment, AttachOutcome, Placement
+from batchprobe.attach.base import AttachContext, Attachment, Placement
 from batchprobe.attach.calibration_program import CPU, HITS, IP, RIGHT, UNKNOWN_IP, programs
 from batchprobe.attach.kprobe import hit_ips
+from batchprobe.attach.outcome import AttachOutcome
 from batchprobe.commit.queue import RemovalFailure
 from batchprobe.errors import UnsupportedError
 from batchprobe.funclist.parse import parse_line

@@ -9,14 +9,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from batchprobe._util.counted import counted
-from batchprobe.attach.base import (
-    AttachContext,
-    Attachment,
-    AttachOutcome,
-    Placement,
-    Refusal,
-    sum_or_unknown,
-)
+from batchprobe.attach.base import AttachContext, Attachment, Placement, Refusal, sum_or_unknown
+from batchprobe.attach.outcome import AttachOutcome
 from batchprobe.commit.queue import Reclaimed, Remains, RemovalFailure
 from batchprobe.errors import KernelError, UnsupportedError, VerifierError
 from batchprobe.probe import Probe

@@ -12,15 +12,9 @@ import os
 import resource
 from collections.abc import Callable, Iterable, Sequence
 
-from batchprobe.attach.base import (
-    FEW,
-    AttachContext,
-    Attachment,
-    AttachOutcome,
-    Refusal,
-    sum_or_unknown,
-)
+from batchprobe.attach.base import FEW, AttachContext, Attachment, Refusal, sum_or_unknown
 from batchprobe.attach.kprobe import NO_SITE, load, map_ips, sites
+from batchprobe.attach.outcome import AttachOutcome
 from batchprobe.commit.queue import Reclaimed, Remains
 from batchprobe.errors import KernelError, UnsupportedError
 from batchprobe.probe import Probe

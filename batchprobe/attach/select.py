@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from batchprobe._util.counted import counted
 from batchprobe.attach import abis
-from batchprobe.attach.base import AttachContext, AttachOutcome, Refusal
+from batchprobe.attach.base import AttachContext, Refusal
+from batchprobe.attach.outcome import AttachOutcome
 from batchprobe.errors import (
     BatchprobeError,
     NothingAttachedError,

@@ -13,8 +13,9 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from batchprobe.attach.base import AttachContext, Attachment, AttachOutcome, Placement
+from batchprobe.attach.base import AttachContext, Attachment, Placement
 from batchprobe.attach.kprobe import NO_SITE, Site, load, map_ips, sites
+from batchprobe.attach.outcome import AttachOutcome
 from batchprobe.commit.queue import Reclaimed, Remains, RemovalFailure
 from batchprobe.errors import KernelError, UnsupportedError
 from batchprobe.functions.table import FunctionTable
