@@ -22,6 +22,7 @@ from _bench.commands import run_command
 from _bench.functions import Functions
 from _bench.hits import Hits
 from _bench.jobs import (
+    BATCHED,
     BATCHPROBE,
     BCC,
     BPFTRACE,
@@ -30,13 +31,20 @@ from _bench.jobs import (
     FUNCCOUNT,
     HIT,
     NO_TIME,
+    TOOLS,
     Job,
     unpack,
 )
 from _bench.witness import Witness
 
 # Seconds per probe under emulation, until measured: a run that is too slow is not begun.
-_GUESSES = {BCC: 0.15, FUNCCOUNT: 0.5, f"{BATCHPROBE} perf": 0.1, f"{BATCHPROBE} event": 0.02}
+_GUESSES = {
+    BCC: 0.15,
+    FUNCCOUNT: 0.5,
+    BATCHED: 0.2,
+    f"{BATCHPROBE} perf": 0.1,
+    f"{BATCHPROBE} event": 0.02,
+}
 _BPFTRACE_ONE_BY_ONE = 0.2
 _DEFAULT_GUESS = 0.001
 # Time limit of a tool's first start.
@@ -125,7 +133,7 @@ def runner(job: Job, functions: Functions) -> Iterator[tuple[Callable[[str], Val
     if job.kind == CALLS:
         yield Calls(chosen).run, chosen.glob, count
         return
-    assert job.kind == COMMAND
+    assert job.kind in {COMMAND, TOOLS}
     with closing(Witness([f.address for f in chosen.functions])) as witness:
         yield (
             (lambda tool: run_command(tool, chosen, witness, _WARM_SECONDS + job.seconds)),
@@ -169,7 +177,7 @@ def main() -> int:
     pace = Pace(began + options.seconds, has_links=functions.kernel_has_links)
     facts = versions()
     say(f"{facts['release']}: {len(options.jobs)} measurements")
-    commands = {tool for job in options.jobs if job.kind == COMMAND for tool in job.tools}
+    commands = {tool for job in options.jobs if job.kind in {COMMAND, TOOLS} for tool in job.tools}
     warm(functions, commands, pace)
     for job in options.jobs:
         say(f"{job.name} begins, {time.monotonic() - began:.0f} s since the start")

@@ -11,10 +11,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from bcc import BPF
+
 from _bench.calls import Values, bcc_program, idle_program, setting
 from _bench.commands import started
 from _bench.functions import Functions
-from _bench.jobs import BATCHPROBE, BCC, BPFTRACE, FUNCCOUNT, LINK, UNOPTIMIZED
+from _bench.jobs import BATCHPROBE, BCC, BPFTRACE, FUNCCOUNT, LINK, OWN, UNOPTIMIZED
 from _bench.witness import Witness
 from _bench.worker import Worker
 from batchprobe import Session
@@ -82,6 +84,11 @@ class Hits:
                 yield
             finally:
                 bcc_program().detach_kprobe(event=self.name)
+        elif tool == OWN:
+            program = bcc_program().load_func("hit", BPF.KPROBE)
+            with Session() as session:
+                session.attach([self.name], program=program)
+                yield
         elif tool == LINK:
             with _link(self._address):
                 yield

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from _bench.jobs import (
+    BATCHED,
     BATCHPROBE,
     BCC,
     BPFTRACE,
@@ -19,12 +20,16 @@ from _bench.jobs import (
     FUNCCOUNT,
     HIT,
     LINK,
+    OWN,
+    TOOLS,
     UNOPTIMIZED,
     Job,
 )
 
-KINDS: Final = (COMMAND, CALLS, HIT)
+KINDS: Final = (COMMAND, CALLS, TOOLS, HIT)
 COUNTS: Final = (1, 10, 100, 1000, 10_000, EVERYTHING)
+# Of a bcc tool, whose end takes 0.1 s a probe under emulation.
+_TOOL_COUNTS: Final = (200, 800)
 QUICK_KERNELS: Final = ("debian-12", "debian-13")
 QUICK_SECONDS: Final = 600.0
 # Kernels with kprobe_multi links (CONFIG_FPROBE).
@@ -34,6 +39,7 @@ _ONE_BY_ONE_MOST: Final = 1000
 # Slow tools are measured with this many first, and with 1,000 if there is time.
 _QUICK_SLOW: Final = 300
 _PATIENCE: Final = 250.0
+_TOOL_PATIENCE: Final = 600.0
 
 
 def full(kernel: str, kinds: Collection[str], counts: Collection[int]) -> list[Job]:
@@ -45,6 +51,8 @@ def full(kernel: str, kinds: Collection[str], counts: Collection[int]) -> list[J
             jobs.append(Job(COMMAND, count, _commands(kernel, count), rounds, _PATIENCE))
         if CALLS in kinds:
             jobs.append(Job(CALLS, count, _calls(kernel, count), rounds, _PATIENCE))
+    if TOOLS in kinds:
+        jobs += [Job(TOOLS, n, (BATCHED, FUNCCOUNT), 3, _TOOL_PATIENCE) for n in _TOOL_COUNTS]
     if HIT in kinds:
         hits = [Job(HIT, cpus, _hits(kernel), 5, _PATIENCE) for cpus in (1, 2)]
         jobs[2:2] = hits
@@ -102,4 +110,4 @@ def _hits(kernel: str) -> tuple[str, ...]:
     links = [f"{BATCHPROBE} multi", LINK] if kernel in _WITH_LINKS else []
     kinds = ("event entry", "event after", f"event after {UNOPTIMIZED}", "perf")
     events = [f"{BATCHPROBE} {kind}" for kind in kinds]
-    return (*links, *events, BCC, BPFTRACE, FUNCCOUNT)
+    return (*links, *events, OWN, BCC, BPFTRACE, FUNCCOUNT)

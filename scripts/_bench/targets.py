@@ -8,7 +8,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 
-from _bench.jobs import BATCHPROBE, BCC, BPFTRACE, CALLS, COMMAND, EVERYTHING, FUNCCOUNT
+from _bench.jobs import (
+    BATCHED,
+    BATCHPROBE,
+    BCC,
+    BPFTRACE,
+    CALLS,
+    COMMAND,
+    EVERYTHING,
+    FUNCCOUNT,
+    HIT,
+    OWN,
+    TOOLS,
+)
 from _bench.results import Key, Result, Results
 
 _FASTER_THAN_FUNCCOUNT = 12.0
@@ -16,6 +28,9 @@ _FASTER_THAN_BPFTRACE = 4.0
 _MEMORY_MB = 200.0
 _GRACE_PERIODS = 3.0
 _FDS_MORE = 4.0
+_OWN_PROGRAM = 1.2
+# A tool compiles for most of its start, which scatters by some percent.
+_NOT_SLOWER = 0.95
 # With fewer probes, the cost of a start outweighs the cost per probe.
 _LEAST_EXTRAPOLATED = 100
 # A tool with fewer probes than this share of ours did not do the same work.
@@ -115,7 +130,13 @@ def check(results: Results, kernels: list[str]) -> list[Ratio]:
     ratios: list[Ratio] = []
     for kernel in kernels:
         of = _OfKernel(results, kernel)
-        ratios += [*of.start_up(), *of.at_a_thousand(), *of.everything(), *of.descriptors()]
+        ratios += [
+            *of.start_up(),
+            *of.at_a_thousand(),
+            *of.everything(),
+            *of.descriptors(),
+            *of.tools(),
+        ]
     return ratios
 
 
@@ -241,6 +262,27 @@ class _OfKernel:
             unit="grace periods",
             why_not=self._why_not(CALLS, EVERYTHING, self._ours),
         )
+
+    def tools(self) -> Iterator[Ratio]:
+        """Of the full run only."""
+        wanted = 30.0 if self._has_links else 60.0
+        for key in sorted(self._results):
+            if key.kernel == self._kernel and key.kind == TOOLS:
+                what = f"funccount of {key.count} functions through batchprobe"
+                for value, text, least in (
+                    ("exit", "from Ctrl-C to its end", wanted),
+                    ("first", "from command to first probe armed", _NOT_SLOWER),
+                ):
+                    ratio = _divided(
+                        self._median(TOOLS, key.count, FUNCCOUNT, value),
+                        self._median(TOOLS, key.count, BATCHED, value),
+                    )
+                    why_not = self._why_not(TOOLS, key.count, FUNCCOUNT, BATCHED)
+                    yield Ratio(self._kernel, f"{what}, {text}", ratio, least, why_not=why_not)
+        if self._median(HIT, 1, OWN, "cost") is not None:
+            ratio = _divided(self._median(HIT, 1, OWN, "cost"), self._median(HIT, 1, BCC, "cost"))
+            text = "a hit of an own program, against bcc's attach of the same"
+            yield Ratio(self._kernel, text, ratio, _OWN_PROGRAM, is_least=False)
 
     def descriptors(self) -> Iterator[Ratio]:
         count = EVERYTHING if self._has_links else 1000
