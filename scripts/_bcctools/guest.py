@@ -33,13 +33,14 @@ def main(names: Sequence[str]) -> None:
     print(json.dumps(facts), flush=True)
     # The first compilation reads clang and the headers from the disk.
     bcc.BPF(text=b"int warm(void *ctx) { return 0; }").cleanup()
-    for tool in TOOLS:
-        if tool.name in names:
-            command = (f"{tool.name}-bpfcc", *tool.arguments)
-            plain = _run(tool, command)
-            batched = _run(tool, (sys.executable, "-m", "batchprobe", "run", *command))
-            record = {"tool": tool.name, "plain": plain.to_json(), "batched": batched.to_json()}
-            print(json.dumps(record), flush=True)
+    tools = {tool.name: tool for tool in TOOLS}
+    for name in names:
+        tool = tools[name]
+        command = (f"{name}-bpfcc", *tool.arguments)
+        plain = _run(tool, command)
+        batched = _run(tool, (sys.executable, "-m", "batchprobe", "run", *command))
+        record = {"tool": name, "plain": plain.to_json(), "batched": batched.to_json()}
+        print(json.dumps(record), flush=True)
 
 
 def _run(tool: Tool, command: Sequence[str]) -> Run:
