@@ -21,7 +21,7 @@ import bcc
 from _bcctools.compare import Run
 from _bcctools.tools import TOOLS, Tool
 
-_READY_SECONDS = 150.0
+_READY_SECONDS = 240.0
 _IDLE_SECONDS = 4.0
 _END_SECONDS = 120.0
 _WORKLOAD = Path(__file__).with_name("workload.py")
