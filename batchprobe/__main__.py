@@ -4,14 +4,18 @@
 
 from __future__ import annotations
 
-import gc
+import atexit
 import os
 import sys
 
 from batchprobe._util.gc_pause import gc_pause
 from batchprobe.cli.signals import Stop
 
-__all__ = ["main"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+__all__ = ["leave", "main"]
 
 
 def main() -> int:
@@ -21,10 +25,22 @@ def main() -> int:
     stop = Stop()
     with gc_pause():
         from batchprobe.cli.run import run  # noqa: PLC0415
-    status = run(sys.argv[1:], stop)
-    # Or the interpreter looks for garbage once more when it ends, while the prompt waits for it.
-    gc.freeze()
-    return status
+    return run(sys.argv[1:], stop)
+
+
+def leave(status: int) -> NoReturn:
+    """End the process. The interpreter would free 40,000 probes one by one, and look for garbage
+    among them, while the prompt waits.
+    """
+    atexit._run_exitfuncs()  # what is not removed is tried again
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+    except OSError:
+        # The interpreter knows what to say of that.
+        sys.exit(status)
+    os._exit(status)
 
 
 def _fill_standard_descriptors() -> None:
@@ -46,4 +62,4 @@ def _fill_standard_descriptors() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -3,14 +3,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 
 from batchprobe.errors import NotAttachedError
 from batchprobe.functions.targets import Target
 from batchprobe.programs.probe_maps import Hits, ProbeMaps
 
-__all__ = ["DetachGroup", "Event", "Final", "Holder", "Probe", "ProbeState", "Snapshot"]
+__all__ = [
+    "DetachGroup",
+    "Event",
+    "Final",
+    "Holder",
+    "Probe",
+    "ProbeState",
+    "Snapshot",
+    "values_of",
+]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -198,6 +207,26 @@ class Probe:
 
     def __repr__(self) -> str:
         return f"<Probe {self.label} {self.state.value} {self.abi} {self.placement}>"
+
+
+def values_of(probes: Iterable[Probe]) -> dict[Probe, Any]:
+    """The value of each probe; of probes that were detached together much faster than one by one.
+
+    Raises NotAttachedError, and what their readers raise.
+    """
+    together: dict[Holder, Snapshot] = {}
+    values = {}
+    for probe in probes:
+        holder = probe.attachment
+        snapshot = together.get(holder)
+        if snapshot is None:
+            group = None if holder is None else holder.detach_group
+            if group is None or group.state is not ProbeState.DETACHED:
+                values[probe] = probe.value
+                continue
+            snapshot = together[holder] = group.finals[holder].values
+        values[probe] = snapshot[probe.slot]
+    return values
 
 
 class Event:

@@ -27,7 +27,7 @@ from batchprobe.funclist.spec import ProbeSpec
 from batchprobe.kernel.host import require_descriptors
 from batchprobe.output.progress import ProgressBar
 from batchprobe.output.stderr import drop_unwritten, say, say_not_removed, say_pending, say_skipped
-from batchprobe.probe import Probe
+from batchprobe.probe import Probe, values_of
 from batchprobe.session import Session
 
 TYPE_CHECKING = False
@@ -86,6 +86,7 @@ class _Run:
         self._command = command
         self._attach_seconds = 0.0
         self._probes: Sequence[Probe] = ()
+        self._look_at_probes()
         self._not_removed: Sequence[RemovalFailure] = ()
         self._progress = ProgressBar()
         try:
@@ -128,8 +129,8 @@ class _Run:
         from batchprobe.kernel.switches import Switches  # noqa: PLC0415  (as the sink)
 
         return Switches(
-            kprobes=any(probe.abi != "multi" for probe in self._probes),
-            ftrace=any(probe.placement == "entry" for probe in self._probes),
+            kprobes=self._abis != {"multi"},
+            ftrace="entry" in self._placements,
         )
 
     def run(self, specs: Sequence[ProbeSpec]) -> int:
@@ -144,6 +145,7 @@ class _Run:
                 say(f"error: {error}")
                 return status
             raise
+        self._look_at_probes()
         if self._pending:
             say_pending(self._pending)
         if address := os.environ.get("NOTIFY_SOCKET"):
@@ -170,10 +172,11 @@ class _Run:
             return ExitStatus.SKIPPED
         return status
 
-    @property
-    def _pending(self) -> list[Probe]:
-        """Probes whose module was not loaded at the attach."""
-        return [probe for probe in self._probes if probe.address is None]
+    def _look_at_probes(self) -> None:
+        """Note what the summary says of them: now nobody waits for it."""
+        self._pending = [probe for probe in self._probes if probe.address is None]
+        self._abis = {probe.abi for probe in self._probes}
+        self._placements = {probe.placement for probe in self._probes}
 
     def _why_over(self) -> str:
         """Why the run ended before its command."""
@@ -270,7 +273,7 @@ class _Run:
         values: dict[Probe, Any] = {}
 
         def final() -> None:
-            values.update((probe, probe.value) for probe in probes)
+            values.update(values_of(probes))
             with self._outliving_output():
                 self._pass_events()
                 self._sink.final(values)
@@ -298,8 +301,8 @@ class _Run:
         self._not_removed = commit.failed
         counts = isinstance(session.action, Count)
         summary = Summary(
-            abi="+".join(sorted({probe.abi for probe in probes})),
-            placement="+".join(sorted({probe.placement for probe in probes})),
+            abi="+".join(sorted(self._abis)),
+            placement="+".join(sorted(self._placements)),
             skipped=session.skipped,
             omitted=session.omitted,
             hits=values if counts else {probe: probe.count for probe in probes},
