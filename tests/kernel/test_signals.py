@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
 from helpers.command import Finished, Running
+from helpers.figures import report_figure
 from helpers.machine import (
     COMPILER,
     GUARDIAN,
@@ -54,6 +56,33 @@ def each_signal(number: int) -> list[object]:
     return [
         pytest.param(n, marks=[] if n == number else [pytest.mark.long], id=n.name) for n in SIGNALS
     ]
+
+
+def test_every_phase_answers(tmp_path: Path) -> None:
+    """The times are for the documents."""
+    fifo, unknown = tmp_path / "fifo", tmp_path / "unknown"
+    os.mkfifo(fifo)
+    unknown.write_text("".join(f"no_such_function_{at}\n" for at in range(33_000)))
+    phases = {
+        "waiting for a FIFO": ((str(fifo),), 1.0),
+        "looking up 33,000 unknown names": ((str(unknown),), 1.5),
+        "attaching all functions": (("*",), 3.0),
+    }
+    for phase, (arguments, seconds) in phases.items():
+        with Running("attach", *arguments) as running:
+            running.until_signals_are_caught()
+            time.sleep(seconds)
+            assert running.is_running, phase
+            report_figure(f"Ctrl-C while {phase}: {_seconds_to_end(running):.2f} s to the end")
+        assert not our_events()
+
+
+def _seconds_to_end(running: Running) -> float:
+    began = time.monotonic()
+    running.signal(signal.SIGINT)
+    done = running.finish()
+    assert "Traceback" not in done.stderr
+    return time.monotonic() - began
 
 
 @pytest.mark.one_kernel
