@@ -84,7 +84,12 @@ class Installed:
 
     def _attach(self, *arguments: Any) -> int:
         batch = self.batch
-        token = batch.attach(*arguments)
+        try:
+            token = batch.attach(*arguments)
+        except Exception as error:
+            # bcc takes any exception here for a function that cannot be probed.
+            _say(f"error: {type(error).__name__}: {error}")
+            raise
         if batch.owns(token):
             self._moments.wake()
         return token

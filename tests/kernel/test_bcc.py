@@ -158,6 +158,7 @@ def test_a_script_sees_what_it_sees_without_us(story: Path) -> None:
         assert done.stderr.splitlines()[:-1] == without.stderr.splitlines()
 
 
+@pytest.mark.one_kernel
 def test_without_the_package_on_the_path(story: Path) -> None:
     """As installed: the tool's Python does not know batchprobe, and need not."""
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -180,6 +181,7 @@ def test_ctrl_c_is_the_tools(loop: Path) -> None:
     assert int(probes.split()[1]) > 20
 
 
+@pytest.mark.one_kernel
 def test_an_error_of_the_tool_is_shown_as_without_us(tmp_path: Path) -> None:
     script = _script(tmp_path / "wrong", f"#!{PYTHON}\nraise ValueError('of the tool')\n")
     without = plain(script)
@@ -188,6 +190,7 @@ def test_an_error_of_the_tool_is_shown_as_without_us(tmp_path: Path) -> None:
     assert done.stderr.splitlines() == without.stderr.splitlines()
 
 
+@pytest.mark.one_kernel
 def test_what_is_no_tool(tmp_path: Path) -> None:
     for text, wrong in (("", "names no interpreter"), ("#!/bin/sh\n", "one of /bin/sh")):
         done = run("run", _script(tmp_path / "other", text))
