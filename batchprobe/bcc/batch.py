@@ -90,7 +90,6 @@ class Batch:
         self._session: ToolSession | None = None
         self._kprobes: dict[int, Kprobe] = {}
         self._waiting: dict[int, Kprobe] = {}
-        self._objects: set[int] = set()
         self._native_events: set[bytes] = set()
         self._has_detached = False
         self._ends = False
@@ -242,10 +241,9 @@ class Batch:
     def _count(self, probes: Sequence[Probe]) -> None:
         self.summary.probes += len(probes)
         # A perf kprobe is an object of its own.
-        self._objects |= {
-            id(probe) if probe.abi == "perf" else id(probe.attachment) for probe in probes
-        }
-        self.summary.objects = len(self._objects)
+        self.summary.objects += len(
+            {probe if probe.abi == "perf" else probe.attachment for probe in probes}
+        )
 
     def _commit(self) -> None:
         if self._has_detached and self._session is not None:
