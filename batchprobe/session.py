@@ -182,19 +182,19 @@ class Session:
         `BPF.load_func(NAME, BPF.KPROBE)`, the descriptor of a kprobe program (not for links), or a
         list with one for each entry. After its commit a detached probe runs it no more.
 
-        Raises SpecError for a malformed entry, TypeError for what is no program, ValueError if the
-        session's action is not Count and runs no program, NothingAttachedError if no entry became a
+        Raises SpecError for a malformed entry, TypeError for what is no program, ValueError for
+        programs in a session whose action is not Count, NothingAttachedError if no entry became a
         probe, UnsupportedError where this machine or user cannot trace, AttachCancelledError after
         `cancelled()` returned true (nothing stays attached then), SessionError if the session is
-        closed, belongs to another process, or is in a commit of this thread, OSError if the
-        guardian cannot be started.
+        closed, of another process, or in a commit of this thread, OSError without a guardian.
         """
         self._require_usable()
         self._require_open()
-        specs, action = parse(entries), None
-        if program is not None:
-            # Not at the top: few sessions run programs of their caller's.
-            from batchprobe.attach.user_programs import parse_with_programs  # noqa: PLC0415
+        action = None
+        if program is None:
+            specs = parse(entries)
+        else:
+            from batchprobe.attach.user_programs import parse_with_programs  # noqa: PLC0415 (rare)
 
             specs, action = parse_with_programs(entries, program)
         with deferred_interrupt() as interrupt, self._one_attach(), gc_pause():
