@@ -179,8 +179,8 @@ class Session:
         cannot be probed is added to `skipped`; the others are attached.
 
         With `program`, each hit that counts also runs a program of yours: a function of bcc's
-        `BPF.load_func(NAME, BPF.KPROBE)`, the descriptor of a kprobe program (not for links), or a
-        list with one for each entry. After its commit a detached probe runs it no more.
+        `BPF.load_func(NAME, BPF.KPROBE)`, a descriptor of one (not for links), or a list of these
+        with one for each entry. A detached probe runs it no more after its commit.
 
         Raises SpecError for a malformed entry, TypeError for what is no program, ValueError for
         programs in a session whose action is not Count, NothingAttachedError if no entry became a
@@ -302,9 +302,8 @@ class Session:
                 self.commit()
 
     def close(self, *, wait: Wait = True) -> CommitReport:
-        """Detach all probes, commit, and release everything; the session attaches no more.
-
-        A second call only retries what the first could not remove. A forked child does nothing.
+        """Detach all probes, commit, and release everything; the session attaches no more. A second
+        call only retries what the first could not remove. A forked child does nothing.
         """
         if not self._is_ours:
             return CommitReport()
