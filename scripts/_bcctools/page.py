@@ -67,6 +67,9 @@ def _section(results: Results) -> Iterator[str]:
         )
         yield f"| {' | '.join(cells)} |"
     yield ""
+    if missing := [f"`{tool.name}`" for tool in TOOLS if tool.name not in results.records]:
+        yield f"Not run: {', '.join(missing)}."
+        yield ""
 
 
 def _outcome(results: Results, tool: Tool) -> tuple[Verdict, str, Run, Run]:
