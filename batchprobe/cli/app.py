@@ -16,6 +16,7 @@ from batchprobe.cli.args import OPTIONS, AttachOptions, Option, seconds
 from batchprobe.cli.attach import attach_lists
 from batchprobe.cli.help_text import ENVIRONMENT, EXAMPLES, EXIT_STATUSES, entries, table
 from batchprobe.cli.signals import Stop
+from batchprobe.cli.tool import QUIET, SHARED_OPTIONS, run_tool
 from batchprobe.errors import UsageError
 
 __all__ = ["run"]
@@ -184,7 +185,7 @@ def run_script(
     tool: Annotated[str, typer.Argument(metavar="TOOL", hidden=True)],
     arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGUMENT", hidden=True)] = None,
     quiet: Annotated[
-        bool, typer.Option("-q", "--quiet", help="Do not say at the end what was batched.")
+        bool, typer.Option(*QUIET, help="Do not say at the end what was batched.")
     ] = False,
     **asked: Any,
 ) -> None:
@@ -194,14 +195,12 @@ def run_script(
     unchanged, and so are its output, exit status and signals. Its kprobes share a kernel object,
     and are removed together after one RCU grace period.
     """
-    from batchprobe.cli.tool import run_tool  # noqa: PLC0415  (one command is run)
-
     run_tool(tool, arguments or [], quiet=quiet, **asked)
 
 
 def _run_signature() -> inspect.Signature:
     own = list(inspect.signature(run_script, eval_str=True).parameters.values())[:-1]
-    return inspect.Signature([*own, *_parameters(("abi", "placement", "barrier"))])
+    return inspect.Signature([*own, *_parameters(SHARED_OPTIONS)])
 
 
 _sign(run_script, _run_signature())

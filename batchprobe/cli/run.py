@@ -17,7 +17,7 @@ __all__ = ["run"]
 DEBUG = "BATCHPROBE_DEBUG"
 _MAX_LOG_LINES = 40
 # `attach` may write to a file, and `cleanup` does more than print.
-_WITHOUT_STDOUT = (["attach"], ["cleanup"])
+_WITHOUT_STDOUT = (["attach"], ["cleanup"], ["run"])
 
 
 def run(arguments: Sequence[str], stop: Stop) -> int:
@@ -44,6 +44,12 @@ def _command(arguments: Sequence[str], stop: Stop) -> int:
     usual = read_usual(arguments)
     if usual is not None:
         return attach_lists(*usual, stop)
+    if list(arguments[:1]) == ["run"]:
+        from batchprobe.cli.tool import read_plain, run_tool  # noqa: PLC0415  (one command is run)
+
+        if plain := read_plain(arguments):
+            tool, rest, asked = plain
+            run_tool(tool, rest, **asked)
     if sys.stdout is None and list(arguments[:1]) not in _WITHOUT_STDOUT:
         raise UsageError("standard output is closed: nobody would see what the command prints")
     from batchprobe.cli.usage import refuse_plain_faults  # noqa: PLC0415  (most lines are right)

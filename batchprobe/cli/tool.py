@@ -4,13 +4,20 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
-from typing import NoReturn
 
+from batchprobe.cli.args import OPTIONS, converted
 from batchprobe.errors import UsageError
 
-__all__ = ["find", "interpreter", "run_tool"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+__all__ = ["QUIET", "SHARED_OPTIONS", "find", "interpreter", "read_plain", "run_tool"]
+
+SHARED_OPTIONS = ("abi", "placement", "barrier")
+"""Of `attach`, and of `run`."""
+QUIET = ("-q", "--quiet")
 
 _LAUNCHER = os.path.join(
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "bcc", "launcher.py"
@@ -19,6 +26,35 @@ _DEFAULT_PYTHON = "/usr/bin/python3"
 # Where distributions put bcc's tools beside PATH, or under which name.
 _OTHER_NAMES = ("{}-bpfcc", "/usr/share/bcc/tools/{}", "/usr/sbin/{}-bpfcc")
 _MAX_LINE = 4096
+
+
+def read_plain(arguments: Sequence[str]) -> tuple[str, list[str], dict[str, Any]] | None:
+    """The tool, its arguments and the options of a `run` line, as `run_tool` takes them.
+
+    None for every line that is not plainly right: typer looks at it.
+    """
+    if list(arguments[:1]) != ["run"]:
+        return None
+    flags = {flag: name for name in SHARED_OPTIONS for flag in OPTIONS[name].flags}
+    asked: dict[str, Any] = {name: OPTIONS[name].default for name in SHARED_OPTIONS}
+    asked["quiet"] = False
+    rest = iter(range(1, len(arguments)))
+    for at in rest:
+        word = arguments[at]
+        if not word.startswith("-"):
+            return word, list(arguments[at + 1 :]), asked
+        if word in QUIET:
+            asked["quiet"] = True
+            continue
+        flag, equals, value = word.partition("=")
+        name = flags.get(flag)
+        if name is None:
+            return None
+        given = value if equals else arguments[at + 1] if next(rest, 0) else ""
+        asked[name] = converted(given, OPTIONS[name])
+        if asked[name] is None:
+            return None
+    return None
 
 
 def run_tool(
@@ -41,6 +77,8 @@ def find(tool: str) -> str:
         if not os.path.isfile(tool):
             raise UsageError(f"{tool}: no such file")
         return tool
+    import shutil  # noqa: PLC0415  (it imports compressors; few tools are found here)
+
     for name in (tool, *(other.format(tool) for other in _OTHER_NAMES)):
         if found := shutil.which(name):
             return found

@@ -13,6 +13,8 @@ __all__ = ["Run", "Verdict", "judge", "probes"]
 
 _NUMBER = re.compile(r"0x[0-9a-f]+|\b[0-9a-f]{12,}\b|\d+(\.\d+)?")
 _SUMMARY = "batchprobe: "
+_WRONG = re.compile(r"^(\w*(Error|Exception): |Failed to |failed to )")
+_ENDINGS = (0, 130, -2)
 # Kinds of lines that every run has.
 _HEADER = 1
 _WORKLOAD = ("btwork", "btfile", "btmount")
@@ -58,20 +60,17 @@ class Run:
     @property
     def failure(self) -> str:
         """Why it did not work; empty if it did."""
-        said = [
-            line.strip()
-            for line in [*self.output.splitlines(), *self.errors.splitlines()]
-            if line.strip() and not line.startswith(_SUMMARY)
-        ]
         if self.status is None:
             return "does not end"
-        if "Traceback" in self.errors or "Failed to" in self.output + self.errors:
-            errors = [
-                line for line in said if re.search(r"\w(Error|Exception|error)\b|Failed to", line)
-            ]
-            return (errors or said)[-1]
-        if self.status not in (0, 130, -2) and said:
-            return said[-1]
+        said = [line.strip() for line in self.errors.splitlines() if line.strip()]
+        said = [line for line in said if not line.startswith(_SUMMARY)]
+        printed = [line.strip() for line in self.output.splitlines() if line.strip()]
+        wrong = [line for line in [*printed, *said] if _WRONG.search(line)]
+        if "Traceback" in self.errors or wrong:
+            return [*said, *wrong][-1]
+        # Some tools end with 1 after Ctrl-C, having printed everything.
+        if self.status not in _ENDINGS and (said or not printed):
+            return said[-1] if said else f"ends with {self.status}"
         return ""
 
 
@@ -88,6 +87,8 @@ def judge(plain: Run, batched: Run, exact: str = "") -> tuple[Verdict, str]:
         return Verdict.BROKEN, f"{why}{same}"
     if why := batched.failure:
         return Verdict.DIFFERS, why
+    if plain.status != batched.status:
+        return Verdict.DIFFERS, f"ends with {batched.status} instead of {plain.status}"
     if not probes(batched):
         return Verdict.NOTHING, batched.summary.partition("; ")[2]
     return _same_lines(plain, batched, exact) if exact else _same_shapes(plain, batched)

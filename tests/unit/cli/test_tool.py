@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from batchprobe.cli.tool import find, interpreter
+from batchprobe.cli.tool import find, interpreter, read_plain
 from batchprobe.errors import UsageError
 
 
@@ -57,3 +57,44 @@ def test_a_tool_is_found_under_the_names_of_distributions(
     assert find(str(tool)) == str(tool)
     with pytest.raises(UsageError, match="no such file"):
         find(f"{tool}2")
+
+
+DEFAULTS = {"abi": "auto", "placement": "auto", "barrier": "auto", "quiet": False}
+
+
+@pytest.mark.parametrize(
+    ("line", "tool", "rest", "asked"),
+    [
+        ("run funccount vfs_*", "funccount", ["vfs_*"], {}),
+        ("run -q trace --abi event", "trace", ["--abi", "event"], {"quiet": True}),
+        (
+            "run --abi event --barrier=normal x -q",
+            "x",
+            ["-q"],
+            {"abi": "event", "barrier": "normal"},
+        ),
+        ("run --placement entry ./x", "./x", [], {"placement": "entry"}),
+    ],
+)
+def test_a_plain_line_needs_no_typer(
+    line: str, tool: str, rest: list[str], asked: dict[str, object]
+) -> None:
+    assert read_plain(line.split()) == (tool, rest, DEFAULTS | asked)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "attach x",
+        "run",
+        "run --help",
+        "run --abi",
+        "run --abi nonsense x",
+        "run --abi= x",
+        "run --quiet=yes x",
+        "run --nonsense x",
+        "run -- x",
+    ],
+)
+def test_typer_looks_at_every_other_line(line: str) -> None:
+    assert read_plain(line.split()) is None
