@@ -196,6 +196,9 @@ def test_what_is_no_tool(tmp_path: Path) -> None:
         done = run("run", _script(tmp_path / "other", text))
         assert (done.status, done.stdout) == (2, ""), done
         assert wrong in done.stderr
+    done = run("run", "--abi", "multi", "--placement", "after", "funccount", "vfs_read")
+    assert done.status == 2, done
+    assert "stand at a function's entry" in done.stderr
     done = run("run", "no-such-tool")
     assert done.status == 2, done
     assert "bpfcc-tools" in done.stderr
