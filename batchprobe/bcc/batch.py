@@ -18,7 +18,7 @@ from batchprobe.bcc.kprobe import Kprobe
 from batchprobe.bcc.library import Library
 from batchprobe.bcc.session import ToolSession
 from batchprobe.commit.queue import CommitReport
-from batchprobe.errors import AttachCancelledError, BatchprobeError
+from batchprobe.errors import AttachCancelledError, BatchprobeError, SessionError
 from batchprobe.funclist.spec import Kind, ProbeSpec, Source
 from batchprobe.probe import Probe, ProbeState
 
@@ -104,8 +104,8 @@ class Batch:
 
     @property
     def is_settled(self) -> bool:
-        """Whether `settle` has nothing to do."""
-        return not self._waiting and not self._has_detached
+        """Whether `settle` has nothing to do, not even to wait for another thread that arms."""
+        return not (self._waiting or self._has_detached or self._busy)
 
     # -- what bcc calls ------------------------------------------------------------------------
 
@@ -173,6 +173,7 @@ class Batch:
         if self.is_settled or self._busy == get_ident() or os.getpid() != self.pid:
             return
         with self._alone():
+            # Another thread may have done it meanwhile.
             self._arm()
             self._commit()
 
@@ -219,7 +220,8 @@ class Batch:
                 program=[kprobe.program for kprobe in kprobes],
                 cancelled=lambda: self._ends,
             )
-        except AttachCancelledError:
+        except (AttachCancelledError, SessionError):
+            # The process ends. Attached by bcc one by one, they would only hold that up.
             return
         except (BatchprobeError, OSError) as error:
             probes, why = [], str(error)

@@ -116,6 +116,36 @@ try:
 except KeyboardInterrupt:
     print(b[b"runs"][0].value > 0, flush=True)
 """
+# The thread that arms after a while has begun, and takes a second.
+ARMING = f"""#!{PYTHON}
+import sys, threading
+from bcc import BPF
+from batchprobe.bcc.session import ToolSession
+
+begun, armed = threading.Event(), []
+attach = ToolSession.attach
+
+def slowly(self, *entries, **options):
+    begun.set()
+    threading.Event().wait(1)
+    probes = attach(self, *entries, **options)
+    armed.append(len(probes))
+    return probes
+
+ToolSession.attach = slowly
+b = BPF(text=b"int nothing(void *ctx) {{ return 0; }}")
+if sys.argv[1] == "exit":
+    # With this the session has something to remove, and closes itself at the exit.
+    try:
+        b.attach_kprobe(event=sys.argv[2].encode(), fn_name=b"nothing")
+    except Exception:
+        pass
+b.attach_kprobe(event=b.get_syscall_fnname(b"getsid"), fn_name=b"nothing")
+begun.wait()
+if sys.argv[1] == "print":
+    print("a line")
+    print(armed)
+"""
 
 
 @pytest.fixture
@@ -179,6 +209,20 @@ def test_ctrl_c_is_the_tools(loop: Path) -> None:
     probes, objects, barriers, *_ = done.stderr.splitlines()[-1].split(", ")
     assert (objects, barriers) == ("1 kernel object", "1 barrier"), done
     assert int(probes.split()[1]) > 20
+
+
+def test_a_line_waits_for_the_thread_that_arms(tmp_path: Path) -> None:
+    done = run("run", _script(tmp_path / "arming", ARMING), "print")
+    assert done.stdout.splitlines() == ["a line", "[1]"], done
+    assert done.stderr.startswith("batchprobe: 1 probe, 1 kernel object, 1 barrier, "), done
+
+
+def test_an_exit_while_a_thread_arms_leaves_nothing_to_bcc(tmp_path: Path) -> None:
+    blacklist = Path("/sys/kernel/debug/kprobes/blacklist").read_text().splitlines()
+    refused = next(line.split()[-1] for line in blacklist)
+    done = run("run", _script(tmp_path / "arming", ARMING), "exit", refused)
+    assert done.status == 0, done
+    assert done.stderr.splitlines()[-1] == "batchprobe: nothing to batch", done
 
 
 @pytest.mark.one_kernel
