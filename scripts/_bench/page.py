@@ -11,6 +11,7 @@ from typing import Final
 
 from _bench import plots, targets
 from _bench.jobs import (
+    BATCHED,
     BATCHPROBE,
     BCC,
     BPFTRACE,
@@ -21,6 +22,8 @@ from _bench.jobs import (
     FUNCCOUNT,
     HIT,
     LINK,
+    OWN,
+    TOOLS,
     Job,
 )
 from _bench.results import Result, Results
@@ -129,6 +132,25 @@ _FIGURES: Final = (
         is_plotted=False,
     ),
 )
+_TOOL_FIGURES: Final = (
+    Figure(
+        TOOLS,
+        "all",
+        "A bcc tool, all armed",
+        "From exec of Debian's funccount to the last probe armed, without batchprobe and through "
+        "`batchprobe run`. Most of it is bcc's compiler. Only then the tool prints its first line.",
+        "the imports of batchprobe, and the kernel's symbols",
+        is_plotted=False,
+    ),
+    Figure(
+        TOOLS,
+        "exit",
+        "A bcc tool, Ctrl-C",
+        "From Ctrl-C to the end of the same two.",
+        "the barrier",
+        is_plotted=False,
+    ),
+)
 _HIT_REASON: Final = (
     "a hit finds its slot, tests its gate and counts in its CPU's cell; a counter that is looked "
     "up by a constant is less work"
@@ -140,7 +162,7 @@ def write(results: Results, docs: Path) -> None:
     folder = docs / "benchmarks"
     folder.mkdir(parents=True, exist_ok=True)
     lines = [*_head(results), *_promises(results), *_behind(results)]
-    for figure in _FIGURES:
+    for figure in (*_FIGURES, *_TOOL_FIGURES):
         lines += _section(results, figure, folder)
     lines += [*_phases(results), *_hits(results), *_left_out(results)]
     (docs / "benchmarks.md").write_text("\n".join(lines).rstrip() + "\n")
@@ -212,7 +234,7 @@ def _behind(results: Results) -> Iterator[str]:
     yield "## Where batchprobe does not lead"
     yield ""
     found = False
-    for figure in _FIGURES:
+    for figure in (*_FIGURES, *_TOOL_FIGURES):
         for kernel in _kernels(results, figure.kind):
             behind = []
             for result in _of(results, kernel, figure.kind):
@@ -256,7 +278,7 @@ def _best(result: Result, value: str, wanted: Callable[[str], bool]) -> tuple[st
 
 
 def _is_ours(tool: str) -> bool:
-    return tool.startswith(BATCHPROBE)
+    return tool.startswith(BATCHPROBE) or tool in (BATCHED, OWN)
 
 
 def _of(results: Results, kernel: str, kind: str) -> list[Result]:
@@ -289,7 +311,7 @@ def _section(results: Results, figure: Figure, folder: Path) -> Iterator[str]:
 
 def _tools(results: Sequence[Result], value: str) -> list[str]:
     order = [BATCHPROBE, *(f"{BATCHPROBE} {abi}" for abi in ("multi", "event", "perf"))]
-    order += [FIRST_START, BCC, FUNCCOUNT, BPFTRACE, LINK, EVENT_FLOOR]
+    order += [FIRST_START, BATCHED, BCC, FUNCCOUNT, BPFTRACE, LINK, EVENT_FLOOR]
     return [t for t in order if any(result.median(t, value) is not None for result in results)]
 
 
@@ -337,7 +359,8 @@ def _hits(results: Results) -> Iterator[str]:
     yield (
         "Nanoseconds that a probe adds to a call of getppid(2), in a loop of one process per CPU; "
         "each round takes the fastest of several batches. The loop without a probe is the base. "
-        "The link floor is a program that does nothing. Where one thread emulates all CPUs, two "
+        "The link floor is a program that does nothing; `own program` is bcc's program behind "
+        "batchprobe's gate. Where one thread emulates all CPUs, two "
         "CPUs show no contention for memory."
     )
     yield ""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from _bench import plan, results, targets, wheel
 from _bench.jobs import (
+    BATCHED,
     BATCHPROBE,
     BCC,
     BPFTRACE,
@@ -17,7 +18,10 @@ from _bench.jobs import (
     COMMAND,
     EVERYTHING,
     FUNCCOUNT,
+    HIT,
     NO_TIME,
+    OWN,
+    TOOLS,
     Job,
     pack,
     unpack,
@@ -183,6 +187,26 @@ def test_everything_where_there_are_links() -> None:
     assert found["all functions, counts final after"].verdict is Verdict.MET
 
 
+@pytest.mark.parametrize(("kernel", "wanted"), [("debian-12", 60), ("debian-13", 30)])
+def test_tools(kernel: str, wanted: int) -> None:
+    # The first of bcc's kprobes is armed long before the tool says that it traces.
+    plain = {"first": 20.0, "all": 40.0, "exit": 70.0, "attached": 800}
+    ours = {"first": 41.0, "all": 42.0, "exit": 1.0, "attached": 800}
+    hits: Samples = {OWN: [{"cost": 900.0}], BCC: [{"cost": 700.0}]}
+    found = ratios(
+        line(TOOLS, 800, {FUNCCOUNT: [plain], BATCHED: [ours]}), line(HIT, 1, hits), kernel=kernel
+    )
+    what = "funccount of 800 functions through batchprobe"
+    end = found[f"{what}, from Ctrl-C to its end"]
+    assert (end.value, end.wanted, end.verdict) == (70, wanted, Verdict.MET)
+    start = found[f"{what}, from command to all probes armed"]
+    assert start.value == pytest.approx(0.952, abs=0.001)
+    assert start.verdict is Verdict.MET
+    hit = found["a hit of an own program, against bcc's attach of the same"]
+    assert hit.verdict is Verdict.MISSED
+    assert not any("own program" in text or "funccount of" in text for text in ratios())
+
+
 FACTS = {"cpu": "c", "cpus": "2", "qemu": "7", "release": "6.1"}
 FOR_THE_PAGE = {
     "machine": FACTS,
@@ -227,6 +251,19 @@ def test_the_page_does_not_say_that_we_lag_where_we_lead(tmp_path: Path) -> None
     }
     said = page_of(tmp_path, line(COMMAND, 10, samples, **FOR_THE_PAGE))
     assert "Nowhere, in what was measured." in said
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_the_page_has_a_bcc_tool_with_and_without_us(tmp_path: Path) -> None:
+    plain = {"all": 40.0, "exit": 70.0, "attached": 200}
+    ours = {"all": 41.0, "exit": 1.0, "attached": 200}
+    said = page_of(
+        tmp_path, line(TOOLS, 200, {FUNCCOUNT: [plain], BATCHED: [ours]}, **FOR_THE_PAGE)
+    )
+    end = said.partition("## A bcc tool, Ctrl-C")[2]
+    assert "| functions | funccount, batched | funccount |" in end
+    assert "| 200 (`x*`) | 1 | 70 |" in end
+    assert "A bcc tool, all armed on debian-12: 200 functions 41 against funccount's 40 s" in said
 
 
 @pytest.mark.usefixtures("no_plots")
