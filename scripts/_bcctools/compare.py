@@ -9,12 +9,17 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any, Self
 
+from batchprobe._util.counted import counted
+
 __all__ = ["Run", "Verdict", "judge", "probes"]
 
 _NUMBER = re.compile(r"0x[0-9a-f]+|\b[0-9a-f]{12,}\b|\d+(\.\d+)?")
 _SUMMARY = "batchprobe: "
-_WRONG = re.compile(r"^(\w*(Error|Exception): |Failed to |failed to )")
-_ENDINGS = (0, 130, -2)
+# Statuses of a tool that ended, by itself or at Ctrl-C.
+_ENDED = (0, 130, -2)
+# The frame of bcc that compiles.
+_COMPILES = "bpf_module_create_c_from_string"
+_INTERRUPTED = "KeyboardInterrupt"
 # Kinds of lines that every run has.
 _HEADER = 1
 _WORKLOAD = ("btwork", "btfile", "btmount")
@@ -60,17 +65,25 @@ class Run:
     @property
     def failure(self) -> str:
         """Why it did not work; empty if it did."""
+        complaints = [
+            line.strip()
+            for line in self.errors.splitlines()
+            if line.strip() and not line.startswith(_SUMMARY)
+        ]
+        said = [line.strip() for line in self.output.splitlines() if line.strip()] + complaints
         if self.status is None:
             return "does not end"
-        said = [line.strip() for line in self.errors.splitlines() if line.strip()]
-        said = [line for line in said if not line.startswith(_SUMMARY)]
-        printed = [line.strip() for line in self.output.splitlines() if line.strip()]
-        wrong = [line for line in [*printed, *said] if _WRONG.search(line)]
-        if "Traceback" in self.errors or wrong:
-            return [*said, *wrong][-1]
-        # Some tools end with 1 after Ctrl-C, having printed everything.
-        if self.status not in _ENDINGS and (said or not printed):
-            return said[-1] if said else f"ends with {self.status}"
+        if said and said[-1] == _INTERRUPTED:
+            # Some tools do not catch Ctrl-C.
+            return "still compiled when it was interrupted" if _COMPILES in self.errors else ""
+        if "Traceback" in self.errors or "Failed to" in self.output + self.errors:
+            errors = [
+                line for line in said if re.search(r"\w(Error|Exception|error)\b|Failed to", line)
+            ]
+            return (errors or said)[-1]
+        # trace ends with 1 at Ctrl-C, having printed everything.
+        if self.status not in _ENDED and (complaints or not said):
+            return said[-1] if said else f"status {self.status}"
         return ""
 
 
@@ -83,15 +96,21 @@ def probes(run: Run) -> int:
 def judge(plain: Run, batched: Run, exact: str = "") -> tuple[Verdict, str]:
     """The verdict, and what it rests on. `exact` is a regex of lines that must be equal."""
     if why := plain.failure:
-        same = " (batched, it works)" if not batched.failure else ""
-        return Verdict.BROKEN, f"{why}{same}"
+        return Verdict.BROKEN, f"{why}{_besides(why, batched.failure)}"
     if why := batched.failure:
         return Verdict.DIFFERS, why
     if plain.status != batched.status:
-        return Verdict.DIFFERS, f"ends with {batched.status} instead of {plain.status}"
+        return Verdict.DIFFERS, f"status {plain.status} without us, {batched.status} with us"
     if not probes(batched):
         return Verdict.NOTHING, batched.summary.partition("; ")[2]
     return _same_lines(plain, batched, exact) if exact else _same_shapes(plain, batched)
+
+
+def _besides(plain: str, batched: str) -> str:
+    """What is to be said where both did not fail in the same way."""
+    if not batched:
+        return " (batched, it works)"
+    return "" if _shapes(plain) == _shapes(batched) else f" (batched: {batched})"
 
 
 def _same_lines(plain: Run, batched: Run, pattern: str) -> tuple[Verdict, str]:
@@ -99,20 +118,26 @@ def _same_lines(plain: Run, batched: Run, pattern: str) -> tuple[Verdict, str]:
     if not first and not second:
         return Verdict.WORKS, "the workload caused none of the lines to compare"
     if first == second:
-        return Verdict.EQUAL, f"{len(first)} lines, numbers included"
+        return Verdict.EQUAL, f"{counted(len(first), 'line')}, numbers included"
     return Verdict.DIFFERS, f"{_first(first)} without us, {_first(second)} with us"
 
 
 def _same_shapes(plain: Run, batched: Run) -> tuple[Verdict, str]:
     first, second = (_shapes(run.output, _WORKLOAD) for run in (plain, batched))
     if first and first == second:
-        return Verdict.EQUAL, f"{len(first)} kinds of lines about the workload"
+        return Verdict.EQUAL, f"{_kinds(len(first))} about the workload"
+    if first and not second:
+        return Verdict.DIFFERS, f"{_first(first)} without us, no line about the workload with us"
     first, second = (_shapes(run.output) for run in (plain, batched))
     common = len(set(first) & set(second))
-    if common < _HEADER < len(first):
-        return Verdict.DIFFERS, f"{_first(second)} with us"
-    said = f"{common} kinds of lines in common" if common > _HEADER else "no line to compare"
+    if common < _HEADER < len(first) or len(second) <= _HEADER < len(first):
+        return Verdict.DIFFERS, f"{_kinds(len(first))} without us, {_first(second)} with us"
+    said = f"{_kinds(common)} in common" if common > _HEADER else "no line to compare"
     return Verdict.WORKS, said
+
+
+def _kinds(count: int) -> str:
+    return counted(count, "kind of line", "kinds of lines")
 
 
 def _first(lines: Sequence[str]) -> str:

@@ -54,7 +54,7 @@ def _section(results: Results) -> Iterator[str]:
     counts = Counter(verdict for _, verdict, *_ in rows)
     yield ", ".join(f"{counts[verdict]} {verdict.value}" for verdict in Verdict) + "."
     yield ""
-    yield "| tool | | | probes | exit, without | with |"
+    yield "| tool | verdict | seen | probes | exit, without | with |"
     yield "|---|---|---|---|---|---|"
     for tool, verdict, why, plain, batched in rows:
         cells = (
