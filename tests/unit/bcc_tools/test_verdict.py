@@ -72,7 +72,7 @@ def test_exact_lines_are_compared_with_their_numbers() -> None:
     later = ARGDIST.replace("06:48:26", "06:49:13")
     assert judge(run(ARGDIST), batched(later), EXACT) == (
         Verdict.EQUAL,
-        "1 lines, numbers included",
+        "1 line, numbers included",
     )
     fewer = later.replace("20 ", "19 ")
     assert judge(run(ARGDIST), batched(fewer), EXACT) == (
