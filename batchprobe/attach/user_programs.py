@@ -16,8 +16,8 @@ __all__ = ["parse_with_programs"]
 def parse_with_programs(
     entries: Iterable[str | ProbeSpec], program: object
 ) -> tuple[list[ProbeSpec], UserPrograms]:
-    """Entries, and the action that runs their programs: one for all, or a list with
-    one for each.
+    """Entries, and the action that runs their programs: one for all, or a list with one for each.
+    Where several entries mean one place, the program of the first runs.
 
     Raises SpecError for a malformed entry, TypeError for what is no program, ValueError for a list
     of another length.
