@@ -49,6 +49,16 @@ class Functions:
                 return function
         raise RuntimeError(f"{name} cannot be probed")
 
+    def choose_for_bcc(self, count: int, candidates: Iterable[str]) -> FunctionSet:
+        """About `count` functions for a tool that ends at the first that it cannot probe.
+
+        `candidates` are the functions that bcc looks for matches in.
+        """
+        names = [function.name for function in self._good]
+        pattern = best_prefixes(names, set(candidates) - set(names), count)
+        prefixes = tuple(pattern.strip("()*").split("|"))
+        return FunctionSet(pattern, [f for f in self._good if f.name.startswith(prefixes)])
+
     def choose(self, count: int) -> FunctionSet:
         """About `count` functions, by one glob: bpftrace makes one link per glob."""
         if count == 1:
@@ -60,6 +70,28 @@ class Functions:
         if glob.startswith("*"):
             return FunctionSet(glob, [f for f in self._good if part in f.name])
         return FunctionSet(glob, [f for f in self._good if f.name.startswith(part)])
+
+
+def best_prefixes(names: Iterable[str], others: Iterable[str], count: int) -> str:
+    """A pattern of about `count` of the names and none of the others.
+
+    bcc only replaces the `*` of a glob, so the rest may be a regular expression.
+    """
+    found = Counter(_first_word(name) for name in names)
+    for word in {_first_word(name) for name in others} | {""}:
+        found.pop(word, None)
+    chosen = []
+    for word, size in sorted(found.items(), key=lambda item: (-item[1], item[0])):
+        if size <= count:
+            chosen.append(word)
+            count -= size
+    return f"({'|'.join(chosen)})*"
+
+
+def _first_word(name: str) -> str:
+    """What ends with the first underscore; empty if nothing is before it."""
+    word, underscore, _ = name.partition("_")
+    return word + underscore if word and underscore else ""
 
 
 def best_glob(names: Sequence[str], count: int) -> str:

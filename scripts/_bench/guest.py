@@ -128,7 +128,11 @@ def runner(job: Job, functions: Functions) -> Iterator[tuple[Callable[[str], Val
         with closing(Hits(functions, job.count)) as hits:
             yield hits.run, hits.name, 1
         return
-    chosen = functions.choose(job.count)
+    if job.kind == TOOLS:
+        found = bcc.BPF.get_kprobe_functions(b".*")
+        chosen = functions.choose_for_bcc(job.count, [name.decode() for name in found])
+    else:
+        chosen = functions.choose(job.count)
     count = len(chosen.functions)
     if job.kind == CALLS:
         yield Calls(chosen).run, chosen.glob, count

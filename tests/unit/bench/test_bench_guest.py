@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from _bench.functions import best_glob
+from _bench.functions import best_glob, best_prefixes
 from _bench.jobs import BATCHPROBE, BPFTRACE, FIRST_START, FUNCCOUNT
 from _bench.tools import command_line
 from _bench.witness import is_armed
@@ -34,6 +34,12 @@ def test_the_glob_nearest_to_a_number() -> None:
     assert best_glob(names, 2) == "t*"
     assert best_glob(names, 3) == "v*"
     assert best_glob(["ax", "bx", "c"], 2) == "*x*"
+
+
+def test_a_pattern_without_what_cannot_be_probed() -> None:
+    names = [*(f"tcp_{n}" for n in range(5)), *(f"vfs_{n}" for n in range(3)), "udp_a", "dput"]
+    assert best_prefixes(names, [], 7) == "(tcp_|udp_)*"
+    assert best_prefixes(names, ["tcp_no_probe", "_x"], 7) == "(vfs_|udp_)*"
 
 
 def test_commands_are_those_that_are_installed(
