@@ -6,18 +6,22 @@ python3 guest.py BATCHPROBE_ROOT NAME...
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import bcc
 
+import batchprobe
 from _bcctools.compare import Run
 from _bcctools.tools import TOOLS, Tool
 
@@ -34,17 +38,31 @@ def main(names: Sequence[str]) -> None:
     # The first compilation reads clang and the headers from the disk.
     bcc.BPF(text=b"int warm(void *ctx) { return 0; }").cleanup()
     tools = {tool.name: tool for tool in TOOLS}
+    local = _installed()
     for name in names:
         tool = tools[name]
         command = (f"{name}-bpfcc", *tool.arguments)
         plain = _run(tool, command)
-        batched = _run(tool, (sys.executable, "-m", "batchprobe", "run", *command))
+        batched = _run(tool, (sys.executable, "-m", "batchprobe", "run", *command), local)
         record = {"tool": name, "plain": plain.to_json(), "batched": batched.to_json()}
         print(json.dumps(record), flush=True)
 
 
-def _run(tool: Tool, command: Sequence[str]) -> Run:
-    env = {**os.environ, "PYTHONUNBUFFERED": "1", "TERM": "xterm", "COLUMNS": "200"}
+def _installed() -> dict[str, str]:
+    """A copy of the package in the guest's own file system, compiled, as pip leaves it; returns the
+    environment that makes Python find it.
+    """
+    folder = Path("/opt/bcc-tools")
+    if not folder.exists():
+        shutil.copytree(Path(batchprobe.__file__).parent, folder / "batchprobe")
+        compileall.compile_dir(folder, quiet=2)
+    site = os.environ["PYTHONPATH"].rpartition(":")[2]
+    return {"PYTHONPATH": f"{folder}:{site}"}
+
+
+def _run(tool: Tool, command: Sequence[str], more: Mapping[str, str] = MappingProxyType({})) -> Run:
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    env |= {"PYTHONUNBUFFERED": "1", "TERM": "xterm", "COLUMNS": "200", **more}
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         began = time.monotonic()
         process = subprocess.Popen(
