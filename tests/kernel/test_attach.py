@@ -165,7 +165,7 @@ def test_nothing_to_attach_is_an_error() -> None:
     assert done.status == 3, done
     assert done.summary["attached"] == 0
     assert "no_such_function" in done.stderr
-    skip, error = run("attach", "-", stdin="no_such_function\n").stderr.splitlines()
+    skip, error = run("attach", "-", stdin="no_such_function\n").messages
     assert skip.startswith("batchprobe: skipped <stdin>:1: no_such_function: unknown function")
     assert error == "batchprobe: error: no entry of the list names a function to probe"
 

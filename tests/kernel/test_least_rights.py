@@ -73,7 +73,7 @@ def test_what_is_missing_is_named(capabilities: tuple[str, ...], lacking: str) -
     done = run_as_nobody(capabilities, "attach", "vfs_read", "-d", "0")
     assert done.status == 77, done
     assert lacking in done.stderr
-    assert len(done.stderr.splitlines()) == 1, done
+    assert len(done.messages) == 1, done
 
 
 @pytest.mark.skipif("multi" not in ABIS, reason="this kernel has no kprobe_multi links")

@@ -28,7 +28,7 @@ FTRACE_ENABLED = "/proc/sys/kernel/ftrace_enabled"
 def check_unsupported(done: Finished, *words: str) -> None:
     assert done.status == 77, done
     assert not done.stdout
-    (line,) = done.stderr.splitlines()
+    (line,) = done.messages
     assert line.startswith("batchprobe: error: ")
     for word in words:
         assert word in line

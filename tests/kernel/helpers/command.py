@@ -43,6 +43,13 @@ class Finished:
         assert last["type"] == "summary", f"the last line is not a summary: {last}"
         return last
 
+    @property
+    def messages(self) -> list[str]:
+        """The lines on stderr, without those that report progress on a slow machine."""
+        stages = ("reading the kernel's symbols", "compiling", "attaching", "removing")
+        progress = tuple(f"batchprobe: {stage}" for stage in stages)
+        return [line for line in self.stderr.splitlines() if not line.startswith(progress)]
+
     def __repr__(self) -> str:
         return f"exit {self.status}\n-- stdout\n{self.stdout}\n-- stderr\n{self.stderr}"
 
