@@ -11,6 +11,7 @@ import pytest
 from helpers import figures
 from helpers.machine import (
     ABIS,
+    GUARDIAN,
     KernelState,
     children,
     eventually,
@@ -72,6 +73,15 @@ def leaves_nothing(request: pytest.FixtureRequest, workers: list[Worker]) -> Ite
         assert now[0] == before, "objects were left in the kernel"
     assert _fds() == fds, "descriptors were left open"
     assert children() == processes, "processes were left running"
+
+
+@pytest.fixture
+def guardian_ends(leaves_nothing: None) -> Iterator[None]:
+    """A guardian that was busy at the end of its session ends by itself."""
+    yield
+    for pid, command in children().items():
+        if GUARDIAN in command or not command:
+            os.waitpid(pid, 0)
 
 
 def _fds() -> dict[str, str]:

@@ -277,7 +277,9 @@ def test_a_link_reports_what_was_missed_since_linux_6_7(abi: str) -> None:
     assert session.missed_in() == []
 
 
-def test_a_perf_kprobe_reports_by_probe_what_was_missed() -> None:
+@pytest.mark.usefixtures("guardian_ends")
+@pytest.mark.parametrize("wait", [True, False])
+def test_a_perf_kprobe_reports_by_probe_what_was_missed(wait: bool) -> None:
     """A return probe has room for some calls in progress, and misses the others."""
     with Session(abi="perf") as session:
         sleep, other = session.attach(["syscall:clock_nanosleep%return", "syscall:getsid%return"])
@@ -289,7 +291,7 @@ def test_a_perf_kprobe_reports_by_probe_what_was_missed() -> None:
         for thread in threads:
             thread.join()
         before = session.missed()
-        session.detach_all()
+        session.detach_all(wait=wait)
     assert other.count == 1
     assert 10 <= sleep.count < len(threads)
     if not REPORTS_MISSES:

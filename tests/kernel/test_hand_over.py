@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,6 @@ from helpers.machine import (
     PREFIX,
     RCU_EXPEDITED,
     TRACEFS,
-    children,
     eventually,
     our_events,
     our_processes,
@@ -54,15 +52,6 @@ def many(tmp_path: Path) -> Path:
     file = tmp_path / "many"
     file.write_text("tcp_*\n")
     return file
-
-
-@pytest.fixture
-def guardian_ends(leaves_nothing: None) -> Iterator[None]:
-    """A guardian that was busy at the end of its session ends by itself."""
-    yield
-    for pid, command in children().items():
-        if GUARDIAN in command or not command:
-            os.waitpid(pid, 0)
 
 
 @pytest.mark.usefixtures("guardian_ends")
