@@ -135,6 +135,8 @@ class Attacher:
             self._progress("attach", done, len(found.targets))
             check()
 
+        # A link attaches all in one call, and reports nothing meanwhile.
+        progress(0)
         kcore = Kcore()
         context = AttachContext(
             arch=adapter,
