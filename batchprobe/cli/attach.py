@@ -277,12 +277,13 @@ class _Run:
             with self._outliving_output():
                 self._pass_events()
                 self._sink.final(values)
+                # Before the reclaim: while the kernel removes a link, reading a switch waits.
+                self._warn_of_switches()
 
         with self._progress:
             commit = self._session.detach_all(final, wait=self._waits)
             # Closing retries what could not be removed.
             commit.failed = self._session.close(wait=self._waits).failed
-        self._warn_of_switches()
         self._end(commit, values)
         if commit.handed_over:
             say(
