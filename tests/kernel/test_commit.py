@@ -114,7 +114,9 @@ def test_survivors_of_partial_commits_count_exactly(abi: str, workers: list[Work
         assert max(gone.values()) < rounds
         assert len(survivors) == 2 * len(wanted)
         # A link cannot shrink, so it was replaced under load.
-        assert bool(replaced) == (abi == "multi")
+        # Each perf kprobe has one of its own since Linux 6.7, which goes with it.
+        if abi != "perf":
+            assert bool(replaced) == (abi == "multi")
     assert {probe.count for probe in survivors} == {rounds}
     assert len(probes) == len(gone) + len(survivors)
 

@@ -26,6 +26,7 @@ PROG_GET_NEXT_ID = 11
 OBJ_GET_INFO_BY_FD = 15
 LINK_GET_FD_BY_ID = 30
 LINK_GET_NEXT_ID = 31
+LINK_TYPE_PERF_EVENT = 7
 LINK_TYPE_KPROBE_MULTI = 8
 MULTI_RETURN = 1
 MOST_IN_A_LINK = 1024
@@ -187,14 +188,24 @@ def _ids(command: int) -> Iterator[int]:
 
 
 def _links() -> Iterator[tuple[_LinkInfo, Bundle]]:
+    """The links of many functions. A perf kprobe may have one of its own, and is in `_kprobes`."""
     for number in list(_ids(LINK_GET_NEXT_ID)):
-        addresses = (ctypes.c_uint64 * MOST_IN_A_LINK)()
-        info = _LinkInfo(addrs=ctypes.addressof(addresses), count=MOST_IN_A_LINK)
         fd = _bpf(LINK_GET_FD_BY_ID, _Ids(start=number))
         try:
-            at = ctypes.addressof(info)
-            _bpf(OBJ_GET_INFO_BY_FD, _Info(fd=fd, size=ctypes.sizeof(info), info=at))
+            # Without a buffer, which would mean something else to a link of another type.
+            kind = _link_info(fd, _LinkInfo()).type
+            if kind == LINK_TYPE_PERF_EVENT:
+                continue
+            assert kind == LINK_TYPE_KPROBE_MULTI, f"a link of type {kind}"
+            addresses = (ctypes.c_uint64 * MOST_IN_A_LINK)()
+            buffer = _LinkInfo(addrs=ctypes.addressof(addresses), count=MOST_IN_A_LINK)
+            info = _link_info(fd, buffer)
         finally:
             os.close(fd)
-        assert info.type == LINK_TYPE_KPROBE_MULTI, f"a link of type {info.type}"
         yield info, _bundle(info.flags & MULTI_RETURN != 0, map(_call_at, addresses[: info.count]))
+
+
+def _link_info(fd: int, info: _LinkInfo) -> _LinkInfo:
+    at = ctypes.addressof(info)
+    _bpf(OBJ_GET_INFO_BY_FD, _Info(fd=fd, size=ctypes.sizeof(info), info=at))
+    return info
