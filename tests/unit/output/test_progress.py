@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import struct
 import sys
 import termios
@@ -42,7 +43,7 @@ def test_what_is_over_within_a_second_prints_nothing(capfd: pytest.CaptureFixtur
 def test_a_line_after_a_second_without_a_further_call(capfd: pytest.CaptureFixture[str]) -> None:
     with ProgressBar() as bar:
         bar("resolve", 0, 1)
-        time.sleep(0.15)
+        time.sleep(0.2)
     assert said(capfd) == ["batchprobe: reading the kernel's symbols"]
 
 
@@ -51,9 +52,10 @@ def test_then_few_lines_with_the_newest_numbers(capfd: pytest.CaptureFixture[str
         began = time.monotonic()
         while time.monotonic() - began < 1.0:
             bar("attach", int(20 * (time.monotonic() - began)), 20)
+            time.sleep(0.01)
     lines = said(capfd)
     # After 1, 6 and 12 of these seconds; on a busy machine later.
-    assert 2 <= len(lines) <= 3
+    assert 1 <= len(lines) <= 3
     numbers = [int(line.split()[2]) for line in lines]
     assert lines == [f"batchprobe: attaching: {number} of 20" for number in numbers]
     assert numbers == sorted(set(numbers))
@@ -64,7 +66,7 @@ def test_each_block_begins_anew(capfd: pytest.CaptureFixture[str]) -> None:
     for stage in ("attach", "reclaim"):
         with bar:
             bar(stage, 0, 3)
-            time.sleep(0.15)
+            time.sleep(0.2)
         bar(stage, 3, 3)
     assert said(capfd) == [
         "batchprobe: attaching: 0 of 3",
@@ -95,14 +97,24 @@ def terminal() -> Iterator[int]:
     os.close(master)
 
 
+def until_shown(screen: int, words: str, after: str = "") -> str:
+    """What comes `after` this, until it has the words: a terminal passes it on a little later."""
+    incoming = select.poll()
+    incoming.register(screen, select.POLLIN)
+    shown = after
+    while words not in shown:
+        assert incoming.poll(30_000), f"not shown: {words!r} in {shown!r}"
+        shown += os.read(screen, 1 << 16).decode()
+    return shown
+
+
 def test_a_terminal_has_a_bar_that_goes_away() -> None:
     with terminal() as screen:
         with ProgressBar() as bar:
             bar("attach", 5, 10)
-            time.sleep(0.2)
-        shown = os.read(screen, 1 << 16).decode()
-    assert "attaching ##########---------- 5 of 10 (0 s)\r" in shown
-    assert shown.endswith("\r\x1b[K")
+            shown = until_shown(screen, "5 of 10")
+        assert "attaching ##########---------- 5 of 10 (" in shown
+        until_shown(screen, "\r\x1b[K", after=shown.partition("attaching")[2])
 
 
 def test_a_terminal_that_is_closed_stops_nothing() -> None:
