@@ -294,7 +294,8 @@ def test_a_perf_kprobe_reports_by_probe_what_was_missed(wait: bool) -> None:
         before = session.missed()
         session.detach_all(wait=wait)
     assert other.count == 1
-    assert 10 <= sleep.count < len(threads)
+    # Some: how many calls it can follow is the choice of the kernel.
+    assert 1 <= sleep.count < len(threads)
     if not REPORTS_MISSES:
         assert (before, session.missed(), session.missed_in()) == (None, None, [])
         return
