@@ -90,7 +90,7 @@ class Moments:
                 self._watcher.start()
 
     def stop_watcher(self) -> None:
-        """Until the next `wake`, this process has no thread of ours."""
+        """End our thread; the next `wake` starts another one."""
         with self._lock:
             watcher, self._watcher = self._watcher, None
         self._stop.set()

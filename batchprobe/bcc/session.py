@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The session that carries bcc's kprobes, and what it knows of the kernel's functions."""
+"""The session that carries bcc's kprobes, and looks up their functions as the kernel does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["ToolSession"]
 
 
 class ToolSession(Session):
-    """A session that also answers, for a single function, whether the kernel takes a kprobe."""
+    """A session that can also report whether the kernel accepts a kprobe on a function."""
 
     _table: FunctionTable | None = None
     _trial: Trial | None = None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A kprobe program that a caller loaded, as far as a dispatcher of ours needs it.
+"""A kprobe program that a caller loaded, and that our dispatcher calls.
 
 The dispatcher finds the slot of a hit, tests its gate and calls the program by bpf_tail_call(). The
 kernel allows that among programs of one type, and since Linux 6.18 and in later stable kernels of
@@ -128,7 +128,7 @@ class UserProgram:
             fds.close(fd)
 
     def explain(self, error: KernelError) -> KernelError:
-        """The kernel's refusal to have it called by a program of ours, with the reason."""
+        """The error to report where the kernel does not let our program call this one."""
         if error.errno != errno.EINVAL:
             return error
         if self.overrides_return:
