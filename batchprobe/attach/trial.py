@@ -2,12 +2,11 @@
 """Asks the kernel whether it takes a kprobe, without arming one.
 
 The kernel checks a kprobe when it is defined (register_kprobe(), kernel/kprobes.c), so a probe is
-defined on a trace event that nobody enables.
+defined on a trace event that is never enabled.
 """
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 
 from batchprobe.attach.trace_event import event_name
@@ -54,9 +53,4 @@ class Trial:
         """Delete the events, with a grace period for each probe. Raises KernelError."""
         while self._events:
             _, event = self._events.popitem()
-            try:
-                self._tracefs.command(f"-:{event}")
-            except KernelError as error:
-                # The kernel took none of its probes.
-                if error.errno != errno.ENOENT:
-                    raise
+            self._tracefs.delete(f"-:{event}")

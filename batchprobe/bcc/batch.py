@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import RLock, get_ident
@@ -255,12 +256,15 @@ class Batch:
     def _note(self, report: CommitReport) -> None:
         self.summary.add(report)
         for failure in report.failed:
-            self._say(f"not removed: {failure.what}; `batchprobe cleanup` removes it")
+            self._say_not_removed(failure.what)
 
     def _end_trial(self, session: ToolSession) -> None:
         error = session.end_trial()
         if error is not None:
-            self._say(f"not removed: {error}; `batchprobe cleanup` removes it")
+            self._say_not_removed(str(error))
+
+    def _say_not_removed(self, what: str) -> None:
+        self._say(f"not removed: {what}; `batchprobe cleanup` removes it")
 
 
 def _patience() -> Callable[[], bool]:
@@ -268,15 +272,17 @@ def _patience() -> Callable[[], bool]:
     return lambda: time.monotonic() < end
 
 
-def rounds(kprobes: Sequence[Kprobe]) -> Iterator[list[Kprobe]]:
+def rounds(kprobes: Sequence[Kprobe]) -> list[list[Kprobe]]:
     """Kprobes that one attach takes: a kernel object has one probe at a place."""
-    waiting = list(kprobes)
-    while waiting:
-        chosen: dict[tuple[int, bool], Kprobe] = {}
-        for kprobe in waiting:
-            chosen.setdefault((kprobe.address, kprobe.is_return), kprobe)
-        yield list(chosen.values())
-        waiting = [kprobe for kprobe in waiting if kprobe not in chosen.values()]
+    found: list[list[Kprobe]] = []
+    taken: Counter[tuple[int, bool]] = Counter()
+    for kprobe in kprobes:
+        place = kprobe.address, kprobe.is_return
+        if taken[place] == len(found):
+            found.append([])
+        found[taken[place]].append(kprobe)
+        taken[place] += 1
+    return found
 
 
 def _spec(kprobe: Kprobe, number: int) -> ProbeSpec:

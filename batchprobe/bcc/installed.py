@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Installed", "flush", "install", "uninstall"]
+__all__ = ["Installed", "flush", "install", "say", "uninstall"]
 
 _KPROBE_EVENTS = (b"p_", b"r_")
 _installed: Installed | None = None
@@ -41,7 +41,7 @@ class Installed:
         self._pid = os.getpid()
         self._hooked_exit = False
         self.library = Library()
-        self._batch = Batch(self.library, make_session, _say)
+        self._batch = Batch(self.library, make_session, say)
         self._moments = Moments(self.settle, lambda: self._batch.changed_at)
         # Called after bcc's own, which are registered later.
         atexit.register(self._end)
@@ -58,7 +58,7 @@ class Installed:
         """Of this process: a forked child has one of its own, which knows none of its parent's."""
         if self._batch.pid != os.getpid():
             self._batch = Batch(
-                self.library, self._make_session, _say, first_token=self._batch.next_token
+                self.library, self._make_session, say, first_token=self._batch.next_token
             )
             self._hooked_exit = False
         return self._batch
@@ -73,7 +73,7 @@ class Installed:
                 atexit.register(self._finish)
                 self._hooked_exit = True
         except (BatchprobeError, OSError) as error:
-            _say(f"error: {error}")
+            say(f"error: {error}")
 
     def uninstall(self) -> None:
         """Remove all kprobes and give bcc its own functions back."""
@@ -88,7 +88,7 @@ class Installed:
             token = batch.attach(*arguments)
         except Exception as error:
             # bcc takes any exception here for a function that cannot be probed.
-            _say(f"error: {type(error).__name__}: {error}")
+            say(f"error: {type(error).__name__}: {error}")
             raise
         if batch.owns(token):
             self._moments.wake()
@@ -112,7 +112,7 @@ class Installed:
         try:
             self._batch.finish()
         except (BatchprobeError, OSError) as error:
-            _say(f"error: {error}")
+            say(f"error: {error}")
 
     def _end(self) -> None:
         self._finish()
@@ -153,8 +153,8 @@ def uninstall() -> None:
         installed.uninstall()
 
 
-def _say(text: str) -> None:
-    # Not `print`, which would arm kprobes.
+def say(text: str) -> None:
+    """Print a line on stderr, without arming kprobes as `print` would."""
     stream = sys.__stderr__
     if stream is not None:
         stream.write(f"batchprobe: {text}\n")

@@ -8,7 +8,7 @@ import os
 import sys
 
 from batchprobe.bcc.batch import Summary
-from batchprobe.bcc.installed import Installed
+from batchprobe.bcc.installed import Installed, say
 from batchprobe.bcc.session import ToolSession
 from batchprobe.errors import ExitStatus, UnsupportedError
 from batchprobe.sys.process import set_name
@@ -40,8 +40,7 @@ def prepare(abi: str, placement: str, barrier: str, *, quiet: bool, tool: str) -
 
 def _end(installed: Installed, summary: Summary, *, quiet: bool) -> None:
     # A tool that only printed its help loaded no program.
-    if not quiet and installed.library.has_loaded and sys.__stderr__ is not None:
-        sys.__stderr__.write(f"batchprobe: {summary}\n")
-        sys.__stderr__.flush()
-    # The process ends: nobody needs a last look for garbage.
+    if not quiet and installed.library.has_loaded:
+        say(str(summary))
+    # Or the interpreter collects garbage once more before the process ends.
     gc.freeze()
