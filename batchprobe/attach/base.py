@@ -30,6 +30,7 @@ __all__ = [
     "Attachment",
     "Placement",
     "Refusal",
+    "if_allowed",
     "sum_or_unknown",
 ]
 
@@ -127,6 +128,17 @@ def sum_or_unknown(*counts: int | None) -> int | None:
     """The sum; None if any of them is unknown."""
     known = [count for count in counts if count is not None]
     return sum(known) if len(known) == len(counts) else None
+
+
+def if_allowed(read: Callable[[int], int | None], fd: int) -> int | None:
+    """What `read` returns for a descriptor; None if the kernel refuses.
+
+    A process that dropped privileges since the attach may not ask, which keeps no probe attached.
+    """
+    try:
+        return read(fd)
+    except KernelError:
+        return None
 
 
 class Refusal:

@@ -9,7 +9,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from batchprobe._util.counted import counted
-from batchprobe.attach.base import AttachContext, Attachment, Placement, Refusal, sum_or_unknown
+from batchprobe.attach.base import (
+    AttachContext,
+    Attachment,
+    Placement,
+    Refusal,
+    if_allowed,
+    sum_or_unknown,
+)
 from batchprobe.attach.outcome import AttachOutcome
 from batchprobe.commit.queue import Reclaimed, Remains, RemovalFailure
 from batchprobe.errors import KernelError, UnsupportedError, VerifierError
@@ -223,7 +230,9 @@ class MultiAttachment(Attachment):
                 os.sched_setaffinity(0, {cpu})
             self._epochs.cells[cpu] = epoch
         self._missed_by_old_links = sum_or_unknown(
-            self._missed_by_old_links, _link_missed(larger), _prog_misses(old_program)
+            self._missed_by_old_links,
+            if_allowed(bpf.link_missed, larger),
+            if_allowed(bpf.prog_misses, old_program),
         )
         _close(larger, remains)
         self.maps.unload(old_program)
@@ -235,7 +244,9 @@ class MultiAttachment(Attachment):
         if self._link < 0:
             return self._final_missed
         return sum_or_unknown(
-            self._missed_by_old_links, _link_missed(self._link), _prog_misses(self._program)
+            self._missed_by_old_links,
+            if_allowed(bpf.link_missed, self._link),
+            if_allowed(bpf.prog_misses, self._program),
         )
 
 
@@ -244,18 +255,3 @@ def _close(link: int, remains: Remains | None) -> None:
         fds.close(link)
     else:
         remains.fds.append(link)
-
-
-def _link_missed(link: int) -> int | None:
-    # A process that dropped privileges since the attach may not ask. That keeps no link alive.
-    try:
-        return bpf.link_missed(link)
-    except KernelError:
-        return None
-
-
-def _prog_misses(program: int) -> int | None:
-    try:
-        return bpf.prog_misses(program)
-    except KernelError:
-        return None

@@ -10,9 +10,16 @@ from __future__ import annotations
 import errno
 import os
 import resource
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
-from batchprobe.attach.base import FEW, AttachContext, Attachment, Refusal, sum_or_unknown
+from batchprobe.attach.base import (
+    FEW,
+    AttachContext,
+    Attachment,
+    Refusal,
+    if_allowed,
+    sum_or_unknown,
+)
 from batchprobe.attach.kprobe import NO_SITE, load, map_ips, sites
 from batchprobe.attach.outcome import AttachOutcome
 from batchprobe.commit.queue import Reclaimed, Remains
@@ -121,7 +128,7 @@ class PerfAttachment(Attachment):
             self._reports_misses = False
             return -1
         if self._reports_misses is None:
-            self._reports_misses = _misses(bpf.perf_link_missed, link) is not None
+            self._reports_misses = if_allowed(bpf.perf_link_missed, link) is not None
         if self._reports_misses:
             return link
         fds.close(link)
@@ -156,10 +163,10 @@ class PerfAttachment(Attachment):
             if missed:
                 self._missed_in[probe] = missed
         if links and not self.live:
-            self._missed = sum_or_unknown(self._missed, _misses(bpf.prog_misses, self._program))
+            self._missed = sum_or_unknown(self._missed, if_allowed(bpf.prog_misses, self._program))
 
     def _missed_by(self, probe: Probe) -> int | None:
-        return _misses(bpf.perf_link_missed, self._fds[probe])
+        return if_allowed(bpf.perf_link_missed, self._fds[probe])
 
     def missed(self) -> int | None:
         if not self._reports_misses:
@@ -169,17 +176,9 @@ class PerfAttachment(Attachment):
             return self._missed
         return sum_or_unknown(
             self._missed,
-            _misses(bpf.prog_misses, self._program),
+            if_allowed(bpf.prog_misses, self._program),
             *map(self._missed_by, self.live),
         )
 
     def missed_in(self) -> Sequence[Probe]:
         return sorted(self._missed_in, key=self._missed_in.__getitem__, reverse=True)
-
-
-def _misses(read: Callable[[int], int | None], fd: int) -> int | None:
-    # A process that dropped privileges since the attach may not ask. That keeps no probe on.
-    try:
-        return read(fd)
-    except KernelError:
-        return None
