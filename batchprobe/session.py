@@ -57,8 +57,7 @@ class Session:
     ("resolve", "compile", "attach", "reclaim"), the work done, and all work; `explain` with a
     sentence for each decision, such as why an ABI was passed over.
 
-    Creating a session touches nothing. Raises ValueError for an unknown choice, or where action and
-    filters need different kinds of probe.
+    Creating a session touches nothing. Raises ValueError for choices that do not fit together.
     """
 
     def __init__(
@@ -346,4 +345,5 @@ class Session:
         with self._attaching:
             done = self._live.is_sealed and not self._attach_depth
             if done and not len(self._live) and self._queue.is_idle:
+                self._attacher.close()
                 self._guard.disarm()

@@ -11,7 +11,7 @@ BPF_ARRAY(symbols, u64, 1);
  * long; unchanged from 2.6.17 to 6.12. */
 #define KPROBE_ADDR (5 * sizeof(WORD))
 
-int by_running_kprobe(struct pt_regs *ctx)
+static inline WORD running_kprobe(void)
 {
 	u32 first = 0, second = 1;
 	u64 cpu = bpf_get_smp_processor_id();
@@ -23,6 +23,12 @@ int by_running_kprobe(struct pt_regs *ctx)
 	bpf_probe_read_kernel(&offset, sizeof(offset), (void *)(*offsets + cpu * sizeof(offset)));
 	bpf_probe_read_kernel(&kprobe, sizeof(kprobe), (void *)(*variable + offset));
 	bpf_probe_read_kernel(&address, sizeof(address), (void *)(kprobe + KPROBE_ADDR));
-	hit_at(ctx, address);
+	return address;
+}
+
+/* Without the symbols, no function is at address 0. */
+int by_running_kprobe(struct pt_regs *ctx)
+{
+	hit_at(ctx, running_kprobe());
 	return 0;
 }

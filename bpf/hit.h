@@ -48,7 +48,7 @@ static inline void hit(struct pt_regs *ctx, u64 slot)
 	/* Read once: user space may close it at any moment. */
 	if (gate)
 		stride = *(volatile u64 *)gate;
-	if (!stride || !FILTERS_PASS(ctx)) {
+	if (!stride) {
 		index = slot = 0;
 		gate = gates.lookup(&index);
 		if (!gate)
@@ -73,11 +73,18 @@ static inline void hit(struct pt_regs *ctx, u64 slot)
 
 static inline void hit_at(struct pt_regs *ctx, u64 ip)
 {
-	/* bucket_of() in programs/probe_maps.py computes the same. */
-	u32 index = (u32)ip * 2654435769u >> BUCKET_SHIFT;
-	struct bucket *bucket = buckets.lookup(&index);
+	struct bucket *bucket;
 	u64 *slot;
+	u32 index;
 
+	/* First, so that a hit that nobody wants costs least. */
+	if (!FILTERS_PASS(ctx)) {
+		hit(ctx, 0);
+		return;
+	}
+	/* bucket_of() in programs/probe_maps.py computes the same. */
+	index = (u32)ip * 2654435769u >> BUCKET_SHIFT;
+	bucket = buckets.lookup(&index);
 	/* User space writes slot before ip, but weakly ordered CPUs may see ip first. */
 	if (bucket && bucket->ip == ip && bucket->slot) {
 		hit(ctx, bucket->slot);
@@ -86,10 +93,6 @@ static inline void hit_at(struct pt_regs *ctx, u64 ip)
 	slot = slots.lookup(&ip);
 	if (slot) {
 		hit(ctx, *slot);
-		return;
-	}
-	if (!FILTERS_PASS(ctx)) {
-		hit(ctx, 0);
 		return;
 	}
 	unclaimed.increment(ip);

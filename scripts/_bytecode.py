@@ -16,13 +16,17 @@ from pathlib import Path
 
 from batchprobe import arch
 from batchprobe.actions import Action
-from batchprobe.actions.loader import SHIPPED, source_of
+from batchprobe.actions.loader import SHIPPED, section_of, source_of
 from batchprobe.errors import UnsupportedError
+from batchprobe.filters.base import Filter
+from batchprobe.filters.scope import Scope
 from batchprobe.programs.compiler import compile_now
 from batchprobe.programs.program import to_text
 from batchprobe.programs.shipped import digest
+from batchprobe.programs.source import ProgramSource, tasks
+from batchprobe.programs.tasks import SECTION
 
-__all__ = ["actions", "content", "variants"]
+__all__ = ["content", "sections", "variants"]
 
 
 def variants() -> Iterator[arch.Arch]:
@@ -38,21 +42,24 @@ def variants() -> Iterator[arch.Arch]:
             yield adapter
 
 
-def actions() -> Iterator[Action]:
-    """The actions to compile."""
+def sections(adapter: arch.Arch) -> Iterator[tuple[str, ProgramSource]]:
+    """What to compile, by the name of its section."""
     for shipped in SHIPPED:
         module, name = shipped.split(".")
-        yield getattr(import_module(f"batchprobe.actions.{module}"), name)()
+        action: Action = getattr(import_module(f"batchprobe.actions.{module}"), name)()
+        alone: list[Filter] = []
+        for filters in (alone, [Scope([])]):
+            yield section_of(action, filters), source_of(adapter, action, filters)
+    yield SECTION, tasks()
 
 
 def content(adapter: arch.Arch) -> str:
     """What the file of this kind of machine should be, compiled here."""
-    sections = []
-    for action in actions():
-        source = source_of(adapter, action)
+    found = []
+    for name, source in sections(adapter):
         programs = to_text(compile_now(source).values())
-        sections.append(f"action {action.name} {digest(source.text)}\n{programs}")
-    return "".join(sections)
+        found.append(f"section {name} {digest(source.text)}\n{programs}")
+    return "".join(found)
 
 
 def main(folder: Path) -> int:

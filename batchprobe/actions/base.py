@@ -29,9 +29,10 @@ RawEvent = tuple[int, Mapping[str, object]]
 
 
 class Column:
-    """A column of a table of values; the first one also sorts it, largest first.
+    """A column of a table of values.
 
-    `cell` turns a value into a number or text; in the first column a number.
+    `cell` turns a value into a number or text; in the first column a number, unless the action
+    ranks values in another way.
     """
 
     __slots__ = ("cell", "title")
@@ -83,6 +84,8 @@ class Action(ABC):
     `static inline void on_hit(struct pt_regs *ctx, u64 slot, u32 cell)`, which runs for each hit
     that counts; `cell` is cpu * stride + slot. No other run of it on the same CPU overlaps."""
     kind: ClassVar[ProbeKind] = ProbeKind.AS_LISTED
+    """With CALL, `source` also defines `on_return(ctx, slot, cell)`, which runs when a function
+    returns, whatever the filters say of that."""
     has_events: ClassVar[bool] = False
 
     @property
@@ -118,6 +121,20 @@ class Action(ABC):
         """Whether the probe works at the entry of its function only."""
         del probe
         return False
+
+    def start(self) -> None:  # noqa: B027  (few share anything)
+        """As `Filter.start`."""
+
+    def shared(self) -> Mapping[str, int]:
+        """As `Filter.shared`."""
+        return {}
+
+    def stop(self) -> None:  # noqa: B027  (few share anything)
+        """As `Filter.stop`."""
+
+    def rank(self, value: Any) -> Any:
+        """What a table is sorted by, largest first."""
+        return self.columns[0].cell(value)
 
     @abstractmethod
     def reader(self, maps: ProbeMaps) -> Reader:

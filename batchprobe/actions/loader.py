@@ -19,10 +19,21 @@ if TYPE_CHECKING:
     from batchprobe.programs.compiler import Compiler
     from batchprobe.programs.source import ProgramSource
 
-__all__ = ["SHIPPED", "ProgramLoader", "Progress", "check_names", "required_kind", "source_of"]
+__all__ = [
+    "SHIPPED",
+    "SHIPPED_FILTER",
+    "ProgramLoader",
+    "Progress",
+    "check_names",
+    "required_kind",
+    "section_of",
+    "source_of",
+]
 
-SHIPPED = ("count.Count", "user_program.UserPrograms")
+SHIPPED = ("count.Count", "user_program.UserPrograms", "latency.Latency")
 """The actions that scripts/build-programs compiles ahead: module and class."""
+SHIPPED_FILTER = "scope.Scope"
+"""The filter with which it compiles each of them a second time."""
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage ("resolve", "compile", "attach", "reclaim"), the work done, and all work."""
@@ -56,6 +67,7 @@ def source_of(arch: Arch, action: Action, filters: Sequence[Filter] = ()) -> Pro
         action=action.source,
         filters={one.name: one.source for one in filters},
         constants=_constants(action, filters),
+        has_returns=action.kind is ProbeKind.CALL,
     )
 
 
@@ -64,12 +76,20 @@ def _constants(action: Action, filters: Sequence[Filter]) -> list[str]:
     return [name for one in everything for name in one.constants()]
 
 
-def _is_shipped(action: Action) -> bool:
+def section_of(action: Action, filters: Sequence[Filter]) -> str:
+    """The name of the programs among the shipped ones; empty if they are not shipped."""
     # By name: a start imports the action that it runs, and no other.
-    kind = type(action)
-    return f"{kind.__module__}.{kind.__qualname__}" in (
-        f"batchprobe.actions.{shipped}" for shipped in SHIPPED
-    )
+    if _name(action, "actions") not in SHIPPED:
+        return ""
+    if not filters:
+        return action.name
+    only_scope = [_name(one, "filters") for one in filters] == [SHIPPED_FILTER]
+    return f"{action.name}+{filters[0].name}" if only_scope else ""
+
+
+def _name(one: Action | Filter, package: str) -> str:
+    kind = type(one)
+    return f"{kind.__module__}.{kind.__qualname__}".removeprefix(f"batchprobe.{package}.")
 
 
 class ProgramLoader:
@@ -81,8 +101,8 @@ class ProgramLoader:
     def __init__(self, arch: Arch, action: Action, filters: Sequence[Filter]) -> None:
         self._programs: dict[str, Program] | None = None
         self._compiler: Compiler | None = None
-        if _is_shipped(action) and not filters:
-            self._programs = shipped(arch, action.name, lambda: source_of(arch, action).text)
+        if section := section_of(action, filters):
+            self._programs = shipped(arch, section, lambda: source_of(arch, action, filters).text)
         if self._programs is None:
             from batchprobe.programs.compiler import Compiler  # noqa: PLC0415  (rarely needed)
 

@@ -14,7 +14,12 @@ class _Arm(Arch):
     name = "arm"
     bits = 32
     syscalls = SyscallNumbers(bpf=386, membarrier=389, perf_event_open=364)
-    registers = Registers(instruction_pointer=60, arguments=(0, 4, 8, 12), result=0)
+    registers = Registers(
+        instruction_pointer=60,
+        stack_pointer=52,
+        arguments=(0, 4, 8, 12),
+        result=0,
+    )
     syscall_prefixes = ("sys_",)
     # No fprobes, hence no kprobe_multi.
     abi_order = ("event", "perf")

@@ -20,7 +20,12 @@ class _Arm64(Arch):
 
     name = "arm64"
     syscalls = SyscallNumbers(bpf=280, membarrier=283, perf_event_open=241)
-    registers = Registers(instruction_pointer=256, arguments=tuple(range(0, 64, 8)), result=0)
+    registers = Registers(
+        instruction_pointer=256,
+        stack_pointer=248,
+        arguments=tuple(range(0, 64, 8)),
+        result=0,
+    )
     syscall_prefixes = ("__arm64_sys_",)
     # Only with net.core.bpf_jit_enable=0, which is not the default.
     cpu_id_unreliable = True

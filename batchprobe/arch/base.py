@@ -38,12 +38,18 @@ class Registers:
     `arguments` are all registers that carry arguments of C functions, in order.
     """
 
-    __slots__ = ("arguments", "instruction_pointer", "result")
+    __slots__ = ("arguments", "instruction_pointer", "result", "stack_pointer")
 
     def __init__(
-        self, *, instruction_pointer: int, arguments: tuple[int, ...], result: int
+        self,
+        *,
+        instruction_pointer: int,
+        stack_pointer: int,
+        arguments: tuple[int, ...],
+        result: int,
     ) -> None:
         self.instruction_pointer = instruction_pointer
+        self.stack_pointer = stack_pointer
         self.arguments = arguments
         self.result = result
 

@@ -16,7 +16,12 @@ class _I386(Arch):
     bits = 32
     syscalls = SyscallNumbers(bpf=357, membarrier=375, perf_event_open=336)
     # The kernel is built with -mregparm=3: ax, dx, cx.
-    registers = Registers(instruction_pointer=48, arguments=(24, 8, 4), result=24)
+    registers = Registers(
+        instruction_pointer=48,
+        stack_pointer=60,
+        arguments=(24, 8, 4),
+        result=24,
+    )
     syscall_prefixes = ("__ia32_sys_", "sys_")
     # No fprobes, hence no kprobe_multi.
     abi_order = ("event", "perf")

@@ -31,7 +31,12 @@ class _Ppc64le(Arch):
     # powerpc encodes the direction bits of _IO and _IOW differently
     # (arch/powerpc/include/uapi/asm/ioctl.h).
     perf_requests = PerfRequests(enable=0x20002400, set_bpf=0x80042408)
-    registers = Registers(instruction_pointer=256, arguments=tuple(range(24, 88, 8)), result=24)
+    registers = Registers(
+        instruction_pointer=256,
+        stack_pointer=8,
+        arguments=tuple(range(24, 88, 8)),
+        result=24,
+    )
     syscall_prefixes = ("sys_", "__se_sys_")
     prefers_after = True
     jump_optimizes = True

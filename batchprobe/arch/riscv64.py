@@ -25,7 +25,12 @@ class _Riscv64(Arch):
 
     name = "riscv64"
     syscalls = SyscallNumbers(bpf=280, membarrier=283, perf_event_open=241)
-    registers = Registers(instruction_pointer=0, arguments=tuple(range(80, 144, 8)), result=80)
+    registers = Registers(
+        instruction_pointer=0,
+        stack_pointer=16,
+        arguments=tuple(range(80, 144, 8)),
+        result=80,
+    )
     syscall_prefixes = ("__riscv_sys_", "sys_")
     # Debian's default is net.core.bpf_jit_enable=0.
     cpu_id_unreliable = True

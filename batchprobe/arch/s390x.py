@@ -37,7 +37,12 @@ class _S390x(Arch):
     byteorder = "big"
     syscalls = SyscallNumbers(bpf=351, membarrier=356, perf_event_open=331)
     # Arguments are r2 to r6 in gprs[], which follows args[1] and the PSW.
-    registers = Registers(instruction_pointer=16, arguments=tuple(range(40, 80, 8)), result=40)
+    registers = Registers(
+        instruction_pointer=16,
+        stack_pointer=144,
+        arguments=tuple(range(40, 80, 8)),
+        result=40,
+    )
     syscall_prefixes = ("__s390x_sys_", "__s390_sys_", "sys_")
     prefers_after = True
     # ftrace-based probes report their own address, breakpoints the address after the breakpoint.

@@ -20,7 +20,12 @@ class _X8664(Arch):
     name = "x86_64"
     syscalls = SyscallNumbers(bpf=321, membarrier=324, perf_event_open=298)
     # di, si, dx, cx, r8, r9; ax.
-    registers = Registers(instruction_pointer=128, arguments=(112, 104, 96, 88, 72, 64), result=80)
+    registers = Registers(
+        instruction_pointer=128,
+        stack_pointer=152,
+        arguments=(112, 104, 96, 88, 72, 64),
+        result=80,
+    )
     syscall_prefixes = ("__x64_sys_", "sys_")
     prefers_after = True
     jump_optimizes = True

@@ -63,6 +63,10 @@ class Attacher:
                 "the probes of a kprobe_multi link stand at a function's entry: placement after "
                 "needs the ABI event, perf or auto"
             )
+        if filters:
+            from batchprobe.filters.scope import combined  # noqa: PLC0415  (most runs have none)
+
+            filters = combined(filters)
         check_names(action, filters)
         self._action = action
         self._filters = filters
@@ -125,6 +129,8 @@ class Attacher:
                 self._note(found, ())
                 raise NothingAttachedError("no entry of the list names a function to probe")
             programs = loader.get(check, self._progress)
+            for one in self._sharers(action):
+                one.start()
         self._loaders[action.name] = loader
         done = 0
 
@@ -160,6 +166,15 @@ class Attacher:
         finally:
             kcore.close()
 
+    def close(self) -> None:
+        """Free what action and filters share. Nothing is attached any more."""
+        for one in self._sharers(self._action):
+            one.stop()
+
+    def _sharers(self, action: Action) -> Iterator[Action | Filter]:
+        yield action
+        yield from self._filters
+
     def _resolve(
         self,
         specs: Sequence[ProbeSpec],
@@ -188,7 +203,7 @@ class Attacher:
                 context,
                 attached,
                 abi=self._abi,
-                distrusted=lambda abi: self._calibrated(abi, context),
+                calibrated=lambda abi: self._calibrated(abi, context),
             )
         except BaseException:
             self._discard(attached.attachments + attached.abandoned)
@@ -199,7 +214,17 @@ class Attacher:
             raise NothingAttachedError("the kernel took none of the probes") from attached.error
         return probes, attached.attachments
 
-    def _calibrated(self, abi: str, context: AttachContext) -> Mapping[str, str]:
+    def _calibrated(self, abi: str, context: AttachContext) -> AttachContext:
+        """The context for this ABI, as trying it shows."""
+        context = context.with_changes(distrusted=self._distrust(abi, context))
+        if context.action.kind is ProbeKind.CALL:
+            from batchprobe.attach.call_calibration import stack_moves  # noqa: PLC0415 (few need it)
+
+            moves = stack_moves(abi, context, self.symbols.cache, self._discard)
+            context = context.with_changes(stack_moves=moves)
+        return context
+
+    def _distrust(self, abi: str, context: AttachContext) -> Mapping[str, str]:
         """Placements of this ABI that count wrongly. A clean result is cached until a module is
         loaded or unloaded, or the machine reboots.
         """

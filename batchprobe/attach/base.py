@@ -12,7 +12,7 @@ from batchprobe.actions.base import Action
 from batchprobe.arch import Arch
 from batchprobe.commit.queue import Reclaimed, Remains
 from batchprobe.errors import KernelError, UnsupportedError
-from batchprobe.filters.base import Filter
+from batchprobe.filters.base import Filter, ProbeKind
 from batchprobe.functions.table import FunctionTable
 from batchprobe.kernel.kcore import Kcore
 from batchprobe.probe import DetachGroup, Event, Final, Probe, Snapshot
@@ -101,6 +101,8 @@ class AttachContext:
         self.reclaimed = reclaimed
         self.explain = explain
         self.taken = taken
+        self.stack_moves = 0
+        """Of calls by the ABI in use, as `programs.program.STACK_MOVES`; 0 if unknown."""
         self.distrusted: Mapping[str, str] = {}
 
     def with_changes(self, **changes: Any) -> AttachContext:
@@ -182,9 +184,11 @@ class Attachment(ABC):
         *,
         ips: int,
         modules_may_change: bool = True,
+        beside: Attachment | None = None,
     ) -> None:
         """Each probe is named by up to `ips` instruction pointers. `modules_may_change`: a probe's
-        module may be loaded or unloaded while the attachment lives.
+        module may be loaded or unloaded while the attachment lives. `beside` is the attachment of
+        the entries, whose maps this one uses, if this is the one of their returns: see `calls`.
         """
         self._action = context.action
         self._filters = context.filters
@@ -197,12 +201,22 @@ class Attachment(ABC):
         """The group of all its probes, if they were detached together."""
         self.refused: list[Refusal] = []
         """Probes that it was given and the kernel did not take."""
+        self._lost: int | None = 0
+        self._by_slot: tuple[Probe, ...] = ()
+        self._beside = beside
+        self.maps: ProbeMaps
+        if beside is not None:
+            self.maps = beside.maps
+            return
+        both = 2 if context.action.kind is ProbeKind.CALL else 1
+        sharers: list[Action | Filter] = [self._action, *self._filters]
         self.maps = ProbeMaps(
             len(probes),
-            ips=ips * len(probes),
+            ips=both * ips * len(probes),
             unclaimed=modules_may_change and any(probe.target.module for probe in probes),
             extra_maps=self._map_specs,
             constants=self._constants(),
+            shared={name: fd for one in sharers for name, fd in one.shared().items()},
         )
         try:
             self.reader = context.action.reader(self.maps)
@@ -211,8 +225,8 @@ class Attachment(ABC):
         except BaseException:
             self.maps.close()
             raise
-        self._by_slot = tuple(probes) if context.action.has_events else ()
-        self._lost: int | None = 0
+        if context.action.has_events:
+            self._by_slot = tuple(probes)
 
     def _map_specs(self, layout: SlotLayout) -> Iterator[MapSpec]:
         yield from self._action.maps(layout)
@@ -317,9 +331,15 @@ class Attachment(ABC):
 
         To be called when the program is loaded: its kind decides what a map of programs takes.
         """
-        for probe, error in context.action.fill(self.maps, list(self.live), self.attach_type):
-            self._refuse(probe, error)
+        if self._beside is None:
+            for probe, error in context.action.fill(self.maps, list(self.live), self.attach_type):
+                self._refuse(probe, error)
         return bool(self.live)
+
+    def _close_maps(self) -> None:
+        """The last probe is gone. The maps belong to the entries."""
+        if self._beside is None:
+            self.maps.close()
 
     def _refuse(self, probe: Probe, error: KernelError) -> None:
         self.live.pop(probe, None)

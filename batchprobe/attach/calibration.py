@@ -29,7 +29,7 @@ from batchprobe.functions.table import FunctionTable
 from batchprobe.functions.targets import Target
 from batchprobe.probe import Probe
 
-__all__ = ["VARIANTS", "Observation", "Variant", "calibrate", "target", "undo"]
+__all__ = ["VARIANTS", "Observation", "Variant", "calibrate", "call", "target", "undo"]
 
 # find_task_by_vpid(nr), which getpgid(2) calls (kernel/pid.c, kernel/sys.c). It finds no task and
 # returns NULL, because process IDs end at 2^22.
@@ -151,7 +151,7 @@ def _observation(
     maps = probe.holder.maps
     for _ in range(_TRIES):
         before = [maps.hits_of(slot) for slot in (HITS, RIGHT)]
-        cpu = _call()
+        cpu = call()
         hits, right = (
             maps.hits_of(slot) - was for slot, was in zip((HITS, RIGHT), before, strict=True)
         )
@@ -165,7 +165,7 @@ def _observation(
     return Observation("", wrong, probe.offset, ip - address if ip != UNKNOWN_IP else None)
 
 
-def _call() -> int:
+def call() -> int:
     """Call the function on the last CPU that we may run on; returns the CPU's number."""
     before = os.sched_getaffinity(0)
     cpu = max(before)

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from batchprobe.arch import Arch
 from batchprobe.attach.base import AttachContext, Placement
 from batchprobe.errors import KernelError
+from batchprobe.filters.base import ProbeKind
 from batchprobe.functions.table import Function
 from batchprobe.probe import Probe
 from batchprobe.programs.maps import MapSpec
@@ -91,8 +92,9 @@ def load(maps: ProbeMaps, context: AttachContext, *, is_return: bool) -> int:
     """Load the program that finds a kprobe's slot on this kernel; returns its descriptor."""
     if not is_return:
         return maps.load(context.programs["by_ip"])
+    prefix = "return_" if context.action.kind is ProbeKind.CALL else ""
     try:
-        return maps.load(context.programs["by_func_ip"])
+        return maps.load(context.programs[f"{prefix}by_func_ip"])
     except KernelError as error:
         if error.errno != errno.EINVAL:
             raise
@@ -106,7 +108,7 @@ def load(maps: ProbeMaps, context: AttachContext, *, is_return: bool) -> int:
             raise KernelError(f"{name} is not in kallsyms", errno.ENOENT) from refused
         symbols.cells[at] = address
     try:
-        return maps.load(context.programs["by_running_kprobe"])
+        return maps.load(context.programs[f"{prefix}by_running_kprobe"])
     except KernelError as error:
         # Both have the action and the filters: the first refusal is about these, if they are bad.
         raise refused from error

@@ -20,6 +20,7 @@ from batchprobe.attach.base import (
 from batchprobe.attach.outcome import AttachOutcome
 from batchprobe.commit.queue import Reclaimed, Remains, RemovalFailure
 from batchprobe.errors import KernelError, UnsupportedError, VerifierError
+from batchprobe.filters.base import ProbeKind
 from batchprobe.probe import Probe
 from batchprobe.programs.maps import MapSpec
 from batchprobe.sys import bpf, fds
@@ -49,7 +50,9 @@ def attach(probes: Sequence[Probe], context: AttachContext, attached: AttachOutc
     attached.add(
         fit,
         context,
-        lambda wanted, is_return: MultiAttachment(wanted, context, is_return=is_return),
+        lambda wanted, is_return, beside: MultiAttachment(
+            wanted, context, is_return=is_return, beside=beside
+        ),
     )
 
 
@@ -74,15 +77,23 @@ class MultiAttachment(Attachment):
     mode: handlers run with preemption off, so none is half-way there, and each hit counts once.
 
     A return probe counts calls that were entered earlier, which a new link would not see return.
-    So a return link stays until all its probes are gone.
+    So a return link stays until all its probes are gone, and with it the link of its entries.
     """
 
     attach_type = bpf.BPF_TRACE_KPROBE_MULTI
 
-    def __init__(self, probes: Sequence[Probe], context: AttachContext, *, is_return: bool) -> None:
+    def __init__(
+        self,
+        probes: Sequence[Probe],
+        context: AttachContext,
+        *,
+        is_return: bool,
+        beside: Attachment | None = None,
+    ) -> None:
         # A link holds a reference to its modules, so no probe waits for one.
-        super().__init__(probes, context, ips=1, modules_may_change=False)
+        super().__init__(probes, context, ips=1, modules_may_change=False, beside=beside)
         self._is_return = is_return
+        self._may_shrink = not is_return and context.action.kind is not ProbeKind.CALL
         self._epoch = _FIRST_EPOCH
         self._link = -1
         self._size = 0
@@ -93,8 +104,9 @@ class MultiAttachment(Attachment):
     # -- attach ------------------------------------------------------------------------------
 
     def attach(self, context: AttachContext) -> None:
-        self._epochs = self.maps.add_array(MapSpec.array("epochs", self.maps.layout.cpus))
-        self._code = context.programs["by_link"]
+        if self._beside is None:
+            self._epochs = self.maps.add_array(MapSpec.array("epochs", self.maps.layout.cpus))
+        self._code = context.programs["by_link" if self._beside is None else "return_by_func_ip"]
         try:
             self._program = self._load(self._epoch)
         except KernelError as error:
@@ -111,8 +123,9 @@ class MultiAttachment(Attachment):
                 probe.offset = context.arch.entry(context.code(probe))
         self.maps.map_ips(*((probe.address or 0, probe.slot) for probe in self.live))
         self._link_all(list(self.live), context)
-        for cpu in range(self.maps.layout.cpus):
-            self._epochs.cells[cpu] = self._epoch
+        if self._beside is None:
+            for cpu in range(self.maps.layout.cpus):
+                self._epochs.cells[cpu] = self._epoch
         self._size = len(self.live)
         for probe in self.live:
             probe.abi = NAME
@@ -196,9 +209,9 @@ class MultiAttachment(Attachment):
             link, self._link = self._link, -1
             if link >= 0:
                 _close(link, remains)
-            self.maps.close()
+            self._close_maps()
             return Reclaimed(dirty=len(gone))
-        if self._is_return or len(self.live) * 2 > self._size:
+        if not self._may_shrink or len(self.live) * 2 > self._size:
             return Reclaimed(clean=len(gone))
         try:
             self._shrink(remains)

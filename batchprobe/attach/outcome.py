@@ -4,13 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from batchprobe._util.counted import counted
 from batchprobe.attach.base import AttachContext, Attachment, Refusal
 from batchprobe.errors import BatchprobeError, KernelError, UnsupportedError, verifier_log
+from batchprobe.filters.base import ProbeKind
 from batchprobe.probe import Probe
 
-__all__ = ["AttachOutcome"]
+__all__ = ["AttachOutcome", "Make"]
+
+Make = Callable[[Sequence[Probe], bool, Attachment | None], Attachment]
+"""Makes an attachment of these probes: are they return probes? The last argument is `beside`."""
 
 
 class AttachOutcome:
@@ -32,38 +37,54 @@ class AttachOutcome:
         self,
         probes: Sequence[Probe],
         context: AttachContext,
-        make: Callable[[list[Probe], bool], Attachment],
+        make: Make,
     ) -> None:
         """`make` and attach one attachment of the entry probes, and one of the return probes.
 
         Its failure refuses its probes only: those of the other kind may be attached by then.
         """
+        if context.action.kind is ProbeKind.CALL:
+            self._add_calls(probes, context, make)
+            return
         for is_return in (False, True):
             wanted = [probe for probe in probes if probe.target.is_return is is_return]
             if context.distrusted:
                 wanted = [probe for probe in wanted if self._trusts(probe, context)]
             if not wanted:
                 continue
-            try:
-                attachment = make(wanted, is_return)
-            except (KernelError, UnsupportedError) as error:
-                self._refuse_all(wanted, error, context)
-                continue
-            self.attachments.append(attachment)
-            try:
-                attachment.attach(context)
-            except (KernelError, UnsupportedError) as error:
-                self._refuse_all(wanted, error, context)
-            else:
-                self.refused += attachment.refused
-                if attachment.live:
-                    continue
-            self.attachments.pop()
-            if attachment.is_empty:
-                # Only maps: there is nothing to wait for.
-                attachment.reclaim(list(attachment.live))
-            else:
-                self.abandoned.append(attachment)
+            self._add_one(wanted, context, partial(make, wanted, is_return, None))
+
+    def _add_calls(self, probes: Sequence[Probe], context: AttachContext, make: Make) -> None:
+        from batchprobe.attach.calls import CallsAttachment, fit  # noqa: PLC0415  (few need it)
+
+        wanted, refused = fit(probes, context)
+        self.refused += refused
+        if wanted:
+            self._add_one(wanted, context, lambda: CallsAttachment(wanted, make))
+
+    def _add_one(
+        self, wanted: Sequence[Probe], context: AttachContext, make: Callable[[], Attachment]
+    ) -> None:
+        try:
+            attachment = make()
+        except (KernelError, UnsupportedError) as error:
+            self._refuse_all(wanted, error, context)
+            return
+        self.attachments.append(attachment)
+        try:
+            attachment.attach(context)
+        except (KernelError, UnsupportedError) as error:
+            self._refuse_all(wanted, error, context)
+        else:
+            self.refused += attachment.refused
+            if attachment.live:
+                return
+        self.attachments.pop()
+        if attachment.is_empty:
+            # Only maps: there is nothing to wait for.
+            attachment.reclaim(list(attachment.live))
+        else:
+            self.abandoned.append(attachment)
 
     def _trusts(self, probe: Probe, context: AttachContext) -> bool:
         if wrong := context.distrust(probe):

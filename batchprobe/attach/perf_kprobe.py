@@ -44,7 +44,9 @@ def attach(probes: Sequence[Probe], context: AttachContext, attached: AttachOutc
     attached.add(
         probes,
         context,
-        lambda wanted, is_return: PerfAttachment(wanted, context, pmu, is_return=is_return),
+        lambda wanted, is_return, beside: PerfAttachment(
+            wanted, context, pmu, is_return=is_return, beside=beside
+        ),
     )
 
 
@@ -62,9 +64,15 @@ class PerfAttachment(Attachment):
     _QUICK = FEW
 
     def __init__(
-        self, probes: Sequence[Probe], context: AttachContext, pmu: int, *, is_return: bool
+        self,
+        probes: Sequence[Probe],
+        context: AttachContext,
+        pmu: int,
+        *,
+        is_return: bool,
+        beside: Attachment | None = None,
     ) -> None:
-        super().__init__(probes, context, ips=context.arch.max_ips)
+        super().__init__(probes, context, ips=context.arch.max_ips, beside=beside)
         self._pmu = pmu
         self._is_return = is_return
         # Of links where they report misses, else of perf events.
@@ -149,7 +157,7 @@ class PerfAttachment(Attachment):
         else:
             remains.fds += self._take_fds(gone)
         if not self.live:
-            self.maps.close()
+            self._close_maps()
         return Reclaimed(dirty=len(gone))
 
     # -- missed hits ---------------------------------------------------------------------------

@@ -23,7 +23,7 @@ def as_kind(
     for spec in specs:
         if spec.exclude:
             fit.append(spec)
-        elif (kind is ProbeKind.RETURN and spec.offset) or (
+        elif (kind in (ProbeKind.RETURN, ProbeKind.CALL) and spec.offset) or (
             kind is ProbeKind.ENTRY and spec.is_return
         ):
             detail = f"{kind.value} probes are needed here"

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from batchprobe._util.counted import counted
 from batchprobe.attach import abis
@@ -32,11 +32,11 @@ def select(
     attached: AttachOutcome,
     *,
     abi: str,
-    distrusted: Callable[[str], Mapping[str, str]],
+    calibrated: Callable[[str], AttachContext],
 ) -> tuple[list[Probe], list[Skipped]]:
     """Attach a probe to each target, by `abi`, or if that is "auto" by the architecture's ABIs.
 
-    `distrusted` is asked for each ABI in use: see `AttachContext.distrusted`.
+    `calibrated` is asked for the context of each ABI in use.
     Returns the attached probes, whose gates are closed, and why the others are missing. `attached`
     has all kernel objects, after an error too. Raises UnsupportedError if no ABI works here, or if
     the kernel refuses our program; NothingAttachedError if it refuses one with C of the caller.
@@ -49,7 +49,7 @@ def select(
     for name in (abi,) if abi != "auto" else context.arch.abi_order:
         context.explain(f"trying the ABI {name} for {len(waiting)} of {total}")
         try:
-            abis.attach(name, waiting, context.with_changes(distrusted=distrusted(name)), attached)
+            abis.attach(name, waiting, calibrated(name), attached)
         except UnsupportedError as error:
             context.explain(f"the ABI {name} is passed over: {error}")
             unsupported = error

@@ -22,6 +22,7 @@ from batchprobe.functions.table import FunctionTable
 from batchprobe.kernel.tracefs import Tracefs
 from batchprobe.probe import Probe
 from batchprobe.sys import fds, perf
+from batchprobe.sys.files import read_text
 
 __all__ = ["NAME", "TraceEventAttachment", "attach", "event_name"]
 
@@ -33,6 +34,12 @@ _ANCHORS = ("_text", "_stext")
 _QUIET_TRIES = 3
 # A second function of the same name: since Linux 6.6, and before.
 _NAMESAKES = frozenset({errno.EADDRNOTAVAIL, errno.EEXIST})
+# Threads that may start; KRETPROBE_MAXACTIVE_MAX (kernel/trace/trace_kprobe.c); about 64 MB of
+# instances; and what the kernel would take on a machine with few CPUs.
+_SPARE = 64
+_MAX_ACTIVE = 4096
+_MAX_INSTANCES = 1 << 20
+_MIN_ACTIVE = 16
 _RAW_MARK = "slot=\\"
 # Up to this many probes, move those that cannot be jump-optimized (13 %) to the entry, which halves
 # their cost per hit. Beyond that, the walks over all ftrace records cost more than they save.
@@ -44,7 +51,9 @@ def attach(probes: Sequence[Probe], context: AttachContext, attached: AttachOutc
     attached.add(
         probes,
         context,
-        lambda wanted, is_return: TraceEventAttachment(wanted, context, is_return=is_return),
+        lambda wanted, is_return, beside: TraceEventAttachment(
+            wanted, context, is_return=is_return, beside=beside
+        ),
     )
 
 
@@ -72,17 +81,35 @@ def _definition_order(wanted: tuple[Probe, tuple[Site, ...]]) -> int:
     return 1 if where[0].is_doubtful else 2
 
 
+def _max_active(probes: int) -> int:
+    """How many calls of one function a return probe can follow at a time: the kernel allocates that
+    many instances for each function, and misses the returns of more.
+    """
+    threads = int(read_text("/proc/loadavg").split()[3].partition("/")[2])
+    return max(min(threads + _SPARE, _MAX_ACTIVE, _MAX_INSTANCES // probes), _MIN_ACTIVE)
+
+
 class TraceEventAttachment(Attachment):
     """A trace event of this process, and the perf fd that arms its probes."""
 
-    def __init__(self, probes: Sequence[Probe], context: AttachContext, *, is_return: bool) -> None:
+    def __init__(
+        self,
+        probes: Sequence[Probe],
+        context: AttachContext,
+        *,
+        is_return: bool,
+        beside: Attachment | None = None,
+    ) -> None:
         # First, because these may raise.
         self._tracefs = Tracefs.find()
         self._anchor, self._base = _anchor(context.table)
         # A probe that is moved to the entry leaves an instruction pointer behind.
         moved = len(probes) <= _FEW and context.arch.jump_optimizes
-        super().__init__(probes, context, ips=context.arch.max_ips + moved)
+        super().__init__(probes, context, ips=context.arch.max_ips + moved, beside=beside)
+        self._is_return = is_return
         self._kind = "r" if is_return else "p"
+        if beside is not None:
+            self._kind += str(_max_active(len(probes)))
         self._group = context.group
         self._event = event_name()
         self._fd = -1
@@ -99,7 +126,7 @@ class TraceEventAttachment(Attachment):
     # -- attach ------------------------------------------------------------------------------
 
     def attach(self, context: AttachContext) -> None:
-        program = load(self.maps, context, is_return=self._kind == "r")
+        program = load(self.maps, context, is_return=self._is_return)
         if not self._fill(context):
             return
         context.guard()
@@ -281,7 +308,7 @@ class TraceEventAttachment(Attachment):
             else:
                 remains.fds.append(self._fd)
                 self._fd = -1
-        self.maps.close()
+        self._close_maps()
         if not self._defined:
             return None
         if remains is not None:
@@ -307,6 +334,8 @@ class TraceEventAttachment(Attachment):
         before, now = self._unaccounted_before, self._unaccounted()
         if self._shrunk or before is None or now is None:
             return None
+        if self._beside is not None:
+            return max(0, now - before)
         # Unclaimed: hits of modules that were unloaded before their functions could be looked up.
         missed = max(0, now - before) + sum(self.maps.unclaimed_hits().values())
         if missed:
@@ -332,6 +361,12 @@ class TraceEventAttachment(Attachment):
         Exact if no probe was hit while it was read. Otherwise, after a few tries, it is too small
         by the hits in between.
         """
+        if self._beside is not None:
+            # Its program counts no runs, but an entry tells of a return that it misses.
+            try:
+                return sum(self._tracefs.misses(self._event))
+            except KernelError:
+                return None
         for _ in range(_QUIET_TRIES):
             try:
                 before = self.maps.runs()

@@ -25,6 +25,8 @@ class ProbeKind(Enum):
     """kprobes; entries with %return are skipped."""
     RETURN = "return"
     """kretprobes, also for entries without %return; entries with an offset are skipped."""
+    CALL = "entry and return"
+    """Both, as one probe; %return means nothing, entries with an offset are skipped."""
 
 
 class Filter:
@@ -55,3 +57,13 @@ class Filter:
 
     def fill(self, maps: ProbeMaps) -> None:
         """Set the initial contents of the filter's maps, before the gates open."""
+
+    def start(self) -> None:
+        """Create what all kernel objects of the session share. Called before each attach."""
+
+    def shared(self) -> Mapping[str, int]:
+        """Descriptors of maps from `start`, by the names that `source` declares."""
+        return {}
+
+    def stop(self) -> None:
+        """Free what `start` created; no program uses it any more. May be called without `start`."""

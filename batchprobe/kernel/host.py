@@ -33,6 +33,7 @@ __all__ = [
     "lockdown_level",
     "ok",
     "require_descriptors",
+    "require_initial_pid_namespace",
     "require_tracing",
     "warn",
 ]
@@ -52,6 +53,9 @@ CAP_BPF = 39
 # Two kinds of probe, each with two ABIs to try, open up to 9 descriptors each; a compiler and late
 # imports need some too.
 _MIN_DESCRIPTORS = 64
+
+# PROC_PID_INIT_INO, include/linux/proc_ns.h
+_INITIAL_PID_NAMESPACE = 0xEFFFFFFC
 
 # Options without which nothing can be attached.
 _REQUIRED = ("KPROBES", "KPROBE_EVENTS", "BPF_SYSCALL", "BPF_EVENTS")
@@ -126,6 +130,16 @@ def require_tracing() -> None:
         status, detail, remedy = check()
         if status is Status.LACKING:
             raise UnsupportedError(detail, remedy=remedy)
+
+
+def require_initial_pid_namespace() -> None:
+    """Raise UnsupportedError where processes have other numbers here than in the kernel."""
+    if os.stat("/proc/self/ns/pid").st_ino != _INITIAL_PID_NAMESPACE:
+        raise UnsupportedError(
+            "processes cannot be told apart from inside a PID namespace, where their numbers are "
+            "not the kernel's",
+            remedy="run it outside of the container, or count all processes (with -c: add --all)",
+        )
 
 
 def require_descriptors(root: str | PathLike[str] = "") -> None:

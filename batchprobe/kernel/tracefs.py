@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import compress
 from operator import add
@@ -25,15 +25,15 @@ _BUSY_SECONDS = 1.0
 _BUSY_STEP = 0.005
 
 
-def profiled(text: str, event: str) -> list[int]:
-    """An event's hits and misses in kprobe_profile, which has a line per probe, in the order in
-    which they were defined.
+def profiled(text: str, event: str, columns: Sequence[int] = (1, 2)) -> list[int]:
+    """An event's hits (column 1) and misses (2), as their sum, in kprobe_profile, which has a line
+    per probe, in the order in which they were defined.
     """
     fields = text.split()
     ours = list(map(event.__eq__, fields[::3]))
     # No Python loop: there may be thousands of lines, and probes keep firing in the meantime.
-    hits, misses = (map(int, compress(fields[column::3], ours)) for column in (1, 2))
-    return list(map(add, hits, misses))
+    found = [list(map(int, compress(fields[column::3], ours))) for column in columns]
+    return found[0] if len(found) == 1 else list(map(add, *found))
 
 
 class Tracefs:
@@ -137,9 +137,17 @@ class Tracefs:
         """
         return profiled(self._read("kprobe_profile"), event)
 
+    def misses(self, event: str) -> list[int]:
+        """As `hits`, of misses alone."""
+        return profiled(self._read("kprobe_profile"), event, (2,))
+
     def event_id(self, group: str, event: str) -> int:
         """Return the event's id for perf_event_open(2). Raises KernelError if there is none."""
         return int(self._read(f"events/{group}/{event}/id"))
+
+    def event_format(self, group: str, event: str) -> str:
+        """The layout of an event's records. Raises KernelError if there is none."""
+        return self._read(f"events/{group}/{event}/format")
 
     def _read(self, name: str) -> str:
         try:

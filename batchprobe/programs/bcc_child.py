@@ -14,7 +14,7 @@ import struct
 import sys
 from ctypes import CDLL
 
-from batchprobe.programs.program import Program, to_text
+from batchprobe.programs.program import OFFSETS, Program, to_text
 
 __all__ = ["BAD_SOURCE", "main"]
 
@@ -57,7 +57,8 @@ def main() -> int:
             if name:
                 operands.append((at // _INSTRUCTION_SIZE, name))
         found = {name for _, name in operands}
-        if lost := [name for name in request["required"] if name not in found]:
+        required = () if program.startswith("return_") else request["required"]
+        if lost := [name for name in required if name not in found]:
             print(
                 f"{program} has no operand {', '.join(lost)}: a constant must be used as it is, "
                 "in a comparison for (in)equality or an assignment",
@@ -78,7 +79,7 @@ def _operand(code: bytearray, at: int, maps: dict[int, str], names: dict[int, st
         struct.pack_into("=i", code, at + 4, 0)
         return maps[immediate]
     if operation & 0x07 == _LDX:
-        if names.get(offset) != "INSTRUCTION_POINTER_AT":
+        if names.get(offset) not in OFFSETS:
             return None
         struct.pack_into("=h", code, at + 2, 0)
         return names[offset]

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Set
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +17,7 @@ from typing import Any, ClassVar
 from batchprobe.errors import UnsupportedError
 from batchprobe.programs.bcc_child import BAD_SOURCE
 from batchprobe.programs.program import Program, from_text
-from batchprobe.programs.source import LOOKUPS, ProgramSource
+from batchprobe.programs.source import ProgramSource
 from batchprobe.sys import cache_file
 
 __all__ = ["Compiler", "compile_now", "headers"]
@@ -35,11 +36,12 @@ class Compiler:
 
     def __init__(self, source: ProgramSource) -> None:
         self._text = source.text
+        self._names = set(source.programs)
         self._child: subprocess.Popen[str] | None = None
         if self._text in Compiler._compiled:
             return
         self._cache = _cache_file(self._text)
-        programs = _read_cache(self._cache)
+        programs = _read_cache(self._cache, self._names)
         if programs is None:
             _require_bcc_and_headers()
             self._child = _start(source)
@@ -111,7 +113,7 @@ def _command() -> dict[str, Any]:
 
 
 def _request(source: ProgramSource) -> str:
-    return json.dumps({**source._asdict(), "programs": LOOKUPS})
+    return json.dumps(source._asdict())
 
 
 def headers() -> Path | None:
@@ -157,10 +159,10 @@ def _cache_file(text: str) -> Path:
     return base / "batchprobe" / "programs" / f"{hashlib.sha256(key.encode()).hexdigest()}.txt"
 
 
-def _read_cache(file: Path) -> dict[str, Program] | None:
+def _read_cache(file: Path, names: Set[str]) -> dict[str, Program] | None:
     try:
         programs = from_text(bytes(cache_file.read(file) or b"").decode())
     except ValueError:
         programs = {}
     # Absent or damaged: it is compiled again.
-    return programs if set(programs) == set(LOOKUPS) else None
+    return programs if programs.keys() == names else None

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import count
 from operator import add
 from threading import RLock
 
@@ -18,7 +19,10 @@ from batchprobe.programs.program import (
     EPOCH,
     HASH_BITS,
     INSTRUCTION_POINTER_AT,
+    MAPS_ID,
     MAX_BUCKET_BITS,
+    STACK_MOVES,
+    STACK_POINTER_AT,
     Program,
 )
 from batchprobe.sys import bpf, fds
@@ -33,6 +37,7 @@ _BUCKETS_PER_IP = 8
 # 2**32 divided by the golden ratio: spreads neighbours (Fibonacci hashing).
 _FIBONACCI = 2654435769
 _MAX_NAME = 15  # BPF_OBJ_NAME_LEN less the NUL, include/uapi/linux/bpf.h
+_ids = count(1)
 # Below 1/8 of the slots, reading them one by one beats copying the array.
 _FEW = 8
 
@@ -91,22 +96,27 @@ class ProbeMaps:
         unclaimed: bool = False,
         extra_maps: Callable[[SlotLayout], Iterable[MapSpec]] = lambda _layout: (),
         constants: Mapping[str, int] | None = None,
+        shared: Mapping[str, int] | None = None,
     ) -> None:
         """`ips` instruction pointers will name the slots; with `unclaimed`, also some that are not
-        known yet. `extra_maps` are those of the action and its filters, `constants` their numbers.
+        known yet. `extra_maps` are those of the action and its filters, `constants` their numbers,
+        `shared` descriptors of maps by name that outlive these.
         """
         self.layout = SlotLayout(slots)
         self._fds: dict[str, int] = {}
         self._programs: list[int] = []
         self._arrays: list[Cells] = []
         self._claimed: dict[int, int] = {}
-        self._constants = dict(constants or {})
+        self._constants = {**(constants or {}), **(shared or {})}
         self.lock = RLock()
         """Held by `close`, and by whoever reads the maps while another thread may commit."""
         self.has_unclaimed = unclaimed
         bits = (ips * _BUCKETS_PER_IP - 1).bit_length()
         self._bucket_bits = min(bits, MAX_BUCKET_BITS)
         self._pid = os.getpid()
+        self._id = next(_ids)
+        self.stack_moves = 0
+        """STACK_MOVES of the next program that is loaded; 0 if it is unknown."""
         lift_memlock_limit()
         try:
             self._gates = self.add_array(MapSpec.array("gates", slots + 1))
@@ -188,12 +198,16 @@ class ProbeMaps:
 
         Raises VerifierError if the kernel refuses it, ValueError if it needs an unlisted map.
         """
+        registers = arch.current().registers
         values = {
             **self._fds,
             **self._constants,
             BUCKET_SHIFT: HASH_BITS - self._bucket_bits,
             EPOCH: epoch,
-            INSTRUCTION_POINTER_AT: arch.current().registers.instruction_pointer,
+            INSTRUCTION_POINTER_AT: registers.instruction_pointer,
+            STACK_POINTER_AT: registers.stack_pointer,
+            MAPS_ID: self._id,
+            STACK_MOVES: self.stack_moves,
         }
         if missing := {operand for _, operand in program.operands} - values.keys():
             raise ValueError(f"the C declares {', '.join(missing)}, and no maps() lists it")

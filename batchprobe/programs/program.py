@@ -12,9 +12,14 @@ from batchprobe.sys import bpf
 __all__ = [
     "BUCKET_SHIFT",
     "EPOCH",
+    "FIELD_AT",
     "HASH_BITS",
     "INSTRUCTION_POINTER_AT",
+    "MAPS_ID",
     "MAX_BUCKET_BITS",
+    "OFFSETS",
+    "STACK_MOVES",
+    "STACK_POINTER_AT",
     "Program",
     "from_text",
     "to_text",
@@ -29,6 +34,14 @@ MAX_BUCKET_BITS = 18
 BUCKET_SHIFT = "BUCKET_SHIFT"
 EPOCH = "EPOCH"
 INSTRUCTION_POINTER_AT = "INSTRUCTION_POINTER_AT"
+STACK_POINTER_AT = "STACK_POINTER_AT"
+FIELD_AT = "FIELD_AT"
+OFFSETS = frozenset({INSTRUCTION_POINTER_AT, STACK_POINTER_AT, FIELD_AT})
+"""Those that are offsets of a load."""
+MAPS_ID = "MAPS_ID"
+"""Tells the maps of one kernel object from those of others."""
+STACK_MOVES = "STACK_MOVES"
+"""What is added to the stack pointer from a function's entry to its return: see bpf/latency.h."""
 
 _INSTRUCTION_SIZE = 8
 _OFFSET_AT, _IMMEDIATE_AT = 2, 4  # in struct bpf_insn, include/uapi/linux/bpf.h
@@ -47,12 +60,19 @@ class Program:
         self.code = code
         self.operands = operands
 
-    def load(self, values: Mapping[str, int], *, attach_type: int = 0) -> int:
+    def load(
+        self,
+        values: Mapping[str, int],
+        *,
+        prog_type: int = bpf.PROG_TYPE_KPROBE,
+        attach_type: int = 0,
+    ) -> int:
         """Load it with these map descriptors and numbers; returns its descriptor.
 
         Raises KeyError for an operand without a value, VerifierError if the kernel refuses it.
         """
-        return bpf.prog_load(self.name, self.code_with(values), attach_type=attach_type)
+        code = self.code_with(values)
+        return bpf.prog_load(self.name, code, prog_type=prog_type, attach_type=attach_type)
 
     def code_with(self, values: Mapping[str, int]) -> bytes:
         """The bytecode with its operands filled in: the offset of a load, else the immediate."""

@@ -2,8 +2,9 @@
 """Programs that were compiled ahead: a start with them needs neither clang nor kernel headers.
 
 bytecode/ has a file for each kind of machine (word size, byte order, how it counts), with the
-programs of every shipped action: a line "action NAME SHA256" with the hash of the C text, then the
-programs as text. `scripts/build-programs` writes them.
+programs of every shipped action, without and with the shipped filters, and with those that follow
+processes: a line "section NAME SHA256" with the hash of the C text, then the programs as text.
+`scripts/build-programs` writes them.
 """
 
 from __future__ import annotations
@@ -31,15 +32,15 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def section(text: str, action: str) -> tuple[str, str] | None:
-    """The hash and the programs of an action in the text of a file; None if it has none."""
-    _, found, rest = f"\n{text}".partition(f"\naction {action} ")
-    sha256, _, programs = rest.partition("\naction ")[0].partition("\n")
+def section(text: str, name: str) -> tuple[str, str] | None:
+    """The hash and the programs of a section in the text of a file; None if it has none."""
+    _, found, rest = f"\n{text}".partition(f"\nsection {name} ")
+    sha256, _, programs = rest.partition("\nsection ")[0].partition("\n")
     return (sha256, programs) if found else None
 
 
-def shipped(arch: Arch, action: str, text: Callable[[], str]) -> dict[str, Program] | None:
-    """The programs of an action for this kind of machine; None if they must be compiled. `text` is
+def shipped(arch: Arch, name: str, text: Callable[[], str]) -> dict[str, Program] | None:
+    """The programs of a section for this kind of machine; None if they must be compiled. `text` is
     their C.
 
     They depend on no kernel version: they read pt_regs, and by_running_kprobe the start of struct
@@ -48,7 +49,7 @@ def shipped(arch: Arch, action: str, text: Callable[[], str]) -> dict[str, Progr
     if os.environ.get(COMPILE):
         return None
     try:
-        found = section(read_text(f"{FOLDER}/{arch.bytecode}.txt"), action)
+        found = section(read_text(f"{FOLDER}/{arch.bytecode}.txt"), name)
     except FileNotFoundError:
         return None
     if found is None:

@@ -10,23 +10,38 @@ from batchprobe.arch import Arch
 from batchprobe.programs.program import (
     BUCKET_SHIFT,
     EPOCH,
+    FIELD_AT,
     HASH_BITS,
     INSTRUCTION_POINTER_AT,
+    MAPS_ID,
     MAX_BUCKET_BITS,
+    STACK_MOVES,
+    STACK_POINTER_AT,
 )
 from batchprobe.programs.shipped import BPF_FOLDER
 from batchprobe.sys.files import read_text
 
-__all__ = ["LOOKUPS", "ProgramSource", "compose"]
+__all__ = ["LOOKUPS", "RETURNS", "ProgramSource", "compose", "read_bpf", "tasks"]
 
 LOOKUPS = ("by_ip", "by_link", "by_func_ip", "by_running_kprobe")
 """The programs: one for each way to find the slot of a hit. Each is a file of bpf/."""
+RETURNS = ("return_by_func_ip", "return_by_running_kprobe")
+"""The programs of the return probes, for actions that look at both ends of a call: bpf/return.h."""
+_TASK_FILES = ("constant.h", "task.h", "tree.h", "tree.c", "threads.c")
+_TASK_PROGRAMS = (
+    *("tree_fork", "tree_free", "tree_exec", "tree_exit", "thread_free"),
+    *("tree_fork_event", "tree_free_event", "thread_free_event"),
+)
 
 # Placeholders, which the compiled code must not contain for another reason. A shift is only looked
 # for in shifts, the offset only in loads.
 _SHIFT_PLACEHOLDER = HASH_BITS - MAX_BUCKET_BITS
 _EPOCH_PLACEHOLDER = 0x45700043
 _IP_PLACEHOLDER = 0x7FF0
+_FIELD_PLACEHOLDER = 0x7FE0
+_STACK_PLACEHOLDER = 0x7FD0
+_MAPS_PLACEHOLDER = 0x45700044
+_MOVES_PLACEHOLDER = 0x45700045
 _FIRST_PLACEHOLDER = 0x5EED0001
 
 
@@ -37,7 +52,9 @@ class ProgramSource(NamedTuple):
     placeholders: Mapping[str, int]
     """By name: the number that the compiled code has where the loader must put another."""
     required: tuple[str, ...] = ()
-    """Those that every program must contain."""
+    """Those that every program of LOOKUPS must contain."""
+    programs: tuple[str, ...] = LOOKUPS
+    """The functions of `text` that are programs."""
 
 
 def compose(
@@ -46,11 +63,13 @@ def compose(
     action: str = "",
     filters: Mapping[str, str] | None = None,
     constants: Iterable[str] = (),
+    has_returns: bool = False,
 ) -> ProgramSource:
     """The programs for an architecture, with an action's C and with filters' C by name.
 
     The action's text defines `on_hit(ctx, slot, cell)`, a filter's a function of the filter's name
-    that takes `ctx`. `constants` are the names of numbers that the loader fills in.
+    that takes `ctx`. `constants` are the names of numbers that the loader fills in. With
+    `has_returns` the action also defines `on_return(ctx, slot, cell)`.
     """
     filters = filters or {}
     required = tuple(constants)
@@ -58,6 +77,9 @@ def compose(
         BUCKET_SHIFT: _SHIFT_PLACEHOLDER,
         EPOCH: _EPOCH_PLACEHOLDER,
         INSTRUCTION_POINTER_AT: _IP_PLACEHOLDER,
+        STACK_POINTER_AT: _STACK_PLACEHOLDER,
+        MAPS_ID: _MAPS_PLACEHOLDER,
+        STACK_MOVES: _MOVES_PLACEHOLDER,
         **{name: _FIRST_PLACEHOLDER + at for at, name in enumerate(required)},
     }
     lines = [f"#define WORD u{arch.bits}"]
@@ -73,10 +95,24 @@ def compose(
         )
     if action:
         lines.append("#define ON_HIT on_hit")
-    texts = ["\n".join([*lines, ""]), *filters.values(), action]
-    texts += [read_text(f"{BPF_FOLDER}/{name}") for name in _files()]
-    return ProgramSource("".join(texts), placeholders, required)
+    texts = ["\n".join([*lines, ""])]
+    if action or filters:
+        texts += [read_bpf("constant.h"), *filters.values(), action]
+    texts.append(read_bpf("hit.h", *(f"{lookup}.c" for lookup in LOOKUPS)))
+    if has_returns:
+        texts.append(read_bpf("return.h"))
+    programs = (*LOOKUPS, *(RETURNS if has_returns else ()))
+    return ProgramSource("".join(texts), placeholders, required, programs)
 
 
-def _files() -> list[str]:
-    return ["hit.h", *(f"{lookup}.c" for lookup in LOOKUPS)]
+def tasks() -> ProgramSource:
+    """The programs that see tasks come and go."""
+    placeholders = {"TASK_PID_AT": _FIRST_PLACEHOLDER, FIELD_AT: _FIELD_PLACEHOLDER}
+    lines = [f"#define {name} {number}\n" for name, number in placeholders.items()]
+    text = "".join([*lines, read_bpf(*_TASK_FILES)])
+    return ProgramSource(text, placeholders, programs=_TASK_PROGRAMS)
+
+
+def read_bpf(*names: str) -> str:
+    """Files of bpf/, one after the other."""
+    return "".join(read_text(f"{BPF_FOLDER}/{name}") for name in names)

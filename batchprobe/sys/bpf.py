@@ -17,11 +17,14 @@ __all__ = [
     "BPF_F_MMAPABLE",
     "BPF_MAP_TYPE_ARRAY",
     "BPF_MAP_TYPE_ARRAY_OF_MAPS",
+    "BPF_MAP_TYPE_CGROUP_ARRAY",
     "BPF_MAP_TYPE_HASH",
     "BPF_MAP_TYPE_PROG_ARRAY",
     "BPF_TRACE_KPROBE_MULTI",
     "KPROBE_MULTI_RETURN",
     "PROG_TYPE_KPROBE",
+    "PROG_TYPE_RAW_TRACEPOINT",
+    "PROG_TYPE_TRACEPOINT",
     "RETURN_0",
     "kprobe_multi_link",
     "link_missed",
@@ -33,6 +36,7 @@ __all__ = [
     "prog_load",
     "prog_misses",
     "prog_type",
+    "raw_tracepoint",
 ]
 
 # enum bpf_cmd, include/uapi/linux/bpf.h
@@ -42,17 +46,21 @@ _MAP_UPDATE_ELEM = 2
 _MAP_GET_NEXT_KEY = 4
 _PROG_LOAD = 5
 _OBJ_GET_INFO_BY_FD = 15
+_RAW_TRACEPOINT_OPEN = 17
 _LINK_CREATE = 28
 
 BPF_MAP_TYPE_HASH = 1
 BPF_MAP_TYPE_ARRAY = 2
 BPF_MAP_TYPE_PROG_ARRAY = 3
+BPF_MAP_TYPE_CGROUP_ARRAY = 8
 BPF_MAP_TYPE_ARRAY_OF_MAPS = 12
 BPF_F_MMAPABLE = 1 << 10
 BPF_TRACE_KPROBE_MULTI = 42
 _BPF_PERF_EVENT = 41
 KPROBE_MULTI_RETURN = 1
 PROG_TYPE_KPROBE = 2
+PROG_TYPE_TRACEPOINT = 5
+PROG_TYPE_RAW_TRACEPOINT = 17
 
 RETURN_0 = bytes.fromhex("b7000000000000009500000000000000")
 """The shortest valid program: r0 = 0; exit."""
@@ -69,6 +77,8 @@ _PROG_LOAD_ATTR = "=2I2Q2IQ2I16s2I"
 _KPROBE_MULTI_ATTR = "=6I3Q"
 # prog_fd, target_fd, attach_type, flags, perf_event: bpf_cookie
 _PERF_LINK_ATTR = "=4IQ"
+# name, prog_fd
+_RAW_TRACEPOINT_ATTR = "=QI4x"
 # bpf_fd, info_len, info
 _OBJ_INFO_ATTR = "=2IQ"
 
@@ -145,8 +155,14 @@ def _map_elem(fd: int, key: int, value: int) -> bytearray:
     return bytearray(struct.pack(_MAP_ELEM_ATTR, fd, 0, key, value, 0))
 
 
-def prog_load(name: str, instructions: bytes, *, attach_type: int = 0) -> int:
-    """Load a kprobe program under the licence of bpf/ and return its file descriptor.
+def prog_load(
+    name: str,
+    instructions: bytes,
+    *,
+    prog_type: int = PROG_TYPE_KPROBE,
+    attach_type: int = 0,
+) -> int:
+    """Load a program under the licence of bpf/ and return its file descriptor.
 
     Raises VerifierError with the verifier's log.
     """
@@ -157,7 +173,7 @@ def prog_load(name: str, instructions: bytes, *, attach_type: int = 0) -> int:
     def load(log: bytearray | None) -> int:
         attr = struct.pack(
             _PROG_LOAD_ATTR,
-            *(PROG_TYPE_KPROBE, len(instructions) // 8),
+            *(prog_type, len(instructions) // 8),
             *(address_of(code), address_of(license_text)),
             *((0, 0, 0) if log is None else (1, len(log), address_of(log))),
             *(0, 0, name.encode()[:_NAME_LENGTH], 0, attach_type),
@@ -205,6 +221,17 @@ def kprobe_multi_link(prog_fd: int, addresses: list[int], *, flags: int = 0) -> 
     )
     attr = bytearray(packed)
     return open_noted(lambda: _bpf("bpf(BPF_LINK_CREATE, kprobe_multi)", _LINK_CREATE, attr))
+
+
+def raw_tracepoint(name: str, prog_fd: int) -> int:
+    """Run a program at a raw tracepoint (Linux 4.17) until the returned descriptor is closed.
+
+    Raises KernelError.
+    """
+    memory = bytearray(name.encode() + b"\0")
+    attr = bytearray(struct.pack(_RAW_TRACEPOINT_ATTR, address_of(memory), prog_fd))
+    call = f"bpf(BPF_RAW_TRACEPOINT_OPEN, {name})"
+    return open_noted(lambda: _bpf(call, _RAW_TRACEPOINT_OPEN, attr))
 
 
 def link_missed(link_fd: int) -> int | None:

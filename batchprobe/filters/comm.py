@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Comm: hits of tasks by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from batchprobe.filters.scope import ScopeFilter
+
+__all__ = ["Comm"]
+
+_SIZE = 16  # TASK_COMM_LEN, include/linux/sched.h
+
+
+class Comm(ScopeFilter):
+    """Counts hits of tasks with one of these names, as in /proc/PID/comm.
+
+    The kernel keeps 15 bytes of a name: longer ones are cut off here too.
+    """
+
+    name = "comm"
+
+    def __init__(self, *comms: str) -> None:
+        if not all(comms) or not comms:
+            raise ValueError("a task's name is not empty")
+        self._comms = tuple(dict.fromkeys(comm.encode()[: _SIZE - 1] for comm in comms))
+
+    def constants(self) -> Mapping[str, int]:
+        """Names are looked up."""
+        return {"SCOPE_COMMS": 1}
+
+    def sets(self) -> Mapping[str, Sequence[bytes]]:
+        """The names, padded as the kernel pads them."""
+        return {"scope_comms": [comm.ljust(_SIZE, b"\0") for comm in self._comms]}
