@@ -147,6 +147,8 @@ def _time_parser(option: Option) -> Callable[[str], float]:
 def _type(option: Option) -> Any:
     if isinstance(option.kind, tuple):
         return Literal[option.kind]
+    if option.repeats:
+        return list[option.kind]  # type: ignore[name-defined]
     return bool if option.kind is bool else option.kind | None
 
 

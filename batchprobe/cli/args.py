@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "OPTIONS",
+    "SCOPE",
     "AttachOptions",
     "Option",
     "converted",
@@ -25,6 +26,8 @@ __all__ = [
     "walk",
 ]
 
+SCOPE = ("pid", "tid", "comm", "uid", "cpu", "cgroup", "unit", "netns")
+"""The fields of AttachOptions that say whose hits count."""
 _MIN_INTERVAL_SECONDS = 0.01
 # No unit is seconds. The longer one first, because 5ms ends with s too.
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -44,18 +47,23 @@ class Option:
         text: str,
         metavar: str | None,
         minimum: float | None,
+        repeats: bool,
     ) -> None:
         self.flags = flags
         self.kind = kind
         self.text = text
         self.metavar = metavar
         self.minimum = minimum
+        self.repeats = repeats
+        """Whether it may be given several times; its field is a list then."""
 
     @property
     def default(self) -> object:
         """The value of an option that is not given."""
         if isinstance(self.kind, tuple):
             return self.kind[0]
+        if self.repeats:
+            return []
         return False if self.kind is bool else None
 
 
@@ -65,9 +73,10 @@ def _option(
     text: str,
     metavar: str | None = None,
     minimum: float | None = None,
+    repeats: bool = False,
 ) -> Any:
     """An Option. Any, because what the field gets in the end is its value."""
-    return Option(flags, kind, text, metavar, minimum)
+    return Option(flags, kind, text, metavar, minimum, repeats)
 
 
 class AttachOptions:
@@ -115,7 +124,55 @@ class AttachOptions:
         "--command",
         kind=str,
         metavar="CMD",
-        text="Trace while CMD runs (no shell reads it), and exit with its status.",
+        text="Run CMD (no shell reads it), count its hits and those of its descendants until it "
+        "ends, and exit with its status.",
+    )
+    all_processes: bool = _option(
+        "-a", "--all", kind=bool, text="With -c: count the hits of the whole machine."
+    )
+    pid: list[int] = _option(
+        *("-p", "--pid"),
+        kind=int,
+        metavar="PID",
+        minimum=1,
+        repeats=True,
+        text="Count hits of this process, in all its threads; stop when it ends.",
+    )
+    tid: list[int] = _option(
+        "--tid", kind=int, metavar="TID", minimum=1, repeats=True, text="Count hits of this thread."
+    )
+    children: bool = _option(
+        "--children", kind=bool, text="With -p or --tid: count hits of the descendants too."
+    )
+    comm: list[str] = _option(
+        "--comm", kind=str, metavar="NAME", repeats=True, text="Count hits of tasks of this name."
+    )
+    uid: list[str] = _option(
+        "--uid", kind=str, metavar="USER", repeats=True, text="Count hits of this user's tasks."
+    )
+    cpu: str | None = _option(
+        "--cpu", kind=str, metavar="LIST", text="Count hits on these CPUs, such as 0-3,8."
+    )
+    cgroup: list[str] = _option(
+        *("--cgroup",),
+        kind=str,
+        metavar="PATH",
+        repeats=True,
+        text="Count hits of tasks in this cgroup (v2) and below it.",
+    )
+    unit: list[str] = _option(
+        *("--unit",),
+        kind=str,
+        metavar="NAME",
+        repeats=True,
+        text="Count hits of tasks of this systemd unit.",
+    )
+    netns: list[str] = _option(
+        *("--netns",),
+        kind=str,
+        metavar="NAME|PID|PATH",
+        repeats=True,
+        text="Count hits of tasks in this network namespace.",
     )
     output: str | None = _option(
         "-o", "--output", kind=str, metavar="FILE", text="Write the results to FILE."
@@ -134,6 +191,16 @@ class AttachOptions:
         for name, option in OPTIONS.items():
             setattr(self, name, asked.get(name, option.default))
 
+    @property
+    def follows(self) -> bool:
+        """Whether a tree of processes is asked for."""
+        return self.children or (self.command is not None and not self.all_processes)
+
+    @property
+    def narrows(self) -> bool:
+        """Whether some hits are not to count, or the options contradict each other about that."""
+        return self.follows or any(getattr(self, name) for name in (*SCOPE, "all_processes"))
+
 
 OPTIONS: dict[str, Option] = {
     name: option for name, option in vars(AttachOptions).items() if isinstance(option, Option)
@@ -150,7 +217,7 @@ def read_usual(arguments: Sequence[str]) -> tuple[list[str], AttachOptions] | No
         return None
     names = {option: name for name, option in OPTIONS.items()}
     files: list[str] = []
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {}
     for word, option, value in walk(arguments[1:]):
         given: object
         if option is None:
@@ -162,9 +229,12 @@ def read_usual(arguments: Sequence[str]) -> tuple[list[str], AttachOptions] | No
             given = True if value is None else None
         else:
             given = converted(value or "", option)
-        if names[option] in found or given is None:
+        name = names[option]
+        if given is None or (name in found and not option.repeats):
             return None
-        found[names[option]] = given
+        if option.repeats:
+            given = [*found.get(name, []), given]
+        found[name] = given
     return (files, AttachOptions(**found)) if files else None
 
 

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import cached_property
 
 from batchprobe._util.counted import counted
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import subprocess
     from typing import Any, TextIO
 
+    from batchprobe.cli.scope import Scope
     from batchprobe.kernel.switches import Switches
     from batchprobe.output.base import Sink, Values
 
@@ -70,8 +71,14 @@ def attach_lists(lists: Sequence[str], options: AttachOptions, stop: Stop) -> in
         from batchprobe.cli.child import parse_command  # noqa: PLC0415  (most runs have none)
 
         command = parse_command(options.command)
-    run = _Run(options, stop, command)
-    with _output(options.output) as run.out:
+    with ExitStack() as stack:
+        scope = None
+        if options.narrows:
+            from batchprobe.cli.scope import Scope  # noqa: PLC0415  (most runs count everything)
+
+            scope = stack.enter_context(Scope(options))
+        run = _Run(options, stop, command, scope)
+        run.out = stack.enter_context(_output(options.output))
         return run.run(specs)
 
 
@@ -80,10 +87,17 @@ class _Run:
 
     out: TextIO
 
-    def __init__(self, options: AttachOptions, stop: Stop, command: Sequence[str] | None) -> None:
+    def __init__(
+        self,
+        options: AttachOptions,
+        stop: Stop,
+        command: Sequence[str] | None,
+        scope: Scope | None,
+    ) -> None:
         self._options = options
         self._stop = stop
         self._command = command
+        self._scope = scope
         self._attach_seconds = 0.0
         self._probes: Sequence[Probe] = ()
         self._look_at_probes()
@@ -91,6 +105,7 @@ class _Run:
         self._progress = ProgressBar()
         try:
             self._session = Session(
+                filters=scope.filters if scope is not None else (),
                 abi=options.abi,
                 placement=options.placement,
                 barrier=options.barrier,
@@ -217,7 +232,8 @@ class _Run:
                 import subprocess  # noqa: PLC0415  (most runs have no command)
 
                 try:
-                    child = subprocess.Popen(self._command)
+                    with self._scope.spawning() if self._scope else nullcontext():
+                        child = subprocess.Popen(self._command)
                 except OSError as error:
                     self._broken = f"cannot run {self._command[0]}: {error.strerror}"
                     return None
@@ -227,6 +243,7 @@ class _Run:
 
     def _count(self, child: subprocess.Popen[bytes] | None) -> None:
         """Feed the sink until it is time to stop."""
+        scope = self._scope
         began = time.monotonic()
         end = None if self._options.duration is None else began + self._options.duration
         due = began + self._period if self._period else None
@@ -238,6 +255,8 @@ class _Run:
             self._switches  # noqa: B018
         before: Values = {}
         while not self._stop.is_set() and (child is None or child.poll() is None):
+            if scope is not None and scope.is_over():
+                break
             now = time.monotonic()
             if end is not None and now >= end:
                 break
@@ -256,7 +275,9 @@ class _Run:
             times = [t - now for t in (end, due, claim) if t is not None]
             if child is not None:
                 times.append(_COMMAND_POLL_SECONDS)
-            self._stop.wait(max(min(times), 0.0) if times else None)
+            self._stop.wait(
+                max(min(times), 0.0) if times else None, scope.ends if scope is not None else ()
+            )
 
     def _pass_events(self) -> None:
         for event in self._session.events():
@@ -285,6 +306,8 @@ class _Run:
             # Closing retries what could not be removed.
             commit.failed = self._session.close(wait=self._waits).failed
         self._end(commit, values)
+        if self._scope is not None and (lost := self._scope.lost):
+            say(f"{counted(lost, 'thread')} could not be followed: their hits are missing")
         if commit.handed_over:
             say(
                 f"{commit.handed_over} probes count nothing any more; a background process removes "

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import select
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
 
@@ -68,9 +68,12 @@ class Stop:
         """Whether a signal came."""
         return self.number != 0
 
-    def wait(self, seconds: float | None) -> bool:
-        """Wait for a signal, or this long; returns whether one came."""
+    def wait(self, seconds: float | None, others: Sequence[int] = ()) -> bool:
+        """Wait for a signal, until one of these descriptors is readable, or this long; returns
+        whether a signal came.
+        """
         if not self.number:
             # More than a day would not fit, and the caller asks again.
-            select.select([self._reader], [], [], seconds and min(seconds, _MOST_SECONDS))
+            seconds = seconds and min(seconds, _MOST_SECONDS)
+            select.select([self._reader, *others], [], [], seconds)
         return self.is_set()

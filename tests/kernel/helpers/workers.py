@@ -67,6 +67,10 @@ class Worker:
         )
         os.close(fd)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def begin(self, calls: Iterable[str], rounds: int = -1) -> None:
         """Start calling each of `calls` in turn, `rounds` times or until `end`."""
         self._page[_STOP] = self._page[_ROUNDS] = 0
