@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calls of known number and length: nested, recursive, concurrent, unfinished."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from helpers.command import run
+from helpers.machine import ABIS, eventually
+from helpers.workers import CALLS, Worker
+
+from batchprobe import Probe, Session
+from batchprobe.actions.latency import CallTimes, Latency
+from batchprobe.filters.children import Children
+from batchprobe.filters.pid import Pid
+
+MS = 1_000_000
+WAIT = "syscall:rt_sigtimedwait"
+
+
+def attached(session: Session, *entries: str) -> dict[str, Probe]:
+    return {probe.label: probe for probe in session.attach(entries)}
+
+
+@pytest.fixture(params=ABIS)
+def session(request: pytest.FixtureRequest) -> Iterator[Session]:
+    """Measures the calls of this process and of its children."""
+    filters = [Pid(os.getpid()), Children()]
+    with Session(action=Latency(), abi=request.param, filters=filters) as session:
+        yield session
+
+
+@contextmanager
+def waiting() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is inside rt_sigtimedwait(2), until it gets SIGUSR1."""
+    code = "import signal\nsignal.sigwait({signal.SIGUSR1})"
+    # A child inherits the mask.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    process = subprocess.Popen((sys.executable, "-I", "-S", "-c", code))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
+    try:
+        eventually(lambda: _is_waiting(process.pid), "it waits")
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _is_waiting(pid: int) -> bool:
+    return Path(f"/proc/{pid}/wchan").read_text().strip() in ("do_sigtimedwait", "sigtimedwait")
+
+
+def check(times: CallTimes) -> None:
+    """What must hold of any values."""
+    assert sum(times.histogram.values()) == times.calls
+    assert times.self_ns <= times.total_ns
+    assert times.max_ns <= times.total_ns
+    assert times.quantile(0) <= times.quantile(0.5) <= times.quantile(1) <= times.max_ns
+
+
+def test_calls_are_counted_and_last_as_long_as_they_do(session: Session) -> None:
+    probes = attached(session, WAIT, "syscall:getsid")
+    assert not session.skipped
+    for _ in range(20):
+        signal.sigtimedwait([], 0.05)
+    for _ in range(1_000):
+        os.getsid(0)
+    report = session.detach_all()
+    assert report.barriers == 1
+    slept, quick = probes[WAIT].value, probes["syscall:getsid"].value
+    check(slept)
+    check(quick)
+    assert (slept.calls, slept.unfinished, slept.missed, slept.dropped) == (20, 0, 0, 0)
+    assert 20 * 50 * MS <= slept.total_ns < 20 * 500 * MS
+    assert slept.quantile(0.5) >= 32 * MS
+    assert set(slept.histogram) <= {1 << at for at in range(25, 30)}
+    assert (quick.calls, quick.unfinished) == (1_000, 0)
+    assert quick.average_ns < 5 * MS
+    assert session.lost() == 0
+
+
+def test_self_time_is_without_the_traced_callees(session: Session) -> None:
+    """A system call, and the function that does its work, both sleep in the second."""
+    probes = attached(session, "syscall:clock_nanosleep", "hrtimer_nanosleep")
+    for _ in range(10):
+        time.sleep(0.05)
+    session.detach_all()
+    outer = probes["syscall:clock_nanosleep"].value
+    inner = probes["hrtimer_nanosleep"].value
+    check(outer)
+    check(inner)
+    assert outer.calls == inner.calls == 10
+    assert inner.self_ns == inner.total_ns
+    # Nothing is lost between the two, to the nanosecond.
+    assert outer.self_ns == outer.total_ns - inner.total_ns
+    assert outer.self_ns < inner.total_ns / 2
+
+
+def test_concurrent_calls_do_not_mix(session: Session, workers: list[Worker]) -> None:
+    (probe, *_) = session.attach([f"syscall:{call}" for call in CALLS])
+    for worker in workers:
+        worker.begin(CALLS, rounds=300)
+    for worker in workers:
+        assert worker.finish() == 300
+    threads = [threading.Thread(target=time.sleep, args=(0.2,)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    values = session.snapshot()
+    session.detach_all()
+    for probe in values:
+        check(probe.value)
+        assert probe.value.calls == 600
+        assert (probe.value.unfinished, probe.value.missed) == (0, 0)
+
+
+def test_sleeping_threads_do_not_mix(session: Session) -> None:
+    probes = attached(session, "hrtimer_nanosleep")
+    threads = [threading.Thread(target=time.sleep, args=(0.1 * n,)) for n in range(1, 9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    session.detach_all()
+    times = probes["hrtimer_nanosleep"].value
+    check(times)
+    assert times.calls == 8
+    assert 3_500 * MS <= times.total_ns < 8_000 * MS
+    assert 780 * MS <= times.max_ns < 2_000 * MS
+
+
+def test_calls_that_are_still_running_are_not_counted(session: Session) -> None:
+    with waiting() as early:
+        probes = attached(session, WAIT)
+        with waiting() as late:
+            # The return of a call that began before the attach.
+            early.send_signal(signal.SIGUSR1)
+            assert early.wait() == 0
+            assert late.poll() is None
+            session.detach_all()
+    times = probes[WAIT].value
+    assert (times.calls, times.unfinished, times.missed) == (0, 1, 0)
+
+
+def test_tasks_that_die_inside(session: Session) -> None:
+    """They leave nothing behind that later tasks of the same ID would find."""
+    probes = attached(session, "do_exit", "syscall:getsid")
+    for _ in range(30):
+        subprocess.run(("true",), check=True)
+    os.getsid(0)
+    session.detach_all()
+    times = probes["do_exit"].value
+    assert times.calls == 0
+    assert times.unfinished + times.missed >= 30
+    assert probes["syscall:getsid"].value.calls == 1
+
+
+def test_half_of_it_is_detached_in_mid_run(session: Session, workers: list[Worker]) -> None:
+    probes = session.attach([f"syscall:{call}" for call in CALLS])
+    for worker in workers:
+        worker.begin(CALLS)
+        worker.reach(50)
+    gone, stays = probes[::2], probes[1::2]
+    session.detach(gone, commit=True)
+    finals = {probe: (probe.value.calls, probe.value.total_ns) for probe in gone}
+    for worker in workers:
+        worker.reach(50)
+    rounds = sum(worker.end() for worker in workers)
+    session.detach_all()
+    for probe in gone:
+        check(probe.value)
+        assert (probe.value.calls, probe.value.total_ns) == finals[probe]
+        assert 100 <= probe.value.calls < rounds
+        assert probe.value.unfinished <= 2
+    for probe in stays:
+        check(probe.value)
+        assert (probe.value.calls, probe.value.unfinished) == (rounds, 0)
+
+
+def test_a_detached_function_gets_no_more_returns(session: Session) -> None:
+    probes = attached(session, WAIT, "syscall:getsid")
+    with waiting() as process:
+        session.detach(probes[WAIT], commit=True)
+        process.send_signal(signal.SIGUSR1)
+        assert process.wait() == 0
+    session.detach_all()
+    times = probes[WAIT].value
+    assert (times.calls, times.unfinished, times.missed) == (0, 1, 0)
+
+
+def test_recursion(session: Session) -> None:
+    """A function that calls itself: each call of a deep path walks through the next symlink."""
+    probes = attached(session, "vfs_read", "syscall:read")
+    code = (
+        "import os\nr, w = os.pipe()\nos.write(w, b'x' * 500)\nfor _ in range(500): os.read(r, 1)"
+    )
+    subprocess.run((sys.executable, "-I", "-S", "-c", code), check=True)
+    values = session.snapshot()
+    session.detach_all()
+    outer, inner = values[probes["syscall:read"]], values[probes["vfs_read"]]
+    assert inner.calls >= 500
+    assert outer.calls >= 500
+
+
+def test_the_command() -> None:
+    done = run("latency", "--json", "hrtimer_nanosleep", "-c", "sleep 0.3")
+    assert done.status == 0, done
+    times = done.summary["functions"]["hrtimer_nanosleep"]
+    assert (times["calls"], times["unfinished"], times["missed"]) == (1, 0, 0)
+    assert 300 * MS <= times["total_ns"] < 3_000 * MS
+    done = run("latency", "--histogram", "hrtimer_nanosleep", "-c", "sleep 0.3")
+    assert done.status == 0, done
+    assert "CALLS" in done.stdout
+    assert "hrtimer_nanosleep" in done.stdout
