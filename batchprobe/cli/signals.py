@@ -68,12 +68,15 @@ class Stop:
         """Whether a signal came."""
         return self.number != 0
 
-    def wait(self, seconds: float | None, others: Sequence[int] = ()) -> bool:
-        """Wait for a signal, until one of these descriptors is readable, or this long; returns
-        whether a signal came.
+    def wait(self, seconds: float | None, also: Sequence[int] = ()) -> bool:
+        """Wait for a signal, for something to read from the descriptors `also`, or this long;
+        returns whether a signal came.
         """
         if not self.number:
+            # Not select(), which takes no descriptor above 1,023: each perf kprobe has one.
+            incoming = select.poll()
+            for fd in (self._reader, *also):
+                incoming.register(fd, select.POLLIN)
             # More than a day would not fit, and the caller asks again.
-            seconds = seconds and min(seconds, _MOST_SECONDS)
-            select.select([self._reader, *others], [], [], seconds)
+            incoming.poll(seconds and min(seconds, _MOST_SECONDS) * 1000)
         return self.is_set()
