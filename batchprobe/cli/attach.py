@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import subprocess
     from typing import Any, TextIO
 
+    from batchprobe.cli.claims import ClaimTimes
     from batchprobe.cli.scope import Scope
     from batchprobe.kernel.switches import Switches
     from batchprobe.output.base import Sink, Values
@@ -45,8 +46,6 @@ _COMMAND_POLL_SECONDS = 0.02
 _LIVE_SECONDS = 1.0
 # Looking at the switches causes hits: not at every interval.
 _SWITCHES_SECONDS = 1.0
-# Hits in a module can only be given to their probes while the module is loaded.
-_CLAIM_SECONDS = 1.0
 
 
 def attach_lists(lists: Sequence[str], options: AttachOptions, stop: Stop) -> int:
@@ -237,18 +236,19 @@ class _Run:
                 except OSError as error:
                     self._broken = f"cannot run {self._command[0]}: {error.strerror}"
                     return None
-            with self._sink:
-                self._count(child)
+            from batchprobe.cli.claims import ClaimTimes  # noqa: PLC0415  (as the sink)
+
+            explain = say if self._options.verbose else None
+            with self._sink, ClaimTimes(self._session.probes, explain) as claims:
+                self._count(child, claims)
         return child
 
-    def _count(self, child: subprocess.Popen[bytes] | None) -> None:
+    def _count(self, child: subprocess.Popen[bytes] | None, claims: ClaimTimes) -> None:
         """Feed the sink until it is time to stop."""
         scope = self._scope
         began = time.monotonic()
         end = None if self._options.duration is None else began + self._options.duration
         due = began + self._period if self._period else None
-        waits = any(probe.holder.maps.has_unclaimed for probe in self._session.probes)
-        claim = began + _CLAIM_SECONDS if waits else None
         look = began + _SWITCHES_SECONDS
         if due is not None:
             # Made before the first interval, because its import causes hits.
@@ -260,6 +260,7 @@ class _Run:
             now = time.monotonic()
             if end is not None and now >= end:
                 break
+            must_claim = claims.is_due(now)
             if due is not None and self._period is not None and now >= due:
                 self._pass_events()
                 total = self._session.snapshot()
@@ -269,15 +270,16 @@ class _Run:
                     self._warn_of_switches()
                     look = now + _SWITCHES_SECONDS
                 due += self._period * max(1, (now - due) // self._period + 1)
-            elif claim is not None and now >= claim:
+            elif must_claim:
                 self._session.counts()
-                claim = now + _CLAIM_SECONDS
-            times = [t - now for t in (end, due, claim) if t is not None]
+            if must_claim:
+                # The snapshot of an interval claims, too.
+                claims.claimed(now)
+            times = [t - now for t in (end, due, claims.due) if t is not None]
             if child is not None:
                 times.append(_COMMAND_POLL_SECONDS)
-            self._stop.wait(
-                max(min(times), 0.0) if times else None, scope.ends if scope is not None else ()
-            )
+            also = [*claims.descriptors, *(scope.ends if scope is not None else ())]
+            self._stop.wait(max(min(times), 0.0) if times else None, also)
 
     def _pass_events(self) -> None:
         for event in self._session.events():

@@ -90,11 +90,25 @@ def test_unclaimed_hits_of_an_unloaded_module_are_missed() -> None:
     assert size.count + missed == 30
 
 
-def test_the_command_claims_hits_while_a_module_is_loaded(tmp_path: Path) -> None:
+def hears_of_modules(pid: int) -> bool:
+    """Whether the process has a netlink socket for the kernel's uevents."""
+    for line in Path("/proc/net/netlink").read_text().splitlines()[1:]:
+        _, protocol, port, groups, *_ = line.split()
+        # pyroute2 has the process ID in the lower bits of the port.
+        if (protocol, int(groups, 16), int(port) & 0x3FFFFF) == ("15", 1, pid):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("hears", [False, True])
+def test_the_command_claims_hits_while_a_module_is_loaded(tmp_path: Path, hears: bool) -> None:
+    """The module may come before and after the command hears of modules from the kernel."""
     few = tmp_path / "few"
     few.write_text(f"{MODULE}:disksize_show\n")
     with Running("attach", few, "--json", "--abi", "event") as running:
         eventually(our_events, "the probe is defined")
+        if hears:
+            running.until(lambda: hears_of_modules(running.pid), "it hears of modules")
         load()
         # The command then reads the symbols, and caches them.
         before = CACHED_SYMBOLS.stat().st_mtime_ns
