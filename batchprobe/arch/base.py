@@ -75,6 +75,8 @@ class Arch:
     byteorder: ClassVar[Literal["little", "big"]] = "little"
     syscalls: ClassVar[SyscallNumbers]
     perf_requests: ClassVar[PerfRequests] = PerfRequests()
+    # The ioctl(2) request NS_GET_NSTYPE of include/uapi/linux/nsfs.h: _IO(0xb7, 3).
+    get_namespace_type: ClassVar[int] = 0xB703
     registers: ClassVar[Registers]
     # Prefixes the kernel puts before a system call's name, most likely first.
     syscall_prefixes: ClassVar[tuple[str, ...]]

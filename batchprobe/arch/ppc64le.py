@@ -31,6 +31,7 @@ class _Ppc64le(Arch):
     # powerpc encodes the direction bits of _IO and _IOW differently
     # (arch/powerpc/include/uapi/asm/ioctl.h).
     perf_requests = PerfRequests(enable=0x20002400, set_bpf=0x80042408)
+    get_namespace_type = 0x2000B703
     registers = Registers(
         instruction_pointer=256,
         stack_pointer=8,

@@ -75,10 +75,13 @@ def syscall(call: str, number: int, *arguments: int) -> int:
     return result
 
 
-def ioctl(call: str, fd: int, request: int, argument: int) -> None:
-    """Make an ioctl(2) with an integer argument. Raises KernelError, which names `call`."""
+def ioctl(call: str, fd: int, request: int, argument: int) -> int:
+    """Make an ioctl(2) with an integer argument, and return its result.
+
+    Raises KernelError, which names `call`.
+    """
     try:
-        fcntl.ioctl(fd, request, argument)
+        return fcntl.ioctl(fd, request, argument)
     except OSError as error:
         raise KernelError(call, error.errno or 0) from error
 
