@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from contextlib import suppress
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 
 from batchprobe.output.stderr import say
 
@@ -30,7 +29,8 @@ _FIRST_LINE_SECONDS = 1.0
 _BETWEEN_LINES_SECONDS = 5.0
 _MOST_BETWEEN_LINES_SECONDS = 60.0
 _BAR_CELLS = 20
-_ERASE = "\r\x1b[K"
+# rich's own look like grey where there are only 16.
+_COLOUR = "green"
 
 
 class ProgressBar:
@@ -42,62 +42,107 @@ class ProgressBar:
 
     def __init__(self) -> None:
         self._is_terminal = sys.stderr.isatty()
-        self._now: tuple[str, int, int] | None = None
-        self._over = Event()
-        self._over.set()
-        self._writer: Thread | None = None
+        self._now = ("resolve", 0, 1)
+        self._is_inside = False
+        # Of this block, once its thread was started.
+        self._over: Event | None = None
+        # Held by the thread while it writes, or may begin to.
+        self._writing = Lock()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         self._now = stage, done, total
         # Not before, because most removals report nothing.
-        if self._writer is None and not self._over.is_set():
-            self._writer = Thread(target=self._write, daemon=True)
+        if self._is_inside and self._over is None:
+            self._over = Event()
             # Without a thread there is no progress to see; the attach goes on.
             with suppress(RuntimeError):
-                self._writer.start()
+                Thread(target=self._write, args=(self._over,), daemon=True).start()
 
-    def _write(self) -> None:
+    def _write(self, over: Event) -> None:
+        if not self._is_terminal:
+            with self._writing:
+                self._print(over)
+        elif not over.wait(_DRAW_AFTER_SECONDS):
+            # The terminal was closed, or no descriptor is left to import with.
+            with suppress(OSError, ImportError):
+                self._draw(over)
+
+    def _print(self, over: Event) -> None:
         began = time.monotonic()
-        if self._is_terminal:
-            with suppress(OSError):  # the terminal was closed
-                self._draw(began)
-        else:
-            self._print(began)
-
-    def _print(self, began: float) -> None:
         wait = _FIRST_LINE_SECONDS
-        while not self._over.wait(wait):
-            stage, done, total = self._now or ("resolve", 0, 1)
+        while not over.wait(wait):
+            stage, done, total = self._now
             say(_STAGES[stage] + (f": {done} of {total}" if total > 1 else ""))
             # The longer it takes, the rarer.
             seconds = time.monotonic() - began
             wait = min(max(_BETWEEN_LINES_SECONDS, seconds), _MOST_BETWEEN_LINES_SECONDS)
 
-    def _draw(self, began: float) -> None:
-        if self._over.wait(_DRAW_AFTER_SECONDS):
-            return
-        while True:
-            bar = self._bar(time.monotonic() - began)[: os.get_terminal_size(2).columns - 1]
-            # The cursor stays in front, so that a message overwrites the bar.
-            os.write(2, f"{_ERASE}{bar}\r".encode())
-            if self._over.wait(_REDRAW_SECONDS):
-                os.write(2, _ERASE.encode())
-                return
+    def _draw(self, over: Event) -> None:
+        # Here, because no quick run needs it.
+        from rich.console import Console  # noqa: PLC0415
+        from rich.control import Control  # noqa: PLC0415
+        from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415
+        from rich.segment import ControlType  # noqa: PLC0415
 
-    def _bar(self, seconds: float) -> str:
-        stage, done, total = self._now or ("resolve", 0, 1)
-        if total <= 1:
-            return f"{_STAGES[stage]} ({seconds:.0f} s)"
-        filled = _BAR_CELLS * done // total
-        bar = "#" * filled + "-" * (_BAR_CELLS - filled)
-        return f"{_STAGES[stage]} {bar} {done} of {total} ({seconds:.0f} s)"
+        # A stream of its own: what a closed terminal leaves in it is not written at exit.
+        with self._writing, open(2, "w", closefd=False) as screen:
+            console = Console(file=screen)
+            if not console.is_interactive:
+                # TERM=dumb
+                self._print(over)
+                return
+            if over.is_set():
+                return
+            progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(
+                    _BAR_CELLS,
+                    complete_style=_COLOUR,
+                    finished_style=_COLOUR,
+                    pulse_style=_COLOUR,
+                ),
+                TextColumn("{task.fields[numbers]}"),
+                TextColumn("({task.elapsed:.0f} s)"),
+                console=console,
+                auto_refresh=False,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            task = progress.add_task("", total=None)
+
+            def update() -> None:
+                stage, done, total = self._now
+                progress.update(
+                    task,
+                    description=_STAGES[stage],
+                    completed=done,
+                    total=total if total > 1 else None,
+                    numbers=f"{done} of {total}" if total > 1 else "",
+                )
+
+            update()
+            with progress:
+                # A shell would not show it again after Ctrl-Z.
+                console.show_cursor()
+                while True:
+                    with console:
+                        progress.refresh()
+                        # In front, so that a message overwrites the bar.
+                        console.control(Control(ControlType.CARRIAGE_RETURN))
+                    if over.wait(_REDRAW_SECONDS):
+                        return
+                    update()
 
     def __enter__(self) -> Self:
-        self._over.clear()
+        self._is_inside = True
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self._over.set()
-        writer, self._writer = self._writer, None
-        if writer is not None and writer.ident is not None:
-            writer.join()
+        self._is_inside = False
+        over, self._over = self._over, None
+        if over is not None:
+            over.set()
+            # Until the bar is erased. No join: a thread that still imports rich draws nothing.
+            with self._writing:
+                pass
