@@ -101,7 +101,7 @@ class _Run:
         self._probes: Sequence[Probe] = ()
         self._look_at_probes()
         self._not_removed: Sequence[RemovalFailure] = ()
-        self._progress = ProgressBar()
+        self._progress = ProgressBar(stop.answer_pending)
         try:
             self._session = Session(
                 filters=scope.filters if scope is not None else (),

@@ -13,13 +13,11 @@ from types import FrameType
 __all__ = ["Stop"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
 _MOST_SECONDS = 86_400.0
 
 
 class Stop:
-    """Set by the first signal. Each signal prints what `busy` returns, if that is not empty.
+    """Set by the first signal. A signal is answered with what `busy` returns, if that is not empty.
 
     Not a threading.Event: its set() takes a lock, which the interrupted main thread may hold.
     """
@@ -33,6 +31,9 @@ class Stop:
         """
         self.busy: Callable[[], str] = str
         self._reader, self._writer = os.pipe()
+        # Has an item while another thread answers for the main one. A list, because its append()
+        # and pop() are atomic, and a handler may not wait for a lock.
+        self._answered_elsewhere: list[bool] = []
         for number in _SIGNALS:
             # nohup(1) ignores SIGHUP on purpose.
             if signal.getsignal(number) is not signal.SIG_IGN:
@@ -43,16 +44,34 @@ class Stop:
         # Not SIGHUP: a closed terminal sends it more than once.
         if (self.number or message) and number != signal.SIGHUP:
             self.is_urgent = True
-        if message:
-            # A closed terminal sends SIGHUP more than once and cannot be written to. An error
-            # raised here would interrupt the clean-up.
-            with suppress(OSError):
-                # Not print: the main thread may be inside it.
-                os.write(2, f"batchprobe: {message}\n".encode())
+        try:
+            self._answered_elsewhere.pop()
+        except IndexError:
+            _say(message)
         if not self.number:
             self.number = number
             # Written once, so the pipe never blocks.
             os.write(self._writer, b".")
+
+    def answer_pending(self) -> None:
+        """Answer a signal that the main thread has not got yet, because it is inside a long call.
+
+        Another thread calls this now and then. Python's wakeup fd would not do: the kernel leaves a
+        signal to the main thread if that may take it, so no handler, in C or Python, runs before
+        the call ends.
+        """
+        message = self.busy()
+        if not message or self._answered_elsewhere:
+            return
+        # Only what is blocked in this thread is reported as pending.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        self._answered_elsewhere.append(True)
+        if signal.sigpending().isdisjoint(_SIGNALS):
+            with suppress(IndexError):
+                self._answered_elsewhere.pop()
+                return
+            # The main thread got one just now, and left the answer to this thread.
+        _say(message)
 
     def over(self) -> None:
         """Ignore signals from now on: they are too late to change how the process ends.
@@ -80,3 +99,12 @@ class Stop:
             # More than a day would not fit, and the caller asks again.
             incoming.poll(seconds and min(seconds, _MOST_SECONDS) * 1000)
         return self.is_set()
+
+
+def _say(message: str) -> None:
+    if message:
+        # A closed terminal sends SIGHUP more than once and cannot be written to. An error raised
+        # here would interrupt the clean-up.
+        with suppress(OSError):
+            # Not print: the main thread may be inside it.
+            os.write(2, f"batchprobe: {message}\n".encode())

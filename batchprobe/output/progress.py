@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from threading import Event, Lock, Thread
 
@@ -24,7 +25,8 @@ _STAGES = {
 }
 # Whatever takes less is over before it is seen.
 _DRAW_AFTER_SECONDS = 0.3
-_REDRAW_SECONDS = 0.2
+# How often the bar is redrawn, and `meanwhile` called.
+_TICK_SECONDS = 0.2
 _FIRST_LINE_SECONDS = 1.0
 _BETWEEN_LINES_SECONDS = 5.0
 _MOST_BETWEEN_LINES_SECONDS = 60.0
@@ -37,10 +39,12 @@ class ProgressBar:
     """A bar on a terminal, elsewhere a line now and then, while the block lasts. Called as
     `Session` does.
 
-    A thread writes, because a single call into the kernel may take seconds.
+    A thread writes, because a single call into the kernel may take seconds. It calls `meanwhile`
+    some times a second.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        self._meanwhile = meanwhile
         self._is_terminal = sys.stderr.isatty()
         self._now = ("resolve", 0, 1)
         self._is_inside = False
@@ -69,13 +73,16 @@ class ProgressBar:
 
     def _print(self, over: Event) -> None:
         began = time.monotonic()
-        wait = _FIRST_LINE_SECONDS
-        while not over.wait(wait):
+        due = began + _FIRST_LINE_SECONDS
+        while not over.wait(_TICK_SECONDS):
+            self._meanwhile()
+            now = time.monotonic()
+            if now < due:
+                continue
             stage, done, total = self._now
             say(_STAGES[stage] + (f": {done} of {total}" if total > 1 else ""))
             # The longer it takes, the rarer.
-            seconds = time.monotonic() - began
-            wait = min(max(_BETWEEN_LINES_SECONDS, seconds), _MOST_BETWEEN_LINES_SECONDS)
+            due = now + min(max(_BETWEEN_LINES_SECONDS, now - began), _MOST_BETWEEN_LINES_SECONDS)
 
     def _draw(self, over: Event) -> None:
         # Here, because no quick run needs it.
@@ -130,8 +137,9 @@ class ProgressBar:
                         progress.refresh()
                         # In front, so that a message overwrites the bar.
                         console.control(Control(ControlType.CARRIAGE_RETURN))
-                    if over.wait(_REDRAW_SECONDS):
+                    if over.wait(_TICK_SECONDS):
                         return
+                    self._meanwhile()
                     update()
 
     def __enter__(self) -> Self:

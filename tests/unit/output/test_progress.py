@@ -25,7 +25,7 @@ from batchprobe.output.progress import ProgressBar
 @pytest.fixture(autouse=True)
 def short_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second takes 50 ms."""
-    for part in ("FIRST_LINE", "BETWEEN_LINES", "MOST_BETWEEN_LINES", "DRAW_AFTER", "REDRAW"):
+    for part in ("FIRST_LINE", "BETWEEN_LINES", "MOST_BETWEEN_LINES", "DRAW_AFTER", "TICK"):
         name = f"_{part}_SECONDS"
         monkeypatch.setattr(progress, name, getattr(progress, name) / 20)
 
