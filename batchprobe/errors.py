@@ -27,6 +27,7 @@ __all__ = [
     "UnsupportedError",
     "UsageError",
     "VerifierError",
+    "bcc_is_missing",
     "verifier_log",
     "verifier_reason",
 ]
@@ -110,6 +111,16 @@ class UnsupportedError(BatchprobeError):
         super().__init__(f"{message} ({remedy})" if remedy else message)
         self.message = message
         self.remedy = remedy
+
+
+def bcc_is_missing(why: str = "") -> UnsupportedError:
+    """What to raise where bcc's Python module cannot be imported."""
+    return UnsupportedError(
+        "bcc's Python module is missing" + (f": {why}" if why else ""),
+        remedy="on Debian and Ubuntu: apt install python3-bpfcc; on Fedora: dnf install "
+        "python3-bcc; the package named bcc on PyPI is something else; a venv needs "
+        "--system-site-packages",
+    )
 
 
 class NothingAttachedError(BatchprobeError):

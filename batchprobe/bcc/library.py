@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 
-from batchprobe.errors import UnsupportedError
+from batchprobe.errors import bcc_is_missing
 from batchprobe.programs.user_program import UserProgram, load_with_bcc
 from batchprobe.sys.bpf import PROG_TYPE_KPROBE
 
@@ -47,11 +47,7 @@ class Library:
         try:
             from bcc import lib  # noqa: PLC0415  (the distribution's; absent on many machines)
         except ImportError as error:
-            raise UnsupportedError(
-                f"bcc's Python module is missing: {error}",
-                remedy="on Debian and Ubuntu: apt install python3-bpfcc; on Fedora: dnf install "
-                "python3-bcc; the package named bcc on PyPI is something else",
-            ) from error
+            raise bcc_is_missing(str(error)) from error
         self._lib = lib
         self._originals: dict[str, Any] = {}
         self._loads: dict[int, tuple[Any, ...]] = {}

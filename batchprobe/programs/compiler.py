@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
-from batchprobe.errors import UnsupportedError
+from batchprobe.errors import UnsupportedError, bcc_is_missing
 from batchprobe.programs.bcc_child import BAD_SOURCE
 from batchprobe.programs.program import Program, from_text
 from batchprobe.programs.source import ProgramSource
@@ -128,12 +128,7 @@ def headers() -> Path | None:
 
 def _require_bcc_and_headers() -> None:
     if find_spec("bcc") is None:
-        raise UnsupportedError(
-            "bcc's Python module is missing",
-            remedy="on Debian and Ubuntu: apt install python3-bpfcc; on Fedora: dnf install "
-            "python3-bcc; the package named bcc on PyPI is something else; a venv needs "
-            "--system-site-packages",
-        )
+        raise bcc_is_missing()
     if headers() is None:
         release = os.uname().release
         raise UnsupportedError(
