@@ -95,13 +95,13 @@ def interpreter(path: str) -> list[str]:
     """
     with open(path, "rb") as file:
         first = file.readline(_MAX_LINE)
-    if not first.startswith(b"#!"):
+    words = os.fsdecode(first[2:]).split() if first.startswith(b"#!") else []
+    if words and os.path.basename(words[0]) == "env":
+        words = [word for word in words[1:] if word != "-S"]
+    if not words:
         if path.endswith(".py"):
             return [_DEFAULT_PYTHON]
         raise UsageError(f"{path} is no Python script: its first line names no interpreter")
-    words = os.fsdecode(first[2:]).split()
-    if words and os.path.basename(words[0]) == "env":
-        words = [word for word in words[1:] if word != "-S"]
-    if not words or not os.path.basename(words[0]).startswith("python"):
-        raise UsageError(f"{path} is no Python script, but one of {' '.join(words) or 'nobody'}")
+    if not os.path.basename(words[0]).startswith("python"):
+        raise UsageError(f"{path} is no Python script, but one of {' '.join(words)}")
     return words

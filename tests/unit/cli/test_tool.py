@@ -20,6 +20,7 @@ from batchprobe.errors import UsageError
         ("tool", "#!/usr/bin/env -S python3 -E", ["python3", "-E"]),
         ("tool", "#!/opt/bin/python3.13", ["/opt/bin/python3.13"]),
         ("tool.py", "import bcc", ["/usr/bin/python3"]),
+        ("tool.py", "#!", ["/usr/bin/python3"]),
     ],
 )
 def test_the_interpreter_is_the_tools(
@@ -35,7 +36,8 @@ def test_the_interpreter_is_the_tools(
         ("\x7fELF", "names no interpreter"),
         ("#!/bin/bash", "but one of /bin/bash"),
         ("#!/usr/bin/env perl -w", "but one of perl -w"),
-        ("#!", "but one of nobody"),
+        ("#!", "names no interpreter"),
+        ("#! /usr/bin/env", "names no interpreter"),
     ],
 )
 def test_what_is_no_python_script(first: str, wrong: str, tmp_path: Path) -> None:
