@@ -8,7 +8,7 @@ so only the other lines wait for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -238,8 +238,8 @@ def read_usual(arguments: Sequence[str]) -> tuple[list[str], AttachOptions] | No
     return (files, AttachOptions(**found)) if files else None
 
 
-def walk(words: Sequence[str]) -> Iterator[tuple[str, Option | None, str | None]]:
-    """The words of an `attach` line: flags with their option and its value, if that is there; the
+def walk(words: Iterable[str]) -> Iterator[tuple[str, Option | None, str | None]]:
+    """The words of a line: flags of `attach` with their option and its value, if that is there; the
     rest, lists and what typer has to look at, as they are.
     """
     known = {flag: option for option in OPTIONS.values() for flag in option.flags}

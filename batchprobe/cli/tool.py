@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from batchprobe.cli.args import OPTIONS, converted
+from batchprobe.cli.args import OPTIONS, converted, walk
 from batchprobe.errors import UsageError
 
 TYPE_CHECKING = False
@@ -35,25 +35,22 @@ def read_plain(arguments: Sequence[str]) -> tuple[str, list[str], dict[str, Any]
     """
     if list(arguments[:1]) != ["run"]:
         return None
-    flags = {flag: name for name in SHARED_OPTIONS for flag in OPTIONS[name].flags}
+    names = {OPTIONS[name]: name for name in SHARED_OPTIONS}
     asked: dict[str, Any] = {name: OPTIONS[name].default for name in SHARED_OPTIONS}
     asked["quiet"] = False
-    rest = iter(range(1, len(arguments)))
-    for at in rest:
-        word = arguments[at]
-        if not word.startswith("-"):
-            return word, list(arguments[at + 1 :]), asked
-        if word in QUIET:
+    words = iter(arguments[1:])
+    for word, option, value in walk(words):
+        if option in names:
+            given = converted(value or "", option)
+            if given is None:
+                return None
+            asked[names[option]] = given
+        elif word in QUIET:
             asked["quiet"] = True
-            continue
-        flag, equals, value = word.partition("=")
-        name = flags.get(flag)
-        if name is None:
+        elif word.startswith("-"):
             return None
-        given = value if equals else arguments[at + 1] if next(rest, 0) else ""
-        asked[name] = converted(given, OPTIONS[name])
-        if asked[name] is None:
-            return None
+        else:
+            return word, list(words), asked
     return None
 
 
