@@ -93,6 +93,24 @@ class Action(ABC):
         """How a table shows its values."""
         return (Column(self.unit.upper(), lambda value: value),)
 
+    def details(self, value: Any) -> Sequence[str]:
+        """Lines about one of the first values, below a final table."""
+        del value
+        return ()
+
+    def unfinished(self, value: Any) -> int | None:
+        """Hits of a value that have not come to their end; None if a hit has no end."""
+        del value
+        return None
+
+    def notes(self) -> Sequence[str]:
+        """Sentences on how far the values can be trusted, for the end of a run."""
+        return ()
+
+    def note_cost(self, abi: str, nanoseconds: float) -> None:
+        """Called before an attach, with what a pair of probes adds to a call."""
+        del abi, nanoseconds
+
     def to_json(self, value: Any) -> object:
         """A value as JSON can hold it."""
         return value

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from batchprobe.actions.base import Action, Column, Reader
 from batchprobe.filters.base import ProbeKind
@@ -37,6 +37,7 @@ _MAX_COPIES = 8
 _MAX_THREADS = 1 << 14
 """Threads with open calls at one time, or that had some and live: 17 MB."""
 _THREADS = "threads"
+_BAR = 40
 
 
 class CallTimes:
@@ -148,6 +149,19 @@ SORTS: dict[str, Callable[[CallTimes], float]] = {
 """What a table of latencies can be sorted by."""
 
 
+def _drawn(value: CallTimes) -> Iterator[str]:
+    """Bars, one for each bucket from the first to the last that has calls."""
+    found = value.histogram
+    if not found:
+        return
+    most, low = max(found.values()), min(found)
+    while low <= max(found):
+        calls = found.get(low, 0)
+        bar = "#" * round(_BAR * calls / most) or ("." if calls else "")
+        yield f"{shown_time(low):>8} to {shown_time(2 * low):<8} {calls:>10} {bar}".rstrip()
+        low *= 2
+
+
 def _time_column(name: str) -> Column:
     time = SORTS[name]
     return Column(name.upper(), lambda value: shown_time(time(value)))
@@ -161,7 +175,7 @@ class Latency(Action):
     source = f"#include <uapi/linux/ptrace.h>\n{read_bpf('latency.h')}"
     kind = ProbeKind.CALL
 
-    def __init__(self, sort: str = "total") -> None:
+    def __init__(self, sort: str = "total", *, draws_histograms: bool = False) -> None:
         """`sort` is one of SORTS. Raises ValueError for another one."""
         if sort not in SORTS:
             raise ValueError(f"sort by {', '.join(SORTS)}, not by {sort}")
@@ -170,6 +184,10 @@ class Latency(Action):
         while copies < min(possible_cpus(), _MAX_COPIES):
             copies *= 2
         self._copies = copies
+        self._draws_histograms = draws_histograms
+        self.probe_ns: dict[str, float] = {}
+        """By ABI, what the probes of a call add to it in nanoseconds, as measured on one function
+        before the first attach, or once since the boot."""
         self._threads = -1
         self._tasks: TaskPrograms | None = None
 
@@ -184,6 +202,24 @@ class Latency(Action):
     def rank(self, value: Any) -> Any:
         """What it was told to sort by."""
         return self._rank(value)
+
+    def details(self, value: Any) -> Sequence[str]:
+        """The distribution of the times, if it was asked for."""
+        return list(_drawn(value)) if self._draws_histograms else ()
+
+    def unfinished(self, value: Any) -> int:
+        """Calls that have not returned, or whose return was missed."""
+        unfinished: int = value.unfinished + value.missed
+        return unfinished
+
+    def notes(self) -> Sequence[str]:
+        """What the probes cost."""
+        costs = [f"{shown_time(cost)} ({abi})" for abi, cost in self.probe_ns.items()]
+        return [f"each time includes about {' or '.join(costs)} of its own probes"] if costs else ()
+
+    def note_cost(self, abi: str, nanoseconds: float) -> None:
+        """Remember it."""
+        self.probe_ns[abi] = nanoseconds
 
     def to_json(self, value: Any) -> object:
         """All numbers; the histogram by the lowest time of each bucket."""

@@ -218,10 +218,11 @@ class Attacher:
         """The context for this ABI, as trying it shows."""
         context = context.with_changes(distrusted=self._distrust(abi, context))
         if context.action.kind is ProbeKind.CALL:
-            from batchprobe.attach.call_calibration import stack_moves  # noqa: PLC0415 (few need it)
+            from batchprobe.attach.call_calibration import measured  # noqa: PLC0415 (few need it)
 
-            moves = stack_moves(abi, context, self.symbols.cache, self._discard)
-            context = context.with_changes(stack_moves=moves)
+            calls = measured(abi, context, self.symbols.cache, self._discard)
+            context.action.note_cost(abi, calls.probe_ns)
+            context = context.with_changes(stack_moves=calls.stack_moves)
         return context
 
     def _distrust(self, abi: str, context: AttachContext) -> Mapping[str, str]:

@@ -151,7 +151,7 @@ def _observation(
     maps = probe.holder.maps
     for _ in range(_TRIES):
         before = [maps.hits_of(slot) for slot in (HITS, RIGHT)]
-        cpu = call()
+        cpu = _call_on_last_cpu()
         hits, right = (
             maps.hits_of(slot) - was for slot, was in zip((HITS, RIGHT), before, strict=True)
         )
@@ -165,17 +165,22 @@ def _observation(
     return Observation("", wrong, probe.offset, ip - address if ip != UNKNOWN_IP else None)
 
 
-def call() -> int:
+def _call_on_last_cpu() -> int:
     """Call the function on the last CPU that we may run on; returns the CPU's number."""
     before = os.sched_getaffinity(0)
     cpu = max(before)
     os.sched_setaffinity(0, {cpu})
     try:
-        with suppress(ProcessLookupError):
-            os.getpgid(_NUMBER)
+        call()
     finally:
         os.sched_setaffinity(0, before)
     return cpu
+
+
+def call() -> None:
+    """Call the function once."""
+    with suppress(ProcessLookupError):
+        os.getpgid(_NUMBER)
 
 
 def _wrong_cpu(reported: int, cpu: int) -> str:

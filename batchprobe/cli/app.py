@@ -6,13 +6,20 @@ from __future__ import annotations
 import inspect
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import typer
 
 from batchprobe import __version__
-from batchprobe.cli.args import OPTIONS, AttachOptions, Option, seconds
+from batchprobe.cli.args import (
+    OPTIONS,
+    AttachOptions,
+    LatencyOptions,
+    Option,
+    options_of,
+    seconds,
+)
 from batchprobe.cli.attach import attach_lists
 from batchprobe.cli.help_text import ENVIRONMENT, EXAMPLES, EXIT_STATUSES, entries, table
 from batchprobe.cli.signals import Stop
@@ -29,8 +36,8 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 _ENTRIES = table("An entry is one of these:", entries())
 
 app = typer.Typer(
-    help="Attach kprobes to thousands of kernel functions, count hits, and get the final counts "
-    "of all of them after a single RCU grace period.",
+    help="Attach kprobes to thousands of kernel functions, count hits or measure calls, and get "
+    "the final results of all of them after a single RCU grace period.",
     epilog="\n\n".join(
         (
             table("Examples:", EXAMPLES),
@@ -96,20 +103,31 @@ def attach(context: typer.Context, lists: list[str], **asked: Any) -> None:
     raise typer.Exit(attach_lists(lists, AttachOptions(**asked), context.obj))
 
 
-def _attach_signature() -> inspect.Signature:
-    """The parameters of `attach`: what AttachOptions declares, as typer wants it."""
+def latency(context: typer.Context, lists: list[str], **asked: Any) -> None:
+    """Measure how long calls of functions take, until Ctrl-C.
+
+    Attaches a probe to both ends of each function. SELF is the time of a call without that in
+    traced functions which it called. ENTRY is an entry of a function list, FILE a list; - is
+    standard input.
+    """
+    from batchprobe.cli.latency import measure_lists  # noqa: PLC0415  (one command is run)
+
+    raise typer.Exit(measure_lists(lists, LatencyOptions(**asked), context.obj))
+
+
+def _tracing_signature(kind: type[AttachOptions]) -> inspect.Signature:
+    """The parameters of a command that traces: what its options declare, as typer wants it."""
     lists = typer.Argument(metavar="ENTRY|FILE", hidden=True, autocompletion=_complete)
     parameters = [
         _parameter("context", typer.Context),
         _parameter("lists", Annotated[list[str], lists]),
     ]
-    return inspect.Signature([*parameters, *_parameters(OPTIONS)])
+    return inspect.Signature([*parameters, *_parameters(options_of(kind))])
 
 
-def _parameters(names: Iterable[str]) -> Iterator[inspect.Parameter]:
-    """Options that AttachOptions declares, as typer wants them."""
-    for name in names:
-        option = OPTIONS[name]
+def _parameters(options: Mapping[str, Option]) -> Iterator[inspect.Parameter]:
+    """Declared options, as typer wants them."""
+    for name, option in options.items():
         how = typer.Option(
             *option.flags,
             help=option.text,
@@ -159,8 +177,10 @@ def _sign(command: Callable[..., None], signature: inspect.Signature) -> None:
     }
 
 
-_sign(attach, _attach_signature())
+_sign(attach, _tracing_signature(AttachOptions))
 app.command(epilog=_ENTRIES)(attach)
+_sign(latency, _tracing_signature(LatencyOptions))
+app.command(epilog=_ENTRIES)(latency)
 
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
@@ -202,7 +222,8 @@ def run_script(
 
 def _run_signature() -> inspect.Signature:
     own = list(inspect.signature(run_script, eval_str=True).parameters.values())[:-1]
-    return inspect.Signature([*own, *_parameters(SHARED_OPTIONS)])
+    shared = {name: OPTIONS[name] for name in SHARED_OPTIONS}
+    return inspect.Signature([*own, *_parameters(shared)])
 
 
 _sign(run_script, _run_signature())

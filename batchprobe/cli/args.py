@@ -18,9 +18,11 @@ __all__ = [
     "OPTIONS",
     "SCOPE",
     "AttachOptions",
+    "LatencyOptions",
     "Option",
     "converted",
     "is_list",
+    "options_of",
     "read_usual",
     "seconds",
     "walk",
@@ -117,7 +119,7 @@ class AttachOptions:
         text="Whether grace periods may be expedited (rcu_expedited).",
     )
     top: int | None = _option(
-        "--top", kind=int, metavar="N", minimum=1, text="Show only the N most hit."
+        "--top", kind=int, metavar="N", minimum=1, text="Show only the first N functions."
     )
     command: str | None = _option(
         "-c",
@@ -188,7 +190,7 @@ class AttachOptions:
 
     def __init__(self, **asked: Any) -> None:
         """`asked` are values of options by name; the others have their defaults."""
-        for name, option in OPTIONS.items():
+        for name, option in options_of(type(self)).items():
             setattr(self, name, asked.get(name, option.default))
 
     @property
@@ -202,9 +204,26 @@ class AttachOptions:
         return self.follows or any(getattr(self, name) for name in (*SCOPE, "all_processes"))
 
 
-OPTIONS: dict[str, Option] = {
-    name: option for name, option in vars(AttachOptions).items() if isinstance(option, Option)
-}
+class LatencyOptions(AttachOptions):
+    """What `batchprobe latency` was asked for."""
+
+    sort: str = _option(
+        "--sort",
+        kind=("total", "self", "calls", "avg", "p50", "p99", "max"),
+        text="What the table is sorted by, largest first.",
+    )
+    histogram: bool = _option(
+        "--histogram", kind=bool, text="Draw how the times of the first functions are distributed."
+    )
+
+
+def options_of(kind: type[AttachOptions]) -> dict[str, Option]:
+    """How each field is written."""
+    fields = (vars(base).items() for base in reversed(kind.__mro__))
+    return {name: value for base in fields for name, value in base if isinstance(value, Option)}
+
+
+OPTIONS = options_of(AttachOptions)
 """How each field of AttachOptions is written."""
 
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import cached_property
 
 from batchprobe._util.counted import counted
-from batchprobe.actions import Count
+from batchprobe.actions import Action, Count
 from batchprobe.cli.args import AttachOptions
 from batchprobe.cli.signals import Stop
 from batchprobe.commit.queue import CommitReport, RemovalFailure
@@ -48,9 +48,11 @@ _LIVE_SECONDS = 1.0
 _SWITCHES_SECONDS = 1.0
 
 
-def attach_lists(lists: Sequence[str], options: AttachOptions, stop: Stop) -> int:
-    """Attach the functions of these lists, and count until the duration is over, the command ends
-    or a signal comes; returns the exit status.
+def attach_lists(
+    lists: Sequence[str], options: AttachOptions, stop: Stop, action: Action | None = None
+) -> int:
+    """Attach the functions of these lists, and run the action, or count, until the duration is
+    over, the command ends or a signal comes; returns the exit status.
 
     However it ends, the probes are detached and the summary is printed.
     """
@@ -76,7 +78,7 @@ def attach_lists(lists: Sequence[str], options: AttachOptions, stop: Stop) -> in
             from batchprobe.cli.scope import Scope  # noqa: PLC0415  (most runs count everything)
 
             scope = stack.enter_context(Scope(options))
-        run = _Run(options, stop, command, scope)
+        run = _Run(options, stop, command, scope, action)
         run.out = stack.enter_context(_output(options.output))
         return run.run(specs)
 
@@ -92,6 +94,7 @@ class _Run:
         stop: Stop,
         command: Sequence[str] | None,
         scope: Scope | None,
+        action: Action | None,
     ) -> None:
         self._options = options
         self._stop = stop
@@ -104,6 +107,7 @@ class _Run:
         self._progress = ProgressBar(stop.answer_pending)
         try:
             self._session = Session(
+                action=action,
                 filters=scope.filters if scope is not None else (),
                 abi=options.abi,
                 placement=options.placement,

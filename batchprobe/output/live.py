@@ -59,11 +59,13 @@ class LiveSink(TextSink):
 
     def _screen(self, seconds: float, total: Values, delta: Values) -> Group:
         columns = self._action.columns
-        rank = columns[0].cell
+        rank = self._action.rank
+        counts = self._action.unit == "hits"
         table = Table(box=None)
         for column in columns:
             table.add_column(column.title, justify="right", no_wrap=True)
-        table.add_column("NOW", justify="right", no_wrap=True)
+        if counts:
+            table.add_column("NOW", justify="right", no_wrap=True)
         table.add_column("FUNCTION")
         called = [(probe, value) for probe, value in total.items() if value]
         called.sort(key=lambda row: (-rank(row[1]), row[0].label))
@@ -73,7 +75,7 @@ class LiveSink(TextSink):
             now = delta.get(probe)
             table.add_row(
                 *(str(column.cell(value)) for column in columns),
-                str(rank(now)) if now else "",
+                *([str(rank(now)) if now else ""] if counts else []),
                 _line(probe.label),
             )
         title = (
@@ -86,7 +88,7 @@ class LiveSink(TextSink):
     def _sum(self, total: Values) -> str:
         """How often the functions were called, if the action says that."""
         if self._action.unit != "hits":
-            return "hits"
+            return "calls"
         return counted(sum(total.values()), "hit")
 
     # -- the terminal ------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from batchprobe.probe import Event
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TextIO
+    from typing import Any, TextIO
 
     from batchprobe.output.base import Values
 
@@ -22,6 +22,7 @@ __all__ = ["TextSink", "by_text"]
 
 _WHY_MISSED = "hits while their CPU was in another probe; the kernel skips those"
 _MOST_MISSED = 3
+_MOST_DETAILED = 5
 
 
 class TextSink(Sink):
@@ -44,11 +45,15 @@ class TextSink(Sink):
 
     def final(self, values: Values) -> None:
         self.table(values)
+        for label, value in self._ranked(values)[: self._top or _MOST_DETAILED]:
+            if lines := self._action.details(value):
+                self._out.write("\n".join([label, *lines]) + "\n\n")
+        self._out.flush()
 
     def end(self, summary: Summary) -> None:
         # Where nothing was attached, the reason is all there is to say: the command's error.
         if summary.hits:
-            for line in _summary(summary):
+            for line in [*_summary(summary, self._action), *self._action.notes()]:
                 say(line)
 
     def table(self, values: Values) -> None:
@@ -68,13 +73,17 @@ class TextSink(Sink):
         waiting = f", {pending} of modules that are not loaded" if pending else ""
         say(f"{functions}{waiting}, {len(found.skipped)} skipped{omitted}")
 
-    def _rows(self, values: Values) -> list[str]:
-        columns = self._action.columns
-        rank = columns[0].cell
-        called = sorted(
+    def _ranked(self, values: Values) -> list[tuple[str, Any]]:
+        """Labels and values of those that have some, largest first."""
+        rank = self._action.rank
+        return sorted(
             ((probe.label, value) for probe, value in values.items() if value),
             key=lambda row: (-rank(row[1]), row[0]),
         )
+
+    def _rows(self, values: Values) -> list[str]:
+        columns = self._action.columns
+        called = self._ranked(values)
         shown = called[: self._top]
         cells = [
             [column.title, *(str(column.cell(value)) for _, value in shown)] for column in columns
@@ -91,9 +100,12 @@ class TextSink(Sink):
         return lines
 
 
-def _summary(summary: Summary) -> list[str]:
+def _summary(summary: Summary, action: Action) -> list[str]:
     commit = summary.commit
     lost = "" if summary.lost == 0 else f", lost: {_or_unknown(summary.lost)}"
+    open_ones = [action.unfinished(value) for value in summary.values.values()]
+    if open_ones and None not in open_ones:
+        lost += f", unfinished: {sum(one or 0 for one in open_ones)}"
     never = sum(1 for hits in summary.hits.values() if not hits)
     lines = [
         f"{counted(len(summary.hits), 'probe')} ({summary.abi}, {summary.placement}) attached in "
