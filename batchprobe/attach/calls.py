@@ -9,13 +9,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from batchprobe._util.counted import counted
 from batchprobe.attach.base import AttachContext, Attachment, Refusal, sum_or_unknown
 from batchprobe.attach.outcome import Make
 from batchprobe.commit.queue import Reclaimed, Remains
 from batchprobe.functions.targets import Target
+from batchprobe.kernel.host import threads
 from batchprobe.probe import Probe
+from batchprobe.programs.maps import possible_cpus
 
-__all__ = ["CallsAttachment", "fit"]
+__all__ = ["CallsAttachment", "fit", "why_no_link"]
+
+# A return probe by function graph needs no instances (kernel/trace/fprobe.c, Linux 6.14).
+_BY_GRAPH = "fprobe_return"
+# Calls that may be open at one time, for each function of a link (fprobe_init_rethook()).
+_OPEN_PER_CPU = 2
+
+
+def why_no_link(probes: Sequence[Probe], context: AttachContext) -> str:
+    """Why another ABI is better for these calls than a kprobe_multi link; empty if it is not.
+
+    A link shares out instances to all calls in its functions, and one of few functions has few: a
+    handful of sleeping threads would use them up. A trace event takes their number.
+    """
+    if context.table.symbol_address(_BY_GRAPH) is not None:
+        return ""
+    followed = len(probes) * possible_cpus() * _OPEN_PER_CPU
+    if followed >= threads():
+        return ""
+    return f"a link of {counted(len(probes), 'function')} follows {followed} calls at a time"
 
 
 def fit(

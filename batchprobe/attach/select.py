@@ -17,6 +17,7 @@ from batchprobe.errors import (
     VerifierError,
     verifier_reason,
 )
+from batchprobe.filters.base import ProbeKind
 from batchprobe.functions.table import FunctionTable
 from batchprobe.functions.targets import Reason, Skipped, Target
 from batchprobe.probe import Probe
@@ -47,6 +48,12 @@ def select(
     refusals: dict[Probe, Refusal] = {}
     unsupported: UnsupportedError | None = None
     for name in (abi,) if abi != "auto" else context.arch.abi_order:
+        if abi == "auto" and name == "multi" and context.action.kind is ProbeKind.CALL:
+            from batchprobe.attach.calls import why_no_link  # noqa: PLC0415  (few need it)
+
+            if why := why_no_link(waiting, context):
+                context.explain(f"the ABI {name} is passed over: {why}")
+                continue
         context.explain(f"trying the ABI {name} for {len(waiting)} of {total}")
         try:
             abis.attach(name, waiting, calibrated(name), attached)

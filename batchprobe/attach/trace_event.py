@@ -19,10 +19,10 @@ from batchprobe.attach.outcome import AttachOutcome
 from batchprobe.commit.queue import Reclaimed, Remains, RemovalFailure
 from batchprobe.errors import KernelError, UnsupportedError
 from batchprobe.functions.table import FunctionTable
+from batchprobe.kernel.host import threads
 from batchprobe.kernel.tracefs import Tracefs
 from batchprobe.probe import Probe
 from batchprobe.sys import fds, perf
-from batchprobe.sys.files import read_text
 
 __all__ = ["NAME", "TraceEventAttachment", "attach", "event_name"]
 
@@ -85,8 +85,7 @@ def _max_active(probes: int) -> int:
     """How many calls of one function a return probe can follow at a time: the kernel allocates that
     many instances for each function, and misses the returns of more.
     """
-    threads = int(read_text("/proc/loadavg").split()[3].partition("/")[2])
-    return max(min(threads + _SPARE, _MAX_ACTIVE, _MAX_INSTANCES // probes), _MIN_ACTIVE)
+    return max(min(threads() + _SPARE, _MAX_ACTIVE, _MAX_INSTANCES // probes), _MIN_ACTIVE)
 
 
 class TraceEventAttachment(Attachment):

@@ -35,6 +35,7 @@ __all__ = [
     "require_descriptors",
     "require_initial_pid_namespace",
     "require_tracing",
+    "threads",
     "warn",
 ]
 
@@ -130,6 +131,11 @@ def require_tracing() -> None:
         status, detail, remedy = check()
         if status is Status.LACKING:
             raise UnsupportedError(detail, remedy=remedy)
+
+
+def threads() -> int:
+    """How many threads there are now."""
+    return int(read_bytes("/proc/loadavg").split()[3].partition(b"/")[2])
 
 
 def require_initial_pid_namespace() -> None:

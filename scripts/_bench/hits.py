@@ -16,10 +16,24 @@ from bcc import BPF
 from _bench.calls import Values, bcc_program, idle_program, setting
 from _bench.commands import started
 from _bench.functions import Functions
-from _bench.jobs import BATCHPROBE, BCC, BPFTRACE, FUNCCOUNT, LINK, OWN, UNOPTIMIZED
+from _bench.jobs import (
+    ACCEPTED,
+    BATCHPROBE,
+    BCC,
+    BPFTRACE,
+    FUNCCOUNT,
+    FUNCLATENCY,
+    LATENCY,
+    LINK,
+    OWN,
+    REJECTED,
+    UNOPTIMIZED,
+)
 from _bench.witness import Witness
 from _bench.worker import Worker
 from batchprobe import Session
+from batchprobe.actions.latency import Latency
+from batchprobe.filters.pid import Pid
 from batchprobe.sys import bpf, fds
 
 # getppid(2) calls it once, and a jump fits after its entry, unlike in the system call's function.
@@ -74,7 +88,7 @@ class Hits:
 
     @contextlib.contextmanager
     def _probed(self, tool: str) -> Iterator[None]:
-        if tool in (FUNCCOUNT, BPFTRACE):
+        if tool in (FUNCCOUNT, BPFTRACE, FUNCLATENCY):
             with started(tool, self.name, self._witness, _START_SECONDS) as running:
                 yield
                 running.stop(_START_SECONDS)
@@ -88,6 +102,15 @@ class Hits:
             program = bcc_program().load_func("hit", BPF.KPROBE)
             with Session() as session:
                 session.attach([self.name], program=program)
+                yield
+        elif tool in (ACCEPTED, REJECTED):
+            pids = [worker.pid for worker in self._workers] if tool == ACCEPTED else [os.getpid()]
+            with Session(filters=[Pid(*pids)]) as session:
+                session.attach([self.name])
+                yield
+        elif tool == LATENCY:
+            with Session(action=Latency()) as session:
+                session.attach([self.name])
                 yield
         elif tool == LINK:
             with _link(self._address):

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from _bench.jobs import (
+    ACCEPTED,
     BATCHED,
     BATCHPROBE,
     BCC,
@@ -18,9 +19,12 @@ from _bench.jobs import (
     EVERYTHING,
     FIRST_START,
     FUNCCOUNT,
+    FUNCLATENCY,
     HIT,
+    LATENCY,
     LINK,
     OWN,
+    REJECTED,
     TOOLS,
     UNOPTIMIZED,
     Job,
@@ -110,4 +114,7 @@ def _hits(kernel: str) -> tuple[str, ...]:
     links = [f"{BATCHPROBE} multi", LINK] if kernel in _WITH_LINKS else []
     kinds = ("event entry", "event after", f"event after {UNOPTIMIZED}", "perf")
     events = [f"{BATCHPROBE} {kind}" for kind in kinds]
-    return (*links, *events, OWN, BCC, BPFTRACE, FUNCCOUNT)
+    return (
+        *(*links, *events, ACCEPTED, REJECTED, LATENCY),
+        *(OWN, BCC, BPFTRACE, FUNCCOUNT, FUNCLATENCY),
+    )

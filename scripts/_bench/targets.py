@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 
 from _bench.jobs import (
+    ACCEPTED,
     BATCHED,
     BATCHPROBE,
     BCC,
@@ -17,8 +18,11 @@ from _bench.jobs import (
     COMMAND,
     EVERYTHING,
     FUNCCOUNT,
+    FUNCLATENCY,
     HIT,
+    LATENCY,
     OWN,
+    REJECTED,
     TOOLS,
 )
 from _bench.results import Key, Result, Results
@@ -284,6 +288,16 @@ class _OfKernel:
             ratio = _divided(self._median(HIT, 1, OWN, "cost"), self._median(HIT, 1, BCC, "cost"))
             text = "a hit of an own program, against bcc's attach of the same"
             yield Ratio(self._kernel, text, ratio, _OWN_PROGRAM, is_least=False)
+
+        for tool, other, text in (
+            (LATENCY, FUNCLATENCY, "a call that latency measures, against funclatency"),
+            (REJECTED, ACCEPTED, "a hit that a filter rejects, against one that it accepts"),
+        ):
+            if self._median(HIT, 1, tool, "cost") is not None:
+                ratio = _divided(
+                    self._median(HIT, 1, tool, "cost"), self._median(HIT, 1, other, "cost")
+                )
+                yield Ratio(self._kernel, text, ratio, 1.0, is_least=False)
 
     def descriptors(self) -> Iterator[Ratio]:
         count = EVERYTHING if self._has_links else 1000

@@ -6,7 +6,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from _bench.jobs import BATCHED, BATCHPROBE, BPFTRACE, FIRST_START, FUNCCOUNT
+from _bench.jobs import BATCHED, BATCHPROBE, BPFTRACE, FIRST_START, FUNCCOUNT, FUNCLATENCY
 
 _LIST = Path("/run/bench-list")
 
@@ -15,6 +15,8 @@ def command_line(tool: str, glob: str) -> list[str]:
     """What counts the functions of the glob until Ctrl-C."""
     if tool == FUNCCOUNT:
         return [_path("funccount-bpfcc"), glob]
+    if tool == FUNCLATENCY:
+        return [_path("funclatency-bpfcc"), glob]
     if tool == BATCHED:
         return [_path(BATCHPROBE), "run", "--quiet", _path("funccount-bpfcc"), glob]
     if tool == BPFTRACE:

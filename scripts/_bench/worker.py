@@ -21,6 +21,11 @@ class Worker:
             text=True,
         )
 
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._process.pid
+
     def begin(self, calls: int) -> None:
         """Let it begin."""
         assert self._process.stdin

@@ -24,14 +24,17 @@ from batchprobe.filters.children import Children
 from batchprobe.filters.pid import Pid
 
 MS = 1_000_000
-WAIT = "syscall:rt_sigtimedwait"
+# 32-bit machines have new system calls for 64-bit times.
+TIME64 = "_time64" if sys.maxsize < 1 << 32 else ""
+WAIT = f"syscall:rt_sigtimedwait{TIME64}"
+SLEEP = f"syscall:clock_nanosleep{TIME64}"
 
 
 def attached(session: Session, *entries: str) -> dict[str, Probe]:
     return {probe.label: probe for probe in session.attach(entries)}
 
 
-@pytest.fixture(params=ABIS)
+@pytest.fixture(params=("auto", *ABIS))
 def session(request: pytest.FixtureRequest) -> Iterator[Session]:
     """Measures the calls of this process and of its children."""
     filters = [Pid(os.getpid()), Children()]
@@ -56,7 +59,8 @@ def waiting() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def _is_waiting(pid: int) -> bool:
-    return Path(f"/proc/{pid}/wchan").read_text().strip() in ("do_sigtimedwait", "sigtimedwait")
+    # A compiler may have made a clone of it, such as do_sigtimedwait.isra.0.
+    return "sigtimedwait" in Path(f"/proc/{pid}/wchan").read_text()
 
 
 def check(times: CallTimes) -> None:
@@ -90,11 +94,11 @@ def test_calls_are_counted_and_last_as_long_as_they_do(session: Session) -> None
 
 def test_self_time_is_without_the_traced_callees(session: Session) -> None:
     """A system call, and the function that does its work, both sleep in the second."""
-    probes = attached(session, "syscall:clock_nanosleep", "hrtimer_nanosleep")
+    probes = attached(session, SLEEP, "hrtimer_nanosleep")
     for _ in range(10):
         time.sleep(0.05)
     session.detach_all()
-    outer = probes["syscall:clock_nanosleep"].value
+    outer = probes[SLEEP].value
     inner = probes["hrtimer_nanosleep"].value
     check(outer)
     check(inner)
@@ -134,6 +138,11 @@ def test_sleeping_threads_do_not_mix(session: Session) -> None:
     session.detach_all()
     times = probes["hrtimer_nanosleep"].value
     check(times)
+    if probes["hrtimer_nanosleep"].abi == "multi" and times.calls < 8:
+        # Before Linux 6.14 a link of one function follows two calls for each CPU.
+        assert times.calls + times.unfinished + times.missed == 8
+        assert session.missed() == 8 - times.calls
+        return
     assert times.calls == 8
     assert 3_500 * MS <= times.total_ns < 8_000 * MS
     assert 780 * MS <= times.max_ns < 2_000 * MS
