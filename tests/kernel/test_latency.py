@@ -24,10 +24,10 @@ from batchprobe.filters.children import Children
 from batchprobe.filters.pid import Pid
 
 MS = 1_000_000
-# 32-bit machines have new system calls for 64-bit times.
-TIME64 = "_time64" if sys.maxsize < 1 << 32 else ""
-WAIT = f"syscall:rt_sigtimedwait{TIME64}"
-SLEEP = f"syscall:clock_nanosleep{TIME64}"
+# On 32-bit machines, Debian 12 makes the system calls with 32-bit times.
+TIME32 = "_time32" if sys.maxsize < 1 << 32 else ""
+WAIT = f"syscall:rt_sigtimedwait{TIME32}"
+SLEEP = f"syscall:clock_nanosleep{TIME32}"
 
 
 def attached(session: Session, *entries: str) -> dict[str, Probe]:
