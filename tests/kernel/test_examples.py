@@ -65,6 +65,18 @@ def test_read_sizes() -> None:
     assert "2 probes off with 1 barrier" in done.stderr
 
 
+def test_latency() -> None:
+    done = script("latency.py", "hrtimer_nanosleep", "vfs_read", "--", "sleep", "0.3")
+    assert done.returncode == 0, done.stderr
+    heads, *rows = [line.split() for line in done.stdout.splitlines()]
+    assert heads[-1] == "FUNCTION"
+    # sleep(1) reads its libraries, which takes no time beside its sleep.
+    assert [row[-1] for row in rows] == ["hrtimer_nanosleep", "vfs_read"]
+    assert rows[0][0] == "1"
+    assert "2 of 2 functions were called, 0 calls did not return" in done.stderr
+    assert "2 probes off with 1 barrier" in done.stderr
+
+
 def test_narrow_down() -> None:
     done = script("narrow_down.py", "vfs_*", "--rounds", "2")
     assert done.returncode == 0, done.stderr
