@@ -26,12 +26,14 @@ EXIT_STATUSES = (
 ENVIRONMENT = (
     ("BATCHPROBE_DEBUG", "1 prints the traceback of an error"),
     ("BATCHPROBE_COMPILE", "1 compiles the programs with bcc instead of using shipped bytecode"),
-    ("NOTIFY_SOCKET", "where attach sends READY=1 when the probes count: sd_notify(3)"),
+    ("NOTIFY_SOCKET", "where READY=1 is sent when the probes count: sd_notify(3)"),
 )
 
 EXAMPLES = (
     ("batchprobe attach funcs.txt -d 5", "count hits of the functions in a list for 5 seconds"),
-    ("batchprobe attach funcs.txt -c 'ls -l'", "the same while a command runs"),
+    ("batchprobe attach funcs.txt -c 'ls -l'", "those of a command and its descendants"),
+    ("batchprobe attach funcs.txt --unit nginx", "those of a systemd unit, until Ctrl-C"),
+    ("batchprobe latency 'vfs_*' -c 'ls -l'", "how long the calls of a command take"),
     ("echo 'vfs_*' | batchprobe attach - --top 10", "the ten functions hit most, until Ctrl-C"),
     ("batchprobe functions 'tcp_*' '!tcp_v6_*'", "what these entries mean on this kernel"),
 )
