@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options of `batchprobe attach`, declared once, and a quick reader of the usual command line.
+"""The options of `batchprobe attach` and `latency`, declared once, and a quick reader of the usual
+`attach` line.
 
 `AttachOptions` is the only declaration: `app` makes typer's command from it, and `read_usual` reads
 with it the lines that need no explaining. Importing typer takes longer than attaching the probes,

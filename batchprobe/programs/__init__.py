@@ -3,5 +3,6 @@
 
 `source` composes the text of bpf/ with an action and filters, `compiler` makes bytecode of it with
 bcc, `shipped` reads bytecode that was compiled ahead, `probe_maps` holds the maps that a loaded
-program works on. Knows nothing of probes. Imports `kernel`, `sys` and `arch`.
+program works on. `tasks` runs programs that follow tasks, `process_tree` those that follow a tree
+of processes. Knows nothing of probes. Imports `kernel`, `sys` and `arch`.
 """
