@@ -96,6 +96,7 @@ def _report(seed: int, outcomes: list[Outcome], failures: list[str]) -> None:
             "two runs at once": outcome.trial.paired,
             "guardian killed too": outcome.trial.swept_by,
             "library": outcome.trial.library,
+            "latency": not outcome.trial.library and outcome.trial.command[0] == "latency",
             "compiling": outcome.trial.compiles,
             "ended before the signal": outcome.was_over,
         }.items()

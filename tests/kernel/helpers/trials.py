@@ -91,6 +91,8 @@ class Trial:
     other_moment: float
     # If not empty, the guardian is killed first, and "cleanup" or the next "start" must sweep.
     swept_by: str
+    # What the command does: attach, or latency in a scope.
+    command: tuple[str, ...]
 
     @classmethod
     def of(cls, seed: int, number: int) -> Trial:
@@ -119,6 +121,7 @@ class Trial:
             other_end=dice.choice([None, *End]),
             other_moment=dice.random(),
             swept_by=dice.choice(["cleanup", "start"]) if unguarded else "",
+            command=dice.choice([("attach",), ("attach",), ("latency", "--uid", "0")]),
         )
 
 
@@ -229,7 +232,7 @@ class Trials:
             script = (sys.executable, str(self._script))
             return Running(self._list, trial.abi, trial.barrier, command=script, env=env)
         options = ("-i", "0.1", "--json", "--abi", trial.abi, "--barrier", trial.barrier)
-        return Running("attach", self._list, *options, command=COMMAND, env=env)
+        return Running(*trial.command, self._list, *options, command=COMMAND, env=env)
 
     def _end(self, trial: Trial, length: float, victim: Running, other: Running | None) -> bool:
         """Wait for the moment and end the run; returns whether it had ended before."""
@@ -291,7 +294,8 @@ class Trials:
             lambda: set(our_processes()) - {other.pid} == set(_guardians(other)),
             "the victim's guardian ends",
         )
-        probes = self._lengths["auto"].probes
+        ends = 1 if trial.library or trial.command[0] == "attach" else 2
+        probes = self._lengths["auto"].probes * ends
         assert len(our_events(other.pid)) == probes, "another run's probes were removed"
         _signal(other, trial.other_end or End.INT, trial.pause)
         if trial.other_end is None:

@@ -84,6 +84,10 @@ def test_other_architectures_run_a_short_form() -> None:
                 "tests/kernel/test_commit.py::test_contract",
                 "tests/kernel/test_modules.py::test_loaded_module",
                 "tests/kernel/test_user_programs.py::test_it_runs_on_each_hit_until_the_commit",
+                "tests/kernel/test_scope.py::test_processes_and_threads",
+                "tests/kernel/test_scope.py::test_a_command_with_all_its_descendants",
+                "tests/kernel/test_latency.py::test_calls_are_counted_and_last_as_long_as_they_do",
+                "tests/kernel/test_latency.py::test_self_time_is_without_the_traced_callees",
             )
         }
         assert not any(step.is_alone for step in others)
