@@ -215,7 +215,7 @@ class Latency(Action):
     def notes(self) -> Sequence[str]:
         """What the probes cost."""
         costs = [f"{shown_time(cost)} ({abi})" for abi, cost in self.probe_ns.items()]
-        return [f"each time includes about {' or '.join(costs)} of its own probes"] if costs else ()
+        return [f"the probes add about {' or '.join(costs)} to a call"] if costs else ()
 
     def note_cost(self, abi: str, nanoseconds: float) -> None:
         """Remember it."""

@@ -186,7 +186,10 @@ class AttachOptions:
         text="End when the results are final; the probes are removed in the background.",
     )
     verbose: bool = _option(
-        "-v", "--verbose", kind=bool, text="Say what was tried, and why an ABI was passed over."
+        "-v",
+        "--verbose",
+        kind=bool,
+        text="Say what was tried, why an ABI was passed over, and which processes were followed.",
     )
 
     def __init__(self, **asked: Any) -> None:

@@ -231,12 +231,16 @@ class _Run:
         """Count until it is time to stop; returns the command, if there is one."""
         child: subprocess.Popen[bytes] | None = None
         with self._outliving_output():
+            if self._scope is not None:
+                self._scope.watch()
             if self._command is not None:
                 import subprocess  # noqa: PLC0415  (most runs have no command)
 
                 try:
                     with self._scope.spawning() if self._scope else nullcontext():
                         child = subprocess.Popen(self._command)
+                    if self._scope is not None:
+                        self._scope.started(child.pid)
                 except OSError as error:
                     self._broken = f"cannot run {self._command[0]}: {error.strerror}"
                     return None
@@ -312,8 +316,11 @@ class _Run:
             # Closing retries what could not be removed.
             commit.failed = self._session.close(wait=self._waits).failed
         self._end(commit, values)
-        if self._scope is not None and (lost := self._scope.lost):
-            say(f"{counted(lost, 'thread')} could not be followed: their hits are missing")
+        if self._scope is not None:
+            if lost := self._scope.lost:
+                say(f"{counted(lost, 'thread')} could not be followed: their hits are missing")
+            for sentence in self._scope.report():
+                say(sentence)
         if commit.handed_over:
             say(
                 f"{commit.handed_over} probes count nothing any more; a background process removes "

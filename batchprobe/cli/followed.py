@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 
-from batchprobe.cli.process_tree import Followed, ProcessTree
+from batchprobe.cli.family import Family, Followed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class FollowedProcesses:
         """Why no processes are followed; empty if they are, or will be. Final after `wait`."""
         self.overruns = 0
         """How often messages were lost, so that what they reported was looked for in /proc."""
-        self._tree = ProcessTree(roots)
+        self._tree = Family(roots)
         self._must_look = False
         self._lock = threading.Lock()
         self._decided = threading.Event()

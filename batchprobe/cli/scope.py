@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Self, TypeVar
 
+from batchprobe._util.counted import counted
 from batchprobe.cli.args import SCOPE, AttachOptions
 from batchprobe.errors import UsageError
 from batchprobe.filters.base import Filter
@@ -18,7 +19,14 @@ from batchprobe.sys.files import read_text
 
 __all__ = ["Scope"]
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from batchprobe.cli.followed import FollowedProcesses
+
 _T = TypeVar("_T")
+# To import pyroute2, and for the kernel to take us as a listener.
+_LISTEN_SECONDS = 10.0
+_MOST_REPORTED = 50
 
 
 class Scope:
@@ -29,6 +37,8 @@ class Scope:
 
     def __init__(self, options: AttachOptions) -> None:
         _refuse_contradictions(options)
+        self._options = options
+        self._followed: FollowedProcesses | None = None
         # First, so that the number cannot come to mean another process.
         self.ends = [_pidfd(options.pid[0])] if options.pid else []
         """Descriptors, readable when the run is over: that of the first process of -p."""
@@ -45,6 +55,39 @@ class Scope:
         """Whether the process with which the run ends has ended."""
         return bool(self.ends and select.select(self.ends, [], [], 0)[0])
 
+    def watch(self) -> None:
+        """Begin to note names and exit statuses of the processes that are followed, for -v."""
+        if not (self._options.verbose and self._options.follows):
+            return
+        from batchprobe.cli.followed import FollowedProcesses  # noqa: PLC0415  (only with -v)
+
+        self._followed = FollowedProcesses(self._options.pid)
+        self._followed.wait(_LISTEN_SECONDS)
+
+    def started(self, pid: int) -> None:
+        """A command was started."""
+        if self._followed is not None:
+            self._followed.follow(pid)
+
+    def report(self) -> Iterator[str]:
+        """Which processes were followed, in sentences."""
+        if self._followed is None:
+            return
+        self._followed.close()
+        if self._followed.unavailable:
+            yield self._followed.unavailable
+            return
+        found = self._followed.processes()
+        yield f"{counted(len(found) + self._followed.not_kept, 'process', 'processes')} followed"
+        for one in found[:_MOST_REPORTED]:
+            name = one.comm or "(ended before its name could be read)"
+            end = f"exit status {one.status}" if one.has_ended else "still running"
+            yield f"  {one.pid} {name}, child of {one.parent}: {end}"
+        if found[_MOST_REPORTED:]:
+            yield f"  and {len(found) - _MOST_REPORTED} more"
+        if self._followed.overruns:
+            yield "some may be missing: the kernel reported more of them than could be read"
+
     def spawning(self) -> AbstractContextManager[None]:
         """What starts in the block is followed, if anything is."""
         return self._children.spawning() if self._children is not None else nullcontext()
@@ -56,6 +99,8 @@ class Scope:
 
     def close(self) -> None:
         """Close the descriptors."""
+        if self._followed is not None:
+            self._followed.close()
         while self.ends:
             os.close(self.ends.pop())
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -222,6 +223,11 @@ def test_the_command_counts_its_own(noise: Worker) -> None:
     done = run("attach", "--json", CALL, "-c", command)
     assert done.status == 0, done
     assert done.summary["hits"] == {CALL: CALLS}
+    done = run("attach", "-v", CALL, "-c", f"sh -c 'sleep 0.1; {PYTHON} {SCRIPT}; exit 3'")
+    assert done.status == 3, done
+    assert re.search(r"[0-9]{2} processes followed", done.stderr), done
+    for line in (r"\d+ sh, child of \d+: exit status 3", r"\d+ sleep, .*: exit status 0"):
+        assert re.search(line, done.stderr), done
     done = run("attach", "--json", CALL, "--all", "-c", command)
     assert done.summary["hits"][CALL] > CALLS
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from batchprobe.cli.process_tree import ProcessTree
+from batchprobe.cli.family import Family
 
 
 class Proc:
@@ -39,13 +39,13 @@ def proc(tmp_path: Path) -> Proc:
     return made
 
 
-def tree(proc: Proc, *roots: int, most: int = 100) -> ProcessTree:
-    made = ProcessTree(roots, most=most, proc=proc.folder)
+def tree(proc: Proc, *roots: int, most: int = 100) -> Family:
+    made = Family(roots, most=most, proc=proc.folder)
     made.look()
     return made
 
 
-def seen(tree: ProcessTree) -> list[tuple[int, int, str, int | str | None]]:
+def seen(tree: Family) -> list[tuple[int, int, str, int | str | None]]:
     """Of each process: number, parent, name, and its status if it ended."""
     return [
         (one.pid, one.parent, one.comm, one.status if one.has_ended else "runs")
@@ -181,7 +181,7 @@ def test_a_zombie_has_ended(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_roots_may_be_added_and_may_be_gone(proc: Proc) -> None:
-    processes = ProcessTree(proc=proc.folder)
+    processes = Family(proc=proc.folder)
     processes.add_root(10)
     assert seen(processes) == []
     processes.look()

@@ -9,7 +9,7 @@ from os import PathLike
 
 from batchprobe.sys.files import read_text
 
-__all__ = ["Followed", "ProcessTree"]
+__all__ = ["Family", "Followed"]
 
 _MOST = 10_000
 _SIGNALLED = 128
@@ -43,7 +43,7 @@ class Followed:
         return f"Followed({self.pid}, parent {self.parent}, {self.comm!r}, {state})"
 
 
-class ProcessTree:
+class Family:
     """Processes and their descendants, the first `most` of them. The rest is counted only."""
 
     def __init__(
