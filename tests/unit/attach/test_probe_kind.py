@@ -75,6 +75,8 @@ ENTRIES = [parse(text) for text in ("vfs_read", "tcp_*%return", "vfs_read+4", "!
         ),
         (ProbeKind.ENTRY, ["vfs_read", "vfs_read+0x4", "!vfs_write"], ["tcp_*%return"]),
         (ProbeKind.RETURN, ["vfs_read%return", "tcp_*%return", "!vfs_write"], ["vfs_read+4"]),
+        # Both ends: an entry stands for them.
+        (ProbeKind.CALL, ["vfs_read", "tcp_*", "!vfs_write"], ["vfs_read+4"]),
     ],
 )
 def test_entries_become_the_needed_kind(kind: ProbeKind, fit: list[str], unfit: list[str]) -> None:

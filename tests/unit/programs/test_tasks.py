@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trace events of the scheduler, and families of processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+
+import pytest
+
+from batchprobe.errors import KernelError
+from batchprobe.programs.process_tree import family
+from batchprobe.programs.tasks import _field_at
+
+# /sys/kernel/tracing/events/sched/sched_process_fork/format, Linux 6.1.
+FORMAT = """name: sched_process_fork
+ID: 318
+format:
+\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;
+\tfield:unsigned char common_flags;\toffset:2;\tsize:1;\tsigned:0;
+\tfield:unsigned char common_preempt_count;\toffset:3;\tsize:1;\tsigned:0;
+\tfield:int common_pid;\toffset:4;\tsize:4;\tsigned:1;
+
+\tfield:char parent_comm[16];\toffset:8;\tsize:16;\tsigned:0;
+\tfield:pid_t parent_pid;\toffset:24;\tsize:4;\tsigned:1;
+\tfield:char child_comm[16];\toffset:28;\tsize:16;\tsigned:0;
+\tfield:pid_t child_pid;\toffset:44;\tsize:4;\tsigned:1;
+
+print fmt: "comm=%s pid=%d child_comm=%s child_pid=%d", REC->parent_comm, REC->parent_pid
+"""
+
+
+def test_a_field_is_found_by_its_whole_name() -> None:
+    assert _field_at(FORMAT, "child_pid") == 44
+    assert _field_at(FORMAT, "parent_pid") == 24
+    with pytest.raises(KernelError):
+        _field_at(FORMAT, "pid")
+
+
+def test_a_family_has_all_threads_of_all_descendants() -> None:
+    wait = threading.Event()
+    thread = threading.Thread(target=wait.wait)
+    thread.start()
+    script = "sleep 100 & echo $!; wait"
+    with subprocess.Popen(("sh", "-c", script), stdout=subprocess.PIPE) as shell:
+        assert shell.stdout is not None
+        grandchild = int(shell.stdout.readline())
+        try:
+            threads = family({os.getpid()})
+            assert {os.getpid(), thread.native_id, shell.pid, grandchild} <= threads
+            assert family({shell.pid}) == {shell.pid, grandchild}
+            assert family({2**30}) == set()
+        finally:
+            os.kill(grandchild, signal.SIGKILL)
+            wait.set()
+    thread.join()
