@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from helpers.command import run
-from helpers.machine import ABIS, eventually
+from helpers.machine import ABIS, PREFIX, eventually
 from helpers.workers import CALLS, Worker
 
 from batchprobe import Probe, Session
@@ -24,6 +24,7 @@ from batchprobe.filters.children import Children
 from batchprobe.filters.pid import Pid
 
 MS = 1_000_000
+TRACING = Path("/sys/kernel/tracing")
 # On 32-bit machines, Debian 12 makes the system calls with 32-bit times.
 TIME32 = "_time32" if sys.maxsize < 1 << 32 else ""
 WAIT = f"syscall:rt_sigtimedwait{TIME32}"
@@ -207,18 +208,66 @@ def test_a_detached_function_gets_no_more_returns(session: Session) -> None:
     assert (times.calls, times.unfinished, times.missed) == (0, 1, 0)
 
 
-def test_recursion(session: Session) -> None:
-    """A function that calls itself: each call of a deep path walks through the next symlink."""
-    probes = attached(session, "vfs_read", "syscall:read")
-    code = (
-        "import os\nr, w = os.pipe()\nos.write(w, b'x' * 500)\nfor _ in range(500): os.read(r, 1)"
-    )
-    subprocess.run((sys.executable, "-I", "-S", "-c", code), check=True)
-    values = session.snapshot()
+@pytest.fixture
+def overlay(tmp_path: Path) -> Iterator[Path]:
+    """A file of an overlay, which is one of the file system below."""
+    folders = {name: tmp_path / name for name in ("lowerdir", "upperdir", "workdir", "merged")}
+    for folder in folders.values():
+        folder.mkdir()
+    merged = folders.pop("merged")
+    options = ",".join(f"{name}={folder}" for name, folder in folders.items())
+    mount = ("mount", "-t", "overlay", "overlay", "-o", options, str(merged))
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no overlay here: {done.stderr}")
+    file = merged / "file"
+    file.touch()
+    yield file
+    subprocess.run(("umount", str(merged)), check=True)
+
+
+def test_recursion(session: Session, overlay: Path) -> None:
+    """A change of mode in an overlay calls the same function again, for the file below."""
+    (probe,) = session.attach(["notify_change"])
+    for at in range(50):
+        overlay.chmod(0o600 + at % 2)
     session.detach_all()
-    outer, inner = values[probes["syscall:read"]], values[probes["vfs_read"]]
-    assert inner.calls >= 500
-    assert outer.calls >= 500
+    times = probe.value
+    check(times)
+    assert (times.calls, times.unfinished, times.missed, times.dropped) == (100, 0, 0, 0)
+    # Both calls have the time of the inner one, and it is nobody's but the inner one's.
+    assert times.total_ns / 2 < times.self_ns < times.total_ns
+
+
+def test_as_the_kernels_own_profiler_sees_it(session: Session) -> None:
+    """Not the same number: each measures the other, and they begin at other instructions."""
+    enabled = TRACING / "function_profile_enabled"
+    if not enabled.exists():
+        pytest.skip("this kernel has no function profiler (CONFIG_FUNCTION_PROFILER)")
+    function = f"{PREFIX}rt_sigtimedwait{TIME32}"
+    filtered = TRACING / "set_ftrace_filter"
+    try:
+        filtered.write_text(f"{function}\n")
+        probes = attached(session, WAIT)
+        enabled.write_text("1\n")
+        for _ in range(20):
+            signal.sigtimedwait([], 0.05)
+        enabled.write_text("0\n")
+        session.detach_all()
+        rows = [
+            line.split()
+            for file in (TRACING / "trace_stat").glob("function[0-9]*")
+            for line in file.read_text().splitlines()
+            if function in line
+        ]
+    finally:
+        enabled.write_text("0\n")
+        filtered.write_text("\n")
+    times = probes[WAIT].value
+    assert sum(int(row[1]) for row in rows) == times.calls == 20
+    # With one row, its time is the third word, in microseconds.
+    theirs = sum(float(row[2]) for row in rows) * 1000
+    assert 0.95 < times.total_ns / theirs < 1.05
 
 
 def test_the_command() -> None:
