@@ -102,7 +102,7 @@ class TextSink(Sink):
 
 def _summary(summary: Summary, action: Action) -> list[str]:
     commit = summary.commit
-    lost = "" if summary.lost == 0 else f", lost: {_or_unknown(summary.lost)}"
+    lost = f", lost: {_or_unknown(summary.lost)}"
     open_ones = [action.unfinished(value) for value in summary.values.values()]
     if open_ones and None not in open_ones:
         lost += f", unfinished: {sum(one or 0 for one in open_ones)}"
@@ -112,7 +112,8 @@ def _summary(summary: Summary, action: Action) -> list[str]:
         f"{summary.attach_seconds:.2f} s, {len(summary.skipped)} skipped"
         f"{_omitted(summary.omitted)}",
         f"{counted(sum(summary.hits.values()), 'hit')}, "
-        f"{counted(never, 'function')} never called, missed: {_missed(summary)}{lost}",
+        f"{counted(never, 'function')} never called, missed: {_missed(summary)}{lost}, "
+        f"not attached: {len(summary.skipped)}",
         f"{counted(commit.probes, 'probe')} off with {counted(commit.barriers, 'barrier')}: "
         f"counting stopped in {commit.top_seconds * 1e3:.1f} ms, "
         f"counts final {commit.barrier_seconds * 1e3:.1f} ms later, "

@@ -176,7 +176,8 @@ def test_numbers_agree_with_their_nouns(capfd: pytest.CaptureFixture[str]) -> No
     TextSink(io.StringIO(), Count()).end(one)
     first, second, third = capfd.readouterr().err.splitlines()
     assert first.startswith("batchprobe: 1 probe (")
-    assert second == "batchprobe: 1 hit, 0 functions never called, missed: 0"
+    end = "missed: 0, lost: 0, not attached: 0"
+    assert second == f"batchprobe: 1 hit, 0 functions never called, {end}"
     assert third.startswith("batchprobe: 1 probe off with 1 barrier: ")
 
 
