@@ -45,22 +45,24 @@ def session(request: pytest.FixtureRequest) -> Iterator[Session]:
 @contextmanager
 def waiting() -> Iterator[subprocess.Popen[bytes]]:
     """A process that is inside rt_sigtimedwait(2), until it gets SIGUSR1."""
-    code = "import signal\nsignal.sigwait({signal.SIGUSR1})"
+    code = "import signal\nprint(flush=True)\nsignal.sigwait({signal.SIGUSR1})"
     # A child inherits the mask.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-    process = subprocess.Popen((sys.executable, "-I", "-S", "-c", code))
+    python = (sys.executable, "-I", "-S", "-c", code)
+    process = subprocess.Popen(python, stdout=subprocess.PIPE)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
     try:
-        eventually(lambda: _is_waiting(process.pid), "it waits")
+        assert process.stdout is not None
+        process.stdout.readline()
+        eventually(lambda: _sleeps(process.pid), "it waits")
         yield process
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
-def _is_waiting(pid: int) -> bool:
-    # A compiler may have made a clone of it, such as do_sigtimedwait.isra.0.
-    return "sigtimedwait" in Path(f"/proc/{pid}/wchan").read_text()
+def _sleeps(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
 
 
 def check(times: CallTimes) -> None:
@@ -138,10 +140,11 @@ def test_sleeping_threads_do_not_mix(session: Session) -> None:
     session.detach_all()
     times = probes["hrtimer_nanosleep"].value
     check(times)
-    if probes["hrtimer_nanosleep"].abi == "multi" and times.calls < 8:
-        # Before Linux 6.14 a link of one function follows two calls for each CPU.
+    if probes["hrtimer_nanosleep"].abi != "event" and times.calls < 8:
+        # Before Linux 6.14 a link of one function follows two calls for each CPU, and a perf
+        # kprobe without preemption one.
         assert times.calls + times.unfinished + times.missed == 8
-        assert session.missed() == 8 - times.calls
+        assert session.missed() in (None, 8 - times.calls)
         return
     assert times.calls == 8
     assert 3_500 * MS <= times.total_ns < 8_000 * MS
