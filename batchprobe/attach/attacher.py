@@ -221,7 +221,8 @@ class Attacher:
             from batchprobe.attach.call_calibration import measured  # noqa: PLC0415 (few need it)
 
             calls = measured(abi, context, self.symbols.cache, self._discard)
-            context.action.note_cost(abi, calls.probe_ns)
+            if calls.probe_ns:
+                context.action.note_cost(abi, calls.probe_ns)
             context = context.with_changes(stack_moves=calls.stack_moves)
         return context
 
