@@ -104,7 +104,7 @@ class Action(ABC):
         return None
 
     def notes(self) -> Sequence[str]:
-        """Sentences on how far the values can be trusted, for the end of a run."""
+        """Sentences about how far the values can be trusted, for the end of a run."""
         return ()
 
     def note_cost(self, abi: str, nanoseconds: float) -> None:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What only a trial tells of the two probes of a call: how far the stack pointer moves from one to
-the other, and what they add to the call.
+"""Tries the two probes of a call: how far the stack pointer moves from one to the other, and what
+they add to the call.
 
 Both depend on the architecture, on the ABI and on how the kernel makes return probes. The distance
 keeps a return from getting the entry of another call: see bpf/latency.h.

@@ -98,7 +98,7 @@ class CallsAttachment(Attachment):
     def reclaim(self, gone: Sequence[Probe], remains: Remains | None = None) -> Reclaimed:
         backs = [back for probe in gone if (back := self._return_of.pop(probe, None)) is not None]
         if self.live.keys() <= set(gone):
-            # Those that were refused at one end only have nobody else who asks for their removal.
+            # Nobody else asks for the removal of probes that were refused at one end only.
             backs = list(self._returns.live)
         returns = self._returns.reclaim(backs, remains)
         entries = self._entries.reclaim(gone, remains)

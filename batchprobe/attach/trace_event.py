@@ -361,7 +361,7 @@ class TraceEventAttachment(Attachment):
         by the hits in between.
         """
         if self._beside is not None:
-            # Its program counts no runs, but an entry tells of a return that it misses.
+            # Its program counts no runs, but the kernel counts the returns that it misses.
             try:
                 return sum(self._tracefs.misses(self._event))
             except KernelError:

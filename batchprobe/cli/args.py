@@ -157,21 +157,21 @@ class AttachOptions:
         "--cpu", kind=str, metavar="LIST", text="Count hits on these CPUs, such as 0-3,8."
     )
     cgroup: list[str] = _option(
-        *("--cgroup",),
+        "--cgroup",
         kind=str,
         metavar="PATH",
         repeats=True,
         text="Count hits of tasks in this cgroup (v2) and below it.",
     )
     unit: list[str] = _option(
-        *("--unit",),
+        "--unit",
         kind=str,
         metavar="NAME",
         repeats=True,
         text="Count hits of tasks of this systemd unit.",
     )
     netns: list[str] = _option(
-        *("--netns",),
+        "--netns",
         kind=str,
         metavar="NAME|PID|PATH",
         repeats=True,
