@@ -96,7 +96,7 @@ class CallsAttachment(Attachment):
         return self._entries.takes_long(gone) or self._returns.takes_long(gone)
 
     def reclaim(self, gone: Sequence[Probe], remains: Remains | None = None) -> Reclaimed:
-        backs = [back for probe in gone if (back := self._return_of.pop(probe, None)) is not None]
+        backs = [self._return_of[probe] for probe in gone]
         if self.live.keys() <= set(gone):
             # Nobody else asks for the removal of probes that were refused at one end only.
             backs = list(self._returns.live)
@@ -111,7 +111,7 @@ class CallsAttachment(Attachment):
 
     def missed_in(self) -> Sequence[Probe]:
         entry_of = {back: probe for probe, back in self._return_of.items()}
-        backs = [entry_of[back] for back in self._returns.missed_in() if back in entry_of]
+        backs = [entry_of[back] for back in self._returns.missed_in()]
         return list(dict.fromkeys([*self._entries.missed_in(), *backs]))
 
 
