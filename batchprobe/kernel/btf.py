@@ -14,9 +14,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["KernelBtf", "kernel_btf"]
+__all__ = ["KernelBtf", "kernel_btf", "open_btf"]
 
-_VMLINUX = "/sys/kernel/btf/vmlinux"
+_FOLDER = "/sys/kernel/btf"
+_VMLINUX = f"{_FOLDER}/vmlinux"
 _LIBRARIES = ("libbpf.so.1", "libbpf.so.0")
 # include/uapi/linux/btf.h
 _KIND_STRUCT = 4
@@ -29,11 +30,47 @@ _MAX_ERRNO = 4095
 
 
 class KernelBtf:
-    """Types of the kernel. Valid inside `kernel_btf`."""
+    """Types of the kernel, until they are closed."""
 
     def __init__(self, library: ctypes.CDLL, btf: int) -> None:
         self._library = library
         self._btf = btf
+
+    def close(self) -> None:
+        """Free the types."""
+        btf, self._btf = self._btf, 0
+        self._library.btf__free(ctypes.c_void_p(btf))
+
+    # Who reads the types of modules, one after another, has no block around them.
+    __del__ = close
+
+    def raw(self, module: str | None = None) -> bytes:
+        """The bytes of the kernel's BTF, or of a module's, which continues the kernel's.
+
+        Raises UnsupportedError where the module has none.
+        """
+        if module is None:
+            return self._bytes(self._btf)
+        if not exists(f"{_FOLDER}/{module}"):
+            raise UnsupportedError(f"the module {module} has no BTF")
+        # Since libbpf 0.5.
+        load = getattr(self._library, "btf__load_module_btf", None)
+        if load is None:
+            raise UnsupportedError("this libbpf reads no types of modules (before 0.5)")
+        load.restype = ctypes.c_void_p
+        btf = _valid(load(module.encode(), ctypes.c_void_p(self._btf)), f"{_FOLDER}/{module}")
+        try:
+            return self._bytes(btf)
+        finally:
+            self._library.btf__free(ctypes.c_void_p(btf))
+
+    def _bytes(self, btf: int) -> bytes:
+        # The first since libbpf 0.6, the second before.
+        names = ("btf__raw_data", "btf__get_raw_data")
+        [raw, *_] = filter(None, (getattr(self._library, name, None) for name in names))
+        raw.restype = ctypes.c_void_p
+        size = ctypes.c_uint32()
+        return ctypes.string_at(raw(ctypes.c_void_p(btf), ctypes.byref(size)), size.value)
 
     def offset(self, structure: str, *members: str) -> int:
         """Bytes from the start of a struct to a member, or to a member of that, and so on.
@@ -86,7 +123,16 @@ class KernelBtf:
 
 @contextmanager
 def kernel_btf() -> Iterator[KernelBtf]:
-    """The kernel's types, for as long as the block lasts.
+    """The kernel's types, for as long as the block lasts. Raises like `open_btf`."""
+    btf = open_btf()
+    try:
+        yield btf
+    finally:
+        btf.close()
+
+
+def open_btf() -> KernelBtf:
+    """The kernel's types.
 
     Raises UnsupportedError where the kernel has none (CONFIG_DEBUG_INFO_BTF), or libbpf is missing.
     """
@@ -96,14 +142,14 @@ def kernel_btf() -> Iterator[KernelBtf]:
     # The first since libbpf 0.5, the second before.
     load = getattr(library, "btf__load_vmlinux_btf", None) or library.libbpf_find_kernel_btf
     load.restype = ctypes.c_void_p
-    btf = load()
+    return KernelBtf(library, _valid(load(), _VMLINUX))
+
+
+def _valid(btf: int | None, file: str) -> int:
     # Before libbpf 1.0 an error is a pointer from the end of the address space.
     if not btf or btf > 2 ** (8 * ctypes.sizeof(ctypes.c_void_p)) - 1 - _MAX_ERRNO:
-        raise KernelError(f"reading {_VMLINUX} with libbpf", ctypes.get_errno())
-    try:
-        yield KernelBtf(library, btf)
-    finally:
-        library.btf__free(ctypes.c_void_p(btf))
+        raise KernelError(f"reading {file} with libbpf", ctypes.get_errno())
+    return btf
 
 
 def _libbpf() -> ctypes.CDLL:
