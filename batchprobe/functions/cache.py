@@ -91,6 +91,14 @@ class SymbolCache:
             self._store(name, (), text)
         return text
 
+    def mapped(self, name: str, read: Callable[[], bytes]) -> memoryview:
+        """Like `text`, for much data of which a start needs little: it is not copied."""
+        if (found := self._load(name)) is not None:
+            return found[1]
+        data = read()
+        self._store(name, (), data)
+        return memoryview(data)
+
     def _load(self, name: str) -> tuple[list[str], memoryview] | None:
         header, fields, body = _read(f"{self._folder}/{name}")
         return (fields, body) if header == self._header else None

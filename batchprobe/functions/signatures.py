@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names and types of the arguments and results of kernel functions.
+
+They come from BTF, of the kernel and of each module. What was found in it is kept until the next
+boot, because to find it takes longer than all the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from batchprobe.errors import BatchprobeError, KernelError, UnsupportedError
+from batchprobe.functions.cache import SymbolCache
+from batchprobe.functions.member_path import Access, access
+from batchprobe.functions.value_types import ValueType, ValueTypes
+from batchprobe.kernel.btf import KernelBtf, open_btf
+from batchprobe.kernel.btf_types import BtfTypes, Kind
+
+__all__ = ["NoTypesError", "Parameter", "Signature", "Signatures"]
+
+_UNUSED = "__unused"
+
+
+class NoTypesError(BatchprobeError):
+    """The types of a function's arguments are not known.
+
+    The text is a part of a sentence that says why.
+    """
+
+
+class Parameter(NamedTuple):
+    """A parameter of a function."""
+
+    name: str
+    """"arg0" and so on where the kernel gives it none."""
+    type: ValueType
+    number: int
+    """The number of its type in BTF."""
+
+
+class Signature(NamedTuple):
+    """What a function takes and returns."""
+
+    parameters: tuple[Parameter, ...]
+    result: ValueType | None
+    """None of a function that returns nothing."""
+    is_variadic: bool
+    """Whether "..." follows the parameters."""
+    result_number: int
+    """The number of the result's type in BTF; 0 if there is none."""
+    module: str | None
+    """Whose BTF has the types; None is the kernel."""
+
+
+class Signatures:
+    """Signatures by name of function.
+
+    One name can mean several functions of the kernel, and before pahole 1.25 its BTF has only the
+    first of them: callers have to ask /proc/kallsyms whether there are several.
+    """
+
+    def __init__(
+        self, cache: SymbolCache | None, read: Callable[[str | None], bytes] | None = None
+    ) -> None:
+        self._cache = cache
+        self._read = read or self._read_kernel
+        self._btf: KernelBtf | None = None
+        self._values: dict[str | None, ValueTypes] = {}
+        # Why there is none, not to look again for each function.
+        self._reasons: dict[str | None, str] = {}
+
+    def of(self, name: str, module: str | None = None) -> Signature:
+        """The signature of a function of this module, or of the core kernel.
+
+        Raises NoTypesError.
+        """
+        _, dot, variant = name.partition(".")
+        if dot:
+            raise NoTypesError(f"a variant that the compiler made (.{variant})")
+        try:
+            values = self._values_of(module)
+        except UnsupportedError as error:
+            raise NoTypesError(error.message) from error
+        types = values.types
+        prototypes = {types[number].of for number in types.named(name, {Kind.FUNCTION})}
+        if not prototypes:
+            raise NoTypesError(
+                "BTF leaves it out: its callers disagree about its prototype, the compiler made a "
+                "variant of it, or it is no C"
+            )
+        found = [_signature(values, number, module) for number in sorted(prototypes)]
+        return found[0] if len(found) == 1 else _same(found)
+
+    def access(self, signature: Signature, path: str) -> Access:
+        """Where the value of a path such as `skb->len` is found. Raises PathError."""
+        roots = {one.name: (index, one.number) for index, one in enumerate(signature.parameters)}
+        values = self._values_of(signature.module)
+        return access(values, roots, signature.result_number, path)
+
+    def _values_of(self, module: str | None) -> ValueTypes:
+        if (known := self._values.get(module)) is not None:
+            return known
+        if module in self._reasons:
+            raise UnsupportedError(self._reasons[module])
+        try:
+            base = None if module is None else self._values_of(None).types
+            values = self._values[module] = ValueTypes(self._types(module, base))
+        except UnsupportedError as error:
+            self._reasons[module] = error.message
+            raise
+        except KernelError as error:
+            self._reasons[module] = str(error)
+            raise UnsupportedError(str(error)) from error
+        return values
+
+    def _types(self, module: str | None, base: BtfTypes | None) -> BtfTypes:
+        if self._cache is None:
+            return BtfTypes.read(self._read(module), base)
+        packed = self._cache.mapped(
+            "types" if module is None else f"types-{module}",
+            lambda: BtfTypes.read(self._read(module), base).packed,
+        )
+        return BtfTypes.unpacked(packed, base)
+
+    def _read_kernel(self, module: str | None) -> bytes:
+        if self._btf is None:
+            self._btf = open_btf()
+        return self._btf.raw(module)
+
+
+def _signature(values: ValueTypes, prototype: int, module: str | None) -> Signature:
+    one = values.types[prototype]
+    named = values.types.parameters(one)
+    is_variadic = bool(named) and named[-1][1] == Kind.VOID
+    parameters = tuple(
+        Parameter(name or f"arg{index}", values[number], number)
+        for index, (name, number) in enumerate(named[:-1] if is_variadic else named)
+    )
+    result = values[one.of] if values.types.plain(one.of)[1].kind else None
+    return Signature(parameters, result, is_variadic, one.of, module)
+
+
+def _same(found: Sequence[Signature]) -> Signature:
+    """What functions of one name have in common. Raises NoTypesError if their types differ.
+
+    Their names do for half of all system calls before Linux 6.4: the kernel has a second function
+    of this name that only returns -ENOSYS, and whose argument is __unused.
+    """
+    first = found[0]
+    for other in found:
+        unnamed = other._replace(
+            parameters=tuple(
+                mine._replace(name=own.name)
+                for mine, own in zip(other.parameters, first.parameters, strict=False)
+            )
+        )
+        if unnamed != first or len(other.parameters) != len(first.parameters):
+            raise NoTypesError("several functions of this name have different prototypes")
+    parameters = []
+    for index, same in enumerate(zip(*(one.parameters for one in found), strict=True)):
+        names = {one.name for one in same} - {_UNUSED}
+        name = names.pop() if len(names) == 1 else f"arg{index}"
+        parameters.append(same[0]._replace(name=name))
+    return first._replace(parameters=tuple(parameters))
