@@ -17,6 +17,15 @@ _SIZES = frozenset({1, 2, 4, 8})
 _COMPOSITES = {Kind.STRUCT: "struct ", Kind.UNION: "union "}
 _ENUMS = frozenset({Kind.ENUM, Kind.ENUM64})
 _WORDS = {Kind.CONST: "const", Kind.VOLATILE: "volatile", Kind.RESTRICT: "restrict"}
+# gcc names integers otherwise than people do.
+_INTEGERS = {
+    "short int": "short",
+    "short unsigned int": "unsigned short",
+    "long int": "long",
+    "long unsigned int": "unsigned long",
+    "long long int": "long long",
+    "long long unsigned int": "unsigned long long",
+}
 # Enums of flags may also name a mask or two. An enum of the numbers 1 to 4 has three powers of two
 # in four, and must not count as flags.
 _FEWEST_FLAGS = 3
@@ -154,6 +163,8 @@ def _own_name(one: BtfType) -> str:
         return "function"
     if one.kind == Kind.FORWARD:
         return ("union " if one.flag else "struct ") + one.name
+    if one.kind == Kind.INT:
+        return _INTEGERS.get(one.name, one.name)
     word = "enum " if one.kind in _ENUMS else _COMPOSITES.get(one.kind, "")
     return word + (one.name or "{...}")
 

@@ -117,7 +117,7 @@ _VOID = BtfType(Kind.VOID, "void", False, 0, 0, 0, memoryview(b""))
 class BtfTypes:
     """The types of a BTF. Those of a module continue the numbers and names of the kernel's."""
 
-    __slots__ = ("_base", "_first", "_index", "_names", "_names_from", "_raw", "_starts", "_words")
+    __slots__ = ("_base", "_index", "_names", "_names_from", "_raw", "_starts", "_words", "first")
 
     def __init__(
         self,
@@ -132,8 +132,8 @@ class BtfTypes:
         # CRC-32 of a name in the upper half, the number of a type in the lower; sorted.
         self._index = index
         self._base = base
-        # Number 0 is no type, and stands in no BTF.
-        self._first: int = 1 if base is None else base._first + len(base._starts)
+        self.first: int = 1 if base is None else base.first + len(base._starts)
+        """The lowest number of a type here. Number 0 is no type, and stands in no BTF."""
         self._names_from: int = 0 if base is None else base._names_from + len(base._names)
 
     @classmethod
@@ -145,7 +145,7 @@ class BtfTypes:
         view = memoryview(raw)
         words, names = _sections(view)
         types = cls(view, array("I"), array("Q"), base)
-        first, inherited = types._first, types._names_from
+        first, inherited = types.first, types._names_from
         # Lists, because an index into them costs least.
         fixed = [_TYPE_WORDS + _FIXED.get(kind, 0) for kind in range(_KIND + 1)]
         each = [_EACH.get(kind, 0) for kind in range(_KIND + 1)]
@@ -226,10 +226,10 @@ class BtfTypes:
         return found if found or self._base is None else self._base.find(name, kinds)
 
     def __getitem__(self, number: int) -> BtfType:
-        if number < self._first:
+        if number < self.first:
             return _VOID if self._base is None else self._base[number]
         words = self._words
-        at = self._starts[number - self._first]
+        at = self._starts[number - self.first]
         info = words[at + 1]
         return BtfType(
             info >> 24 & _KIND,

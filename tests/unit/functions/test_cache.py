@@ -72,6 +72,19 @@ def test_empty_lists_are_not_stored(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_mapped_data_survives_unchanged(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 100
+    reads = []
+
+    def read() -> bytes:
+        reads.append(data)
+        return data
+
+    for loaded in ("boot", "boot", "another"):
+        assert cache(tmp_path, loaded).mapped("types", read) == data
+    assert len(reads) == 2
+
+
 def test_only_this_user_can_read_the_file(tmp_path: Path) -> None:
     cache(tmp_path).symbols(Kernel().symbols)
     (file,) = tmp_path.iterdir()
