@@ -31,7 +31,8 @@ def _folder() -> str:
 FOLDER = _folder()
 
 
-# Increment this when parse_kallsyms() returns something else for the same text.
+# Increment this when parse_kallsyms() returns something else for the same text, or BtfTypes.packed
+# for the same BTF.
 _FORMAT = 6
 _VERSION = f"{_FORMAT} {sys.byteorder} "
 # Maximum length of a file's first line, which holds the size of its header.

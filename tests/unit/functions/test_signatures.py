@@ -184,16 +184,19 @@ def test_a_kernel_without_btf_is_asked_once(error: Exception, reason: str) -> No
     assert reader.reads == ["vmlinux"]
 
 
-def test_a_module_without_btf() -> None:
+def test_a_module_without_btf_may_be_loaded_later() -> None:
     btf = Btf()
     btf.function("of_the_kernel")
+    module = Btf(btf)
+    module.function("of_the_module")
     reader = Reader(vmlinux=btf.raw, ext4=UnsupportedError("the module ext4 has no BTF"))
     signatures = Signatures(None, reader)
-    for _ in range(2):
-        with pytest.raises(NoTypesError, match=r"^the module ext4 has no BTF$"):
-            signatures.of("of_the_kernel", "ext4")
-    assert signatures.of("of_the_kernel").parameters == ()
-    assert reader.reads == ["vmlinux", "ext4"]
+    with pytest.raises(NoTypesError, match=r"^the module ext4 has no BTF$"):
+        signatures.of("of_the_module", "ext4")
+    assert signatures.of("of_the_kernel", "").module is None
+    reader.raw["ext4"] = module.raw
+    assert signatures.of("of_the_module", "ext4").module == "ext4"
+    assert reader.reads == ["vmlinux", "ext4", "ext4"]
 
 
 @NEEDS_LITTLE_ENDIAN
