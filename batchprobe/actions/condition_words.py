@@ -61,9 +61,8 @@ _KERNEL_ERRORS = {
     "ERECALLCONFLICT": 530,
     "ENOGRACE": 531,
 }
-_ERRORS = {name: number for number, name in errno.errorcode.items()} | _KERNEL_ERRORS
-# Two names of one number: errorcode has one of them.
-_ERRORS |= {"EWOULDBLOCK": errno.EWOULDBLOCK, "ENOTSUP": errno.ENOTSUP, "EDEADLOCK": errno.EDEADLK}
+# Not errorcode, which has one name of each number: EOPNOTSUPP is missing there.
+_ERRORS = {name: value for name, value in vars(errno).items() if name[0] == "E"} | _KERNEL_ERRORS
 
 
 class Token(NamedTuple):

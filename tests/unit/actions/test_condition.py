@@ -158,7 +158,11 @@ def test_mask(text: str, mask: int, comparison: str, constant: int | str) -> Non
         ("NULL", 0),
         ("-ENOSPC", -errno.ENOSPC),
         ("ENOSPC", errno.ENOSPC),
+        ("-EAGAIN", -errno.EAGAIN),
         ("-EWOULDBLOCK", -errno.EAGAIN),
+        ("-EOPNOTSUPP", -errno.EOPNOTSUPP),
+        ("-ENOTSUP", -errno.EOPNOTSUPP),
+        ("-EDEADLK", -errno.EDEADLK),
         ("-ERESTARTSYS", -512),
         ("18446744073709551615", ALL_BITS),
         ("-9223372036854775808", -(1 << 63)),
@@ -332,7 +336,9 @@ def test_an_error_shows_the_place() -> None:
 def test_nesting_and_length_up_to_their_limits() -> None:
     assert str(parse("(" * 32 + "a" + ")" * 32)) == "a != 0"
     assert str(parse("!" * 32 + "a")) == "a != 0"
-    assert str(parse("(((a)))" + " && (a)" * 3 + " && !!a" * 8)) == " && ".join(["a != 0"] * 12)
+    # What is closed again does not count.
+    for nested in ("((((a))))", "!!!!a", "not not not not a"):
+        assert str(parse(" && ".join([nested] * 12))) == " && ".join(["a != 0"] * 12)
 
 
 def test_decision_list() -> None:
@@ -355,6 +361,8 @@ def test_paths() -> None:
     assert not parse("arg.result || arg.duration").uses_result
     assert not parse("arg.result || arg.duration").uses_duration
     assert parse("!(a || ret->len)").uses_result
+    assert parse("ret[1]").uses_result
+    assert parse("ret[1]").paths == ()
 
 
 @pytest.mark.parametrize(
