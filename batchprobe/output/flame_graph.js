@@ -130,7 +130,7 @@
   }
   bar.setAttribute("transform", "translate(-330 0)");
   const controls = element("div");
-  controls.style.textAlign = "right";
+  controls.style.cssText = "text-align: right; padding-right: 3px";
   controls.append(input, reset);
   bar.append(controls);
   root.append(bar);

@@ -140,7 +140,8 @@ def _summary(profile: Profile) -> str:
 
 def _notes(profile: Profile, too_narrow: int) -> Iterator[str]:
     if too_narrow:
-        yield f"not shown: {counted(too_narrow, 'frame')} below {_LEAST_PER_MILLE / 10} % of the width"
+        least = f"{_LEAST_PER_MILLE / 10} % of the width"
+        yield f"not shown: {counted(too_narrow, 'frame')} below {least}"
     if profile.lost:
         yield f"lost: {counted(profile.lost, 'stack')}"
 
