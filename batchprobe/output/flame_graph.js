@@ -129,8 +129,7 @@
     bar.setAttribute(name, value);
   }
   bar.setAttribute("transform", "translate(-330 0)");
-  const controls = element("div");
-  controls.style.cssText = "text-align: right; padding-right: 3px";
+  const controls = element("div", { className: "controls" });
   controls.append(input, reset);
   bar.append(controls);
   root.append(bar);
