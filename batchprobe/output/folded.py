@@ -18,13 +18,13 @@ _KERNEL = "_[k]"
 def write(profile: Profile, out: TextIO) -> None:
     """One line a stack, sorted."""
     names: dict[Frame, str] = {}
-    for stack, _ in profile.by_name():
+    for stack in profile.stacks:
         for frame in stack:
             if frame not in names:
                 names[frame] = _escaped(frame)
     lines = (
         f"{';'.join([names[frame] for frame in stack])} {weight}\n"
-        for stack, weight in profile.by_name()
+        for stack, weight in profile.stacks.items()
     )
     out.writelines(sorted(lines))
     out.flush()
