@@ -1,30 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * How long calls take: each thread has a stack of its open calls.
- *
- * An entry pushes a call, a return pops it. So nested and recursive calls are told apart, and the
- * time in traced functions that a call made is known. Interrupts nest within the thread that they
- * interrupt. A return that the kernel missed leaves its call on the stack, where the stack pointer
- * gives it away; such a call is counted as missed, and never gets another call's return.
- */
+/* How long calls take: calls.h says which entry a return belongs to. */
 
-#define DEPTH 32
 #define BUCKETS 40
-/* Makes what is added to the stack pointer a positive number. */
-#define STACK_BIAS (1 << 20)
-/* Kernel stacks are aligned to at least this, so within it two addresses are of one stack. */
-#define STACK_SHIFT 13
 
-struct call {
-	u64 owner;		/* MAPS_ID and slot */
-	u64 start;		/* ns */
-	u64 inner;		/* ns in traced functions that it called */
-	u64 stack;		/* stack pointer at the entry */
-};
-struct thread {
-	u64 depth;
-	struct call calls[DEPTH];
-};
 /* Of one function, on CPUs whose numbers have the same last bits. actions/latency.py has the same. */
 struct latency {
 	u64 calls;
@@ -35,16 +13,10 @@ struct latency {
 	u64 histogram[BUCKETS];	/* [n]: calls of 2^n ns or more; the last one has no end */
 };
 
-/* Thread ID -> its open calls; an idle task has none, its CPU stands for it. */
-BPF_HASH(threads, u64, struct thread, 1);
-/* [0]: a thread without calls, to be copied. */
-BPF_ARRAY(no_calls, struct thread, 1);
 /* [slot * (COPY_MASK + 1) + (cpu & COPY_MASK)] */
 BPF_ARRAY(latencies, struct latency, 1);
 /* [cpu * stride + slot]: ns of the longest call. */
 BPF_ARRAY(longest, u64, 1);
-/* [0]: STACK_MOVES as seen, where it is unknown. */
-BPF_ARRAY(stack_moves, u64, 1);
 
 static inline struct latency *latency_of(u64 slot)
 {
@@ -54,119 +26,41 @@ static inline struct latency *latency_of(u64 slot)
 	return latencies.lookup(&index);
 }
 
-static inline void missed(struct call *call)
+static inline void missed_return(u64 slot)
 {
-	struct latency *latency;
+	struct latency *latency = latency_of(slot);
 
-	/* Another attachment's slot would be taken for one of ours. */
-	if (call->owner >> 32 != CONSTANT(MAPS_ID))
-		return;
-	latency = latency_of((u32)call->owner);
 	if (latency)
 		__sync_fetch_and_add(&latency->missed, 1);
 }
 
-static inline u64 thread_key(void)
-{
-	u64 tid = (u32)bpf_get_current_pid_tgid();
-
-	return tid ? tid : 1ULL << 32 | bpf_get_smp_processor_id();
-}
-
-/* Whether a call has returned, now that its thread enters a function with this stack pointer. */
-static inline int is_over(struct call *call, u64 stack, u64 owner)
-{
-	if ((call->stack ^ stack) >> STACK_SHIFT)
-		return 0;
-	/* A tail call has the caller's stack pointer. */
-	return call->stack < stack || (call->stack == stack && call->owner == owner);
-}
-
 static inline void on_hit(struct pt_regs *ctx, u64 slot, u32 cell)
 {
-	u64 stack = *(WORD *)((char *)ctx + STACK_POINTER_AT);
-	u64 key = thread_key(), owner = CONSTANT(MAPS_ID) << 32 | slot, depth;
-	struct thread *thread = threads.lookup(&key), *none;
 	struct latency *latency;
 	struct call *call;
-	u32 first = 0;
+	u64 at;
 
-	if (!thread) {
-		none = no_calls.lookup(&first);
-		if (none)
-			threads.insert(&key, none);
-		thread = threads.lookup(&key);
-	}
-	depth = thread ? thread->depth : DEPTH;
-	if (thread) {
-		for (int i = 0; i < DEPTH; i++) {
-			if (!depth)
-				break;
-			call = &thread->calls[(depth - 1) % DEPTH];
-			if (!is_over(call, stack, owner))
-				break;
-			missed(call);
-			depth--;
-		}
-	}
-	if (!thread || depth >= DEPTH) {
-		latency = latency_of(slot);
-		if (latency)
-			__sync_fetch_and_add(&latency->dropped, 1);
+	call = push_call(ctx, slot, thread_key(), &at);
+	if (call) {
+		call->start = bpf_ktime_get_ns();
 		return;
 	}
-	call = &thread->calls[depth % DEPTH];
-	call->owner = owner;
-	call->inner = 0;
-	call->stack = stack;
-	thread->depth = depth + 1;
-	call->start = bpf_ktime_get_ns();
+	latency = latency_of(slot);
+	if (latency)
+		__sync_fetch_and_add(&latency->dropped, 1);
 }
 
 static inline void on_return(struct pt_regs *ctx, u64 slot, u32 cell)
 {
-	u64 now = bpf_ktime_get_ns(), stack = *(WORD *)((char *)ctx + STACK_POINTER_AT);
-	u64 key = thread_key(), owner = CONSTANT(MAPS_ID) << 32 | slot, depth, at, spent, bucket;
-	/* How far the stack pointer moves from entry to return, biased; 0 if that is unknown. */
-	u64 moves = CONSTANT(STACK_MOVES);
-	struct thread *thread = threads.lookup(&key);
+	u64 now = bpf_ktime_get_ns(), at, spent, bucket;
 	struct latency *latency;
 	struct call *call;
-	u64 *most, *seen;
-	u32 first = 0;
+	u64 *most;
 
-	if (!thread)
+	call = pop_call(ctx, slot, thread_key(), now, &at);
+	if (!call)
 		return;
-	depth = at = thread->depth;
-	for (int i = 0; i < DEPTH; i++) {
-		if (!at)
-			return;
-		call = &thread->calls[(at - 1) % DEPTH];
-		if (call->owner == owner && (!moves || call->stack + moves - STACK_BIAS == stack))
-			break;
-		at--;
-	}
-	if (!at || depth > DEPTH)
-		return;
-	/* A call above it can only be there still if its return was missed. */
-	for (int i = 0; i < DEPTH; i++) {
-		if (depth <= at)
-			break;
-		missed(&thread->calls[(depth - 1) % DEPTH]);
-		depth--;
-	}
-	call = &thread->calls[(at - 1) % DEPTH];
-	if (call->owner != owner)
-		return;
-	if (!moves) {
-		seen = stack_moves.lookup(&first);
-		if (seen)
-			*seen = stack - call->stack + STACK_BIAS;
-	}
 	spent = now - call->start;
-	thread->depth = at - 1;
-	if (at > 1)
-		thread->calls[(at - 2) % DEPTH].inner += spent;
 	latency = latency_of(slot);
 	most = longest.lookup(&cell);
 	if (!latency || !most)

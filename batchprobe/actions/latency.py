@@ -6,19 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from batchprobe.actions.base import Action, Column, Reader
+from batchprobe.actions.call_stacks import CallStacks
 from batchprobe.filters.base import ProbeKind
-from batchprobe.programs.maps import (
-    CELL_SIZE,
-    Cells,
-    MapSpec,
-    SlotLayout,
-    lift_memlock_limit,
-    possible_cpus,
-)
+from batchprobe.programs.maps import Cells, MapSpec, SlotLayout, possible_cpus
 from batchprobe.programs.probe_maps import Hits, ProbeMaps
 from batchprobe.programs.source import read_bpf
-from batchprobe.programs.tasks import TaskPrograms
-from batchprobe.sys import bpf, fds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,15 +20,10 @@ __all__ = ["SORTS", "CallTimes", "Latency", "shown_time"]
 
 # As in bpf/latency.h, in u64.
 _BUCKETS = 40
-_DEPTH = 32
 _CALLS, _TOTAL, _SELF, _MISSED, _DROPPED, _HISTOGRAM = range(6)
 _CELLS = _HISTOGRAM + _BUCKETS
-_THREAD_CELLS = 1 + 4 * _DEPTH
 # Copies of a function's values, so that CPUs seldom write to the same one.
 _MAX_COPIES = 8
-_MAX_THREADS = 1 << 14
-"""Threads with open calls at one time, or that had some and live: 17 MB."""
-_THREADS = "threads"
 _BAR = 40
 
 
@@ -172,7 +159,7 @@ class Latency(Action):
 
     name = "latency"
     unit = "functions"
-    source = f"#include <uapi/linux/ptrace.h>\n{read_bpf('latency.h')}"
+    source = f"#include <uapi/linux/ptrace.h>\n{read_bpf('calls.h', 'latency.h')}"
     kind = ProbeKind.CALL
 
     def __init__(self, sort: str = "total", *, draws_histograms: bool = False) -> None:
@@ -188,8 +175,7 @@ class Latency(Action):
         self.probe_ns: dict[str, float] = {}
         """By ABI, what the probes of a call add to it in nanoseconds, as measured on one function
         before the first attach, or once since the boot."""
-        self._threads = -1
-        self._tasks: TaskPrograms | None = None
+        self._stacks = CallStacks("thread_free")
 
     # -- output ------------------------------------------------------------------------------
 
@@ -245,41 +231,20 @@ class Latency(Action):
         return [
             MapSpec.array("latencies", (layout.slots + 1) * self._copies, _CELLS),
             MapSpec.array("longest", layout.cells),
-            MapSpec.array("no_calls", 1, _THREAD_CELLS),
-            MapSpec.array("stack_moves", 1),
+            *CallStacks.maps(),
         ]
 
     def start(self) -> None:
-        """Create the stacks of open calls, which nested calls of all kernel objects share."""
-        if self._threads >= 0:
-            return
-        lift_memlock_limit()
-        self._threads = bpf.map_create(
-            _THREADS,
-            bpf.BPF_MAP_TYPE_HASH,
-            key_size=CELL_SIZE,
-            value_size=_THREAD_CELLS * CELL_SIZE,
-            entries=_MAX_THREADS,
-        )
-        try:
-            self._tasks = TaskPrograms({_THREADS: self._threads})
-            self._tasks.run_with_pid("thread_free", "sched_process_free", "pid")
-        except BaseException:
-            self.stop()
-            raise
+        """Create the stacks of open calls."""
+        self._stacks.start()
 
     def shared(self) -> Mapping[str, int]:
         """The stacks of open calls."""
-        return {_THREADS: self._threads}
+        return self._stacks.shared()
 
     def stop(self) -> None:
         """Free the stacks."""
-        if self._tasks is not None:
-            self._tasks.close()
-            self._tasks = None
-        if self._threads >= 0:
-            fds.close(self._threads)
-            self._threads = -1
+        self._stacks.stop()
 
     def reader(self, maps: ProbeMaps) -> Reader:
         """Reads the times of calls."""
