@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Forgets the open calls of a thread that is gone (latency.h), so that its ID can come again. */
+/* Forgets the open calls of a thread that is gone (calls.h), so that its ID can come again. */
 
 BPF_HASH(threads, u64, u64, 1);
 
@@ -18,5 +18,37 @@ int thread_free_event(void *ctx)
 	u64 tid = *(u32 *)((char *)ctx + FIELD_AT);
 
 	threads.delete(&tid);
+	return 0;
+}
+
+/* Thread key and depth of an open call -> what was read at its entry (call_events.h). */
+BPF_HASH(saved, u64, u64, 1);
+#define DEPTH 32
+
+static inline void forget_calls(u64 tid)
+{
+	u64 *depth = threads.lookup(&tid), key;
+
+	if (!depth)
+		return;
+	for (u64 at = 0; at < DEPTH; at++) {
+		if (at >= *depth)
+			break;
+		key = tid * DEPTH + at;
+		saved.delete(&key);
+	}
+	threads.delete(&tid);
+}
+
+/* As thread_free, where entries are saved. */
+int saved_free(struct bpf_raw_tracepoint_args *ctx)
+{
+	forget_calls(pid_of(ctx->args[0]));
+	return 0;
+}
+
+int saved_free_event(void *ctx)
+{
+	forget_calls(*(u32 *)((char *)ctx + FIELD_AT));
 	return 0;
 }

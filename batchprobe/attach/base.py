@@ -234,7 +234,7 @@ class Attachment(ABC):
             yield from one.maps()
 
     def _constants(self) -> dict[str, int]:
-        constants = dict(self._action.constants())
+        constants = {**self._action.constants(), **self._action.constants_at_return()}
         for one in self._filters:
             constants.update(one.constants())
         for name, value in constants.items():

@@ -87,6 +87,16 @@ class MapSpec:
         return cls(name, bpf.BPF_MAP_TYPE_HASH, CELL_SIZE, CELL_SIZE, entries)
 
     @classmethod
+    def per_cpu(cls, name: str, cells: int) -> Self:
+        """One element of `cells` u64 for each CPU, which only programs use."""
+        return cls(name, bpf.BPF_MAP_TYPE_PERCPU_ARRAY, 4, cells * CELL_SIZE, 1)
+
+    @classmethod
+    def ring(cls, name: str, size: int) -> Self:
+        """A ring buffer (Linux 5.8); the size is a power of two, and whole pages."""
+        return cls(name, bpf.BPF_MAP_TYPE_RINGBUF, 0, 0, size)
+
+    @classmethod
     def programs(cls, name: str, count: int) -> Self:
         """`count` places for programs that another one calls by bpf_tail_call()."""
         return cls(name, bpf.BPF_MAP_TYPE_PROG_ARRAY, 4, 4, count)

@@ -15,17 +15,23 @@ from batchprobe._util.counted import counted
 from batchprobe.errors import KernelError, SessionError, UnsupportedError
 from batchprobe.programs.maps import CELL_SIZE, Cells, MapSpec, SlotLayout, lift_memlock_limit
 from batchprobe.programs.program import (
+    ARGUMENTS_AT,
     BUCKET_SHIFT,
     EPOCH,
     HASH_BITS,
     INSTRUCTION_POINTER_AT,
     MAPS_ID,
     MAX_BUCKET_BITS,
+    RESULT_AT,
     STACK_MOVES,
     STACK_POINTER_AT,
     Program,
 )
 from batchprobe.sys import bpf, fds
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from batchprobe.programs.ring_buffer import RingBuffer
 
 __all__ = ["NO_SLOT", "Hits", "ProbeMaps"]
 
@@ -105,7 +111,9 @@ class ProbeMaps:
         self.layout = SlotLayout(slots)
         self._fds: dict[str, int] = {}
         self._programs: list[int] = []
-        self._arrays: list[Cells] = []
+        self._arrays: list[Cells | RingBuffer] = []
+        self.rings: dict[str, RingBuffer] = {}
+        """Of `extra_maps`, by name."""
         self._claimed: dict[int, int] = {}
         self._constants = {**(constants or {}), **(shared or {})}
         self.lock = RLock()
@@ -154,6 +162,9 @@ class ProbeMaps:
         if spec.map_type == bpf.BPF_MAP_TYPE_ARRAY:
             return self.add_array(spec)
         self._check_name(spec)
+        if spec.map_type == bpf.BPF_MAP_TYPE_RINGBUF:
+            self._add_ring(spec)
+            return None
         self._fds[spec.name] = bpf.map_create(
             spec.name,
             spec.map_type,
@@ -162,6 +173,13 @@ class ProbeMaps:
             entries=spec.entries,
         )
         return None
+
+    def _add_ring(self, spec: MapSpec) -> None:
+        from batchprobe.programs.ring_buffer import RingBuffer  # noqa: PLC0415  (few have one)
+
+        ring = self.rings[spec.name] = RingBuffer(spec)
+        self._arrays.append(ring)
+        self._fds[spec.name] = ring.fd
 
     def _check_name(self, spec: MapSpec) -> None:
         if spec.name in self._fds or len(spec.name) > _MAX_NAME:
@@ -179,6 +197,10 @@ class ProbeMaps:
         """All elements of a hash map from u64 to u64; two system calls for each."""
         found = bpf.map_items(self._fds[name], CELL_SIZE, CELL_SIZE)
         return {struct.unpack("=Q", key)[0]: struct.unpack("=Q", value)[0] for key, value in found}
+
+    def raw_items(self, name: str, key_size: int, value_size: int) -> list[tuple[bytes, bytes]]:
+        """All elements of any hash map, as bytes."""
+        return bpf.map_items(self._fds[name], key_size, value_size)
 
     def set(self, name: str, key: int, value: int) -> None:
         """Set an element of a hash map from u64 to u64."""
@@ -206,6 +228,12 @@ class ProbeMaps:
             EPOCH: epoch,
             INSTRUCTION_POINTER_AT: registers.instruction_pointer,
             STACK_POINTER_AT: registers.stack_pointer,
+            # An architecture with fewer has the last one several times; no plan asks for that.
+            **{
+                name: registers.arguments[min(number, len(registers.arguments) - 1)]
+                for number, name in enumerate(ARGUMENTS_AT)
+            },
+            RESULT_AT: registers.result,
             MAPS_ID: self._id,
             STACK_MOVES: self.stack_moves,
         }
@@ -320,3 +348,4 @@ class ProbeMaps:
             for array in self._arrays:
                 array.close()
             self._arrays.clear()
+            self.rings.clear()

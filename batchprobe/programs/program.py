@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from batchprobe.sys import bpf
 
 __all__ = [
+    "ARGUMENTS_AT",
     "BUCKET_SHIFT",
     "EPOCH",
     "FIELD_AT",
@@ -18,6 +19,7 @@ __all__ = [
     "MAPS_ID",
     "MAX_BUCKET_BITS",
     "OFFSETS",
+    "RESULT_AT",
     "STACK_MOVES",
     "STACK_POINTER_AT",
     "Program",
@@ -36,12 +38,14 @@ EPOCH = "EPOCH"
 INSTRUCTION_POINTER_AT = "INSTRUCTION_POINTER_AT"
 STACK_POINTER_AT = "STACK_POINTER_AT"
 FIELD_AT = "FIELD_AT"
-OFFSETS = frozenset({INSTRUCTION_POINTER_AT, STACK_POINTER_AT, FIELD_AT})
+ARGUMENTS_AT = tuple(f"ARGUMENT_{number}_AT" for number in range(8))
+RESULT_AT = "RESULT_AT"
+OFFSETS = frozenset({INSTRUCTION_POINTER_AT, STACK_POINTER_AT, FIELD_AT, *ARGUMENTS_AT, RESULT_AT})
 """Those that are offsets of a load."""
 MAPS_ID = "MAPS_ID"
 """Tells the maps of one kernel object from those of others."""
 STACK_MOVES = "STACK_MOVES"
-"""What is added to the stack pointer from a function's entry to its return: see bpf/latency.h."""
+"""What is added to the stack pointer from a function's entry to its return: see bpf/calls.h."""
 
 _INSTRUCTION_SIZE = 8
 _OFFSET_AT, _IMMEDIATE_AT = 2, 4  # in struct bpf_insn, include/uapi/linux/bpf.h

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from batchprobe.arch import Arch
 from batchprobe.programs.program import (
+    ARGUMENTS_AT,
     BUCKET_SHIFT,
     EPOCH,
     FIELD_AT,
@@ -15,6 +16,7 @@ from batchprobe.programs.program import (
     INSTRUCTION_POINTER_AT,
     MAPS_ID,
     MAX_BUCKET_BITS,
+    RESULT_AT,
     STACK_MOVES,
     STACK_POINTER_AT,
 )
@@ -29,8 +31,8 @@ RETURNS = ("return_by_func_ip", "return_by_running_kprobe")
 """The programs of the return probes, for actions that look at both ends of a call: bpf/return.h."""
 _TASK_FILES = ("constant.h", "task.h", "tree.h", "tree.c", "threads.c")
 _TASK_PROGRAMS = (
-    *("tree_fork", "tree_free", "tree_exec", "tree_exit", "thread_free"),
-    *("tree_fork_event", "tree_free_event", "thread_free_event"),
+    *("tree_fork", "tree_free", "tree_exec", "tree_exit", "thread_free", "saved_free"),
+    *("tree_fork_event", "tree_free_event", "thread_free_event", "saved_free_event"),
 )
 
 # Placeholders, which the compiled code must not contain for another reason. A shift is only looked
@@ -40,6 +42,7 @@ _EPOCH_PLACEHOLDER = 0x45700043
 _IP_PLACEHOLDER = 0x7FF0
 _FIELD_PLACEHOLDER = 0x7FE0
 _STACK_PLACEHOLDER = 0x7FD0
+_REGISTERS_PLACEHOLDER = 0x7F00
 _MAPS_PLACEHOLDER = 0x45700044
 _MOVES_PLACEHOLDER = 0x45700045
 _FIRST_PLACEHOLDER = 0x5EED0001
@@ -53,6 +56,8 @@ class ProgramSource(NamedTuple):
     """By name: the number that the compiled code has where the loader must put another."""
     required: tuple[str, ...] = ()
     """Those that every program of LOOKUPS must contain."""
+    at_return: tuple[str, ...] = ()
+    """Those that every program of RETURNS must contain."""
     programs: tuple[str, ...] = LOOKUPS
     """The functions of `text` that are programs."""
 
@@ -63,16 +68,18 @@ def compose(
     action: str = "",
     filters: Mapping[str, str] | None = None,
     constants: Iterable[str] = (),
+    at_return: Iterable[str] = (),
     has_returns: bool = False,
 ) -> ProgramSource:
     """The programs for an architecture, with an action's C and with filters' C by name.
 
     The action's text defines `on_hit(ctx, slot, cell)`, a filter's a function of the filter's name
-    that takes `ctx`. `constants` are the names of numbers that the loader fills in. With
-    `has_returns` the action also defines `on_return(ctx, slot, cell)`.
+    that takes `ctx`. `constants` are the names of numbers that the loader fills in; those in
+    `at_return` are used at returns only. With `has_returns` the action also defines
+    `on_return(ctx, slot, cell)`.
     """
     filters = filters or {}
-    required = tuple(constants)
+    required, at_return = tuple(constants), tuple(at_return)
     placeholders = {
         BUCKET_SHIFT: _SHIFT_PLACEHOLDER,
         EPOCH: _EPOCH_PLACEHOLDER,
@@ -80,8 +87,11 @@ def compose(
         STACK_POINTER_AT: _STACK_PLACEHOLDER,
         MAPS_ID: _MAPS_PLACEHOLDER,
         STACK_MOVES: _MOVES_PLACEHOLDER,
-        **{name: _FIRST_PLACEHOLDER + at for at, name in enumerate(required)},
+        **{name: _FIRST_PLACEHOLDER + at for at, name in enumerate((*required, *at_return))},
     }
+    if action:
+        names = (*ARGUMENTS_AT, RESULT_AT)
+        placeholders |= {name: _REGISTERS_PLACEHOLDER + 8 * at for at, name in enumerate(names)}
     lines = [f"#define WORD u{arch.bits}"]
     lines += [f"#define {name} {number}" for name, number in placeholders.items()]
     if arch.cpu_id_unreliable:
@@ -102,7 +112,7 @@ def compose(
     if has_returns:
         texts.append(read_bpf("return.h"))
     programs = (*LOOKUPS, *(RETURNS if has_returns else ()))
-    return ProgramSource("".join(texts), placeholders, required, programs)
+    return ProgramSource("".join(texts), placeholders, required, at_return, programs)
 
 
 def tasks() -> ProgramSource:
