@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from batchprobe.errors import KernelError
 from batchprobe.filters.base import ProbeKind
+from batchprobe.functions.kernel_symbols import KernelSymbols
+from batchprobe.functions.targets import Target
 from batchprobe.probe import Probe, Snapshot
 from batchprobe.programs.maps import MapSpec, SlotLayout
 from batchprobe.programs.probe_maps import Hits, ProbeMaps
@@ -79,6 +81,8 @@ class Action(ABC):
     """Identifies it in messages and in the shipped bytecode."""
     unit: ClassVar[str]
     """What its values are, in lower case: the key of JSON records, the title of its column."""
+    called: ClassVar[str] = "calls"
+    """What a function has whose value is true, in a word."""
     source: ClassVar[str] = ""
     """C as bcc takes it; empty if it only counts. Defines
     `static inline void on_hit(struct pt_regs *ctx, u64 slot, u32 cell)`, which runs for each hit
@@ -87,11 +91,17 @@ class Action(ABC):
     """With CALL, `source` also defines `on_return(ctx, slot, cell)`, which runs when a function
     returns, whatever the filters say of that."""
     has_events: ClassVar[bool] = False
+    limit: int | None = None
+    """Events after which the run is over."""
 
     @property
     def columns(self) -> Sequence[Column]:
         """How a table shows its values."""
         return (Column(self.unit.upper(), lambda value: value),)
+
+    def rows(self, value: Any) -> Sequence[Any]:
+        """What a table shows of a value, a row each; `columns` and `rank` are about these."""
+        return (value,)
 
     def details(self, value: Any) -> Sequence[str]:
         """Lines about one of the first values, below a final table."""
@@ -117,6 +127,17 @@ class Action(ABC):
 
     def constants(self) -> Mapping[str, int]:
         """As `Filter.constants`."""
+        return {}
+
+    def constants_at_return(self) -> Mapping[str, int]:
+        """As `constants`, of those that only `on_return` uses."""
+        return {}
+
+    def prepare(self, targets: Sequence[Target], symbols: KernelSymbols) -> Mapping[Target, str]:
+        """Get ready for these functions; returns those that it has nothing to ask of, each with the
+        reason.
+        """
+        del targets, symbols
         return {}
 
     def maps(self, layout: SlotLayout) -> Sequence[MapSpec]:

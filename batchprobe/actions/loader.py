@@ -30,7 +30,11 @@ __all__ = [
     "source_of",
 ]
 
-SHIPPED = ("count.Count", "user_program.UserPrograms", "latency.Latency")
+SHIPPED = (
+    *("count.Count", "user_program.UserPrograms", "latency.Latency"),
+    *("events.Events", "events.CallEvents", "errors.Errors"),
+    *("stacks.Stacks", "stacks.CallTimeStacks"),
+)
 """The actions that scripts/build-programs compiles ahead: module and class."""
 SHIPPED_FILTER = "scope.Scope"
 """The filter with which it compiles each of them a second time."""
@@ -67,6 +71,7 @@ def source_of(arch: Arch, action: Action, filters: Sequence[Filter] = ()) -> Pro
         action=action.source,
         filters={one.name: one.source for one in filters},
         constants=_constants(action, filters),
+        at_return=action.constants_at_return(),
         has_returns=action.kind is ProbeKind.CALL,
     )
 

@@ -125,6 +125,7 @@ class Attacher:
             table = self.symbols.table()
             found = self._resolve(specs, table, adapter, check)
             check()
+            self._prepare(found, action)
             if not found.targets:
                 self._note(found, ())
                 raise NothingAttachedError("no entry of the list names a function to probe")
@@ -192,6 +193,21 @@ class Attacher:
         found.skipped.extend(unfit)
         self._progress("resolve", 1, 1)
         return found
+
+    def _prepare(self, found: Resolution, action: Action) -> None:
+        """Leave out functions that the action has nothing to ask of."""
+        refused = action.prepare(found.targets, self.symbols)
+        if not refused:
+            return
+        found.targets = [target for target in found.targets if target not in refused]
+        for target, why in refused.items():
+            spec = target.spec
+            if spec.is_pattern:
+                found.omitted[Reason.LACKS] = found.omitted.get(Reason.LACKS, 0) + 1
+                self._explain(f"{target.label}: {why}")
+            else:
+                label = target.label if target.label != str(spec) else ""
+                found.skipped.append(Skipped(spec.text, spec.source, Reason.LACKS, why, label))
 
     def _attach(
         self, found: Resolution, context: AttachContext

@@ -151,7 +151,8 @@ class _Walk:
         is_text = plain.kind == Kind.ARRAY and self._values.is_character(
             self._types.element(plain)[0]
         )
-        if is_text:
+        # That is what names of files are (struct qstr); bytes of data are not const.
+        if is_text or value.name == "const unsigned char *":
             value = value._replace(kind=ValueKind.STRING)
         offset, shift, bits = self._offset // 8, 0, 8 * value.size
         if self._bits:

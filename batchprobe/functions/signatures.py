@@ -12,12 +12,13 @@ from typing import NamedTuple
 
 from batchprobe.errors import BatchprobeError, KernelError, UnsupportedError
 from batchprobe.functions.cache import SymbolCache
+from batchprobe.functions.kernel_symbols import KernelSymbols
 from batchprobe.functions.member_path import Access, access
 from batchprobe.functions.value_types import ValueType, ValueTypes
 from batchprobe.kernel.btf import KernelBtf, open_btf
 from batchprobe.kernel.btf_types import BtfTypes, Kind
 
-__all__ = ["NoTypesError", "Parameter", "Signature", "Signatures"]
+__all__ = ["NoTypesError", "Parameter", "Signature", "Signatures", "signatures_of"]
 
 _UNUSED = "__unused"
 
@@ -54,17 +55,19 @@ class Signature(NamedTuple):
 
 
 class Signatures:
-    """Signatures by name of function.
-
-    One name can mean several functions of the kernel, and BTF may have one of them only, as in
-    kernels built with pahole before 1.25. Callers have to ask /proc/kallsyms whether there are
-    several.
-    """
+    """Signatures by name of function."""
 
     def __init__(
-        self, cache: SymbolCache | None, read: Callable[[str | None], bytes] | None = None
+        self,
+        cache: SymbolCache | None,
+        read: Callable[[str | None], bytes] | None = None,
+        count: Callable[[str, str], int] = lambda _name, _module: 1,
     ) -> None:
+        """`count` says how many functions of a module (empty: the kernel) have a name. BTF may have
+        one of them only, as in kernels built with pahole before 1.25.
+        """
         self._cache = cache
+        self._count = count
         self._read = read or self._read_kernel
         self._btf: KernelBtf | None = None
         self._values: dict[str | None, ValueTypes] = {}
@@ -84,6 +87,8 @@ class Signatures:
             values = self._values_of(module or None)
         except UnsupportedError as error:
             raise NoTypesError(error.message) from error
+        if self._count(name, module or "") > 1:
+            raise NoTypesError("several functions have this name")
         types = values.types
         prototypes = {types[number].of for number in types.named(name, {Kind.FUNCTION})}
         if not prototypes:
@@ -128,6 +133,16 @@ class Signatures:
         if self._btf is None:
             self._btf = open_btf()
         return self._btf.raw(module)
+
+
+def signatures_of(symbols: KernelSymbols) -> Signatures:
+    """Those of the running kernel. Raises UnsupportedError where its symbols cannot be read."""
+    table = symbols.table()
+
+    def count(name: str, module: str) -> int:
+        return sum(1 for function in table.named(name) if function.module == module)
+
+    return Signatures(symbols.cache, count=count)
 
 
 def _signature(values: ValueTypes, prototype: int, module: str | None) -> Signature:

@@ -27,6 +27,7 @@ class Reason(Enum):
     NOT_AN_INSTRUCTION = "not an instruction boundary"
     REFUSED = "refused by the kernel"
     UNSUPPORTED = "not supported here"
+    LACKS = "without what is asked for"
 
 
 class Skipped:

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* An event for each call, with its arguments, result and duration. It is made when the call returns. */
+
+/* Thread key and depth of an open call -> what was read at its entry. threads.c forgets it. */
+BPF_HASH(saved, u64, struct event, 1);
+
+static inline u64 saved_key(u64 thread, u64 at)
+{
+	return thread * DEPTH + at;
+}
+
+static inline void missed_return(u64 slot)
+{
+	struct tally *tally = tally_of(slot);
+
+	if (tally)
+		tell(&tally->missed);
+}
+
+static inline void on_hit(struct pt_regs *ctx, u64 slot, u32 cell)
+{
+	struct tally *tally = tally_of(slot);
+	struct plan *plan = plan_of(slot);
+	u64 thread = thread_key(), at, key;
+	struct scratch *found;
+	struct call *call;
+
+	if (!plan || !tally)
+		return;
+	found = read_entry(ctx, plan, slot);
+	if (!found)
+		return;
+	if (!is_wanted(plan, &found->event, plan->at_entry)) {
+		tell(&tally->unwanted);
+		return;
+	}
+	call = push_call(ctx, slot, thread, &at);
+	if (!call) {
+		tell(&tally->dropped);
+		return;
+	}
+	key = saved_key(thread, at);
+	/* Its return finds nothing then. */
+	if (saved.update(&key, &found->event))
+		tell(&tally->dropped);
+	call->start = bpf_ktime_get_ns();
+}
+
+static inline void on_return(struct pt_regs *ctx, u64 slot, u32 cell)
+{
+	u64 now = bpf_ktime_get_ns(), thread = thread_key(), at, key;
+	struct tally *tally = tally_of(slot);
+	struct plan *plan = plan_of(slot);
+	struct event *event;
+	struct call *call;
+
+	call = pop_call(ctx, slot, thread, now, &at);
+	if (!call || !plan || !tally)
+		return;
+	key = saved_key(thread, at);
+	event = saved.lookup(&key);
+	if (!event)
+		return;
+	event->duration = now - call->start;
+	event->value[DURATION] = event->duration;
+	read_result(ctx, plan, event);
+	if (!is_wanted(plan, event, plan->at_return))
+		tell(&tally->unwanted);
+	else if (!is_within_budget(now))
+		tell(&tally->limited);
+	else
+		emit(plan, event, tally);
+	saved.delete(&key);
+}
