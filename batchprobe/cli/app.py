@@ -17,6 +17,8 @@ from batchprobe.cli.args import (
     AttachOptions,
     LatencyOptions,
     Option,
+    StacksOptions,
+    TraceOptions,
     options_of,
     seconds,
 )
@@ -115,6 +117,30 @@ def latency(context: typer.Context, lists: list[str], **asked: Any) -> None:
     raise typer.Exit(measure_lists(lists, LatencyOptions(**asked), context.obj))
 
 
+def trace(context: typer.Context, lists: list[str], **asked: Any) -> None:
+    """Show each hit, with arguments by name and type, until Ctrl-C.
+
+    The types are those of the kernel. With --return or a condition on the result or duration, each
+    call is shown when it returns. ENTRY is an entry of a function list, FILE a list; - is standard
+    input.
+    """
+    from batchprobe.cli.trace import trace_lists  # noqa: PLC0415  (one command is run)
+
+    raise typer.Exit(trace_lists(lists, TraceOptions(**asked), context.obj))
+
+
+def stacks(context: typer.Context, lists: list[str], **asked: Any) -> None:
+    """Show from where functions are called, until Ctrl-C.
+
+    Prints the heaviest stacks; -o FILE.svg writes a flame graph, FILE.folded lines for other tools,
+    FILE.json a profile for speedscope. ENTRY is an entry of a function list, FILE a list; - is
+    standard input.
+    """
+    from batchprobe.cli.stacks import stack_lists  # noqa: PLC0415  (one command is run)
+
+    raise typer.Exit(stack_lists(lists, StacksOptions(**asked), context.obj))
+
+
 def _tracing_signature(kind: type[AttachOptions]) -> inspect.Signature:
     """The parameters of a command that traces: what its options declare, as typer wants it."""
     lists = typer.Argument(metavar="ENTRY|FILE", hidden=True, autocompletion=_complete)
@@ -181,6 +207,10 @@ _sign(attach, _tracing_signature(AttachOptions))
 app.command(epilog=_ENTRIES)(attach)
 _sign(latency, _tracing_signature(LatencyOptions))
 app.command(epilog=_ENTRIES)(latency)
+_sign(trace, _tracing_signature(TraceOptions))
+app.command(epilog=_ENTRIES)(trace)
+_sign(stacks, _tracing_signature(StacksOptions))
+app.command(epilog=_ENTRIES)(stacks)
 
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options of `batchprobe attach` and `latency`, declared once, and a quick reader of the usual
+"""The options of `batchprobe attach` and its kin, declared once, and a quick reader of the usual
 `attach` line.
 
 `AttachOptions` is the only declaration: `app` makes typer's command from it, and `read_usual` reads
@@ -21,6 +21,8 @@ __all__ = [
     "AttachOptions",
     "LatencyOptions",
     "Option",
+    "StacksOptions",
+    "TraceOptions",
     "converted",
     "is_list",
     "options_of",
@@ -218,6 +220,54 @@ class LatencyOptions(AttachOptions):
     )
     histogram: bool = _option(
         "--histogram", kind=bool, text="Draw how the times of the first functions are distributed."
+    )
+
+
+class TraceOptions(AttachOptions):
+    """What `batchprobe trace` was asked for."""
+
+    returns: bool = _option(
+        *("-r", "--return"),
+        kind=bool,
+        text="Show calls when they return, with result and duration.",
+    )
+    where: str | None = _option(
+        *("-w", "--where"),
+        kind=str,
+        metavar="CONDITION",
+        text="Only hits that meet it, such as 'size > 4096 && result < 0'. Decided in the kernel.",
+    )
+    arg: list[str] = _option(
+        "--arg",
+        kind=str,
+        metavar="PATH",
+        repeats=True,
+        text="Show this too, read through pointers, such as sk.__sk_common.skc_dport.",
+    )
+    errors: bool = _option(
+        "--errors", kind=bool, text="No events: count the errors that functions return, by name."
+    )
+    stacks: bool = _option(
+        "--stacks", kind=bool, text="With --errors: show from where the failing calls came."
+    )
+    limit: int | None = _option(
+        *("-n", "--limit"), kind=int, metavar="N", minimum=1, text="Stop after N events."
+    )
+    rate: int | None = _option(
+        "--rate", kind=int, metavar="N", minimum=1, text="At most N events a second."
+    )
+
+
+class StacksOptions(AttachOptions):
+    """What `batchprobe stacks` was asked for."""
+
+    by_time: bool = _option(
+        "--time",
+        kind=bool,
+        text="Weigh stacks with the time in the calls, less that in traced functions they call.",
+    )
+    user: bool = _option(
+        *("-u", "--user"), kind=bool, text="Go on in user space, with a stack for each process."
     )
 
 

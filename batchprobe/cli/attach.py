@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import cached_property
 
@@ -44,17 +44,24 @@ __all__ = ["attach_lists"]
 
 _COMMAND_POLL_SECONDS = 0.02
 _LIVE_SECONDS = 1.0
+# The kernel wakes nobody for an event (bpf/events.h).
+_EVENTS_SECONDS = 0.05
 # Looking at the switches causes hits: not at every interval.
 _SWITCHES_SECONDS = 1.0
 
 
 def attach_lists(
-    lists: Sequence[str], options: AttachOptions, stop: Stop, action: Action | None = None
+    lists: Sequence[str],
+    options: AttachOptions,
+    stop: Stop,
+    action: Action | None = None,
+    make_sink: Callable[[TextIO], Sink] | None = None,
 ) -> int:
     """Attach the functions of these lists, and run the action, or count, until the duration is
     over, the command ends or a signal comes; returns the exit status.
 
-    However it ends, the probes are detached and the summary is printed.
+    However it ends, the probes are detached and the summary is printed. `make_sink` makes what
+    people read instead of a table.
     """
 
     def check() -> None:
@@ -78,7 +85,7 @@ def attach_lists(
             from batchprobe.cli.scope import Scope  # noqa: PLC0415  (most runs count everything)
 
             scope = stack.enter_context(Scope(options))
-        run = _Run(options, stop, command, scope, action)
+        run = _Run(options, stop, command, scope, action, make_sink)
         run.out = stack.enter_context(_output(options.output))
         return run.run(specs)
 
@@ -95,12 +102,15 @@ class _Run:
         command: Sequence[str] | None,
         scope: Scope | None,
         action: Action | None,
+        make_sink: Callable[[TextIO], Sink] | None,
     ) -> None:
         self._options = options
+        self._make_sink = make_sink
         self._stop = stop
         self._command = command
         self._scope = scope
         self._attach_seconds = 0.0
+        self._passed = 0
         self._probes: Sequence[Probe] = ()
         self._look_at_probes()
         self._not_removed: Sequence[RemovalFailure] = ()
@@ -133,6 +143,8 @@ class _Run:
             from batchprobe.output.json_lines import JsonSink  # noqa: PLC0415
 
             return JsonSink(self.out, action)
+        if self._make_sink is not None:
+            return self._make_sink(self.out)
         if options.interval is None and self.out.isatty():
             from batchprobe.output.live import LiveSink  # noqa: PLC0415
 
@@ -262,15 +274,17 @@ class _Run:
             # Made before the first interval, because its import causes hits.
             self._switches  # noqa: B018
         before: Values = {}
+        has_events = self._session.action.has_events
         while not self._stop.is_set() and (child is None or child.poll() is None):
             if scope is not None and scope.is_over():
                 break
             now = time.monotonic()
             if end is not None and now >= end:
                 break
+            if has_events and self._pass_events():
+                break
             must_claim = claims.is_due(now)
             if due is not None and self._period is not None and now >= due:
-                self._pass_events()
                 total = self._session.snapshot()
                 self._sink.interval(now - began, total, _since(before, total))
                 before = total
@@ -284,14 +298,24 @@ class _Run:
                 # The snapshot of an interval claims, too.
                 claims.claimed(now)
             times = [t - now for t in (end, due, claims.due) if t is not None]
+            if has_events:
+                times.append(_EVENTS_SECONDS)
             if child is not None:
                 times.append(_COMMAND_POLL_SECONDS)
             also = [*claims.descriptors, *(scope.ends if scope is not None else ())]
             self._stop.wait(max(min(times), 0.0) if times else None, also)
 
-    def _pass_events(self) -> None:
+    def _pass_events(self) -> bool:
+        """Hand events to the sink; returns whether there were as many as were asked for."""
+        limit = self._session.action.limit
         for event in self._session.events():
+            # CPUs that hit the limit together may pass it by some.
+            if limit is not None and self._passed >= limit:
+                break
             self._sink.event(event)
+            self._passed += 1
+        self._sink.events_over()
+        return limit is not None and self._passed >= limit
 
     def _warn_of_switches(self) -> None:
         """Report a switch that stops the probes; only at intervals and at the end, because reading

@@ -84,6 +84,9 @@ class Sink:
     def event(self, event: Event) -> None:
         """One hit, of an action that records hits singly."""
 
+    def events_over(self) -> None:
+        """These were all events so far: what is buffered may be written."""
+
     def final(self, values: Values) -> None:
         """The final values. Probes are still being removed."""
 

@@ -34,7 +34,10 @@ class JsonSink(Sink):
         self._write("counts", {"seconds": round(seconds, 3), **self._values(delta)})
 
     def event(self, event: Event) -> None:
-        self._write("event", {**event.fields, "function": event.probe.label})
+        self._out.write(record("event", {**event.fields, "function": event.probe.label}))
+
+    def events_over(self) -> None:
+        self._out.flush()
 
     def final(self, values: Values) -> None:
         self._write("final", self._values(values))

@@ -67,7 +67,8 @@ class LiveSink(TextSink):
         if counts:
             table.add_column("NOW", justify="right", no_wrap=True)
         table.add_column("FUNCTION")
-        called = [(probe, value) for probe, value in total.items() if value]
+        found = [(probe, value) for probe, value in total.items() if value]
+        called = [(probe, row) for probe, value in found for row in self._action.rows(value)]
         called.sort(key=lambda row: (-rank(row[1]), row[0].label))
         fit = max(self._console.height - _OTHER_LINES, 1)
         shown = called[: min(self._top or fit, fit)]
@@ -79,7 +80,7 @@ class LiveSink(TextSink):
                 _line(probe.label),
             )
         title = (
-            f"{seconds:.0f} s: {counted(len(total), 'probe')}, {len(called)} with "
+            f"{seconds:.0f} s: {counted(len(total), 'probe')}, {len(found)} with "
             f"{self._sum(total)}; Ctrl-C stops"
         )
         hidden = len(called) - len(shown)
@@ -88,7 +89,7 @@ class LiveSink(TextSink):
     def _sum(self, total: Values) -> str:
         """How often the functions were called, if the action says that."""
         if self._action.unit != "hits":
-            return "calls"
+            return self._action.called
         return counted(sum(total.values()), "hit")
 
     # -- the terminal ------------------------------------------------------------------------

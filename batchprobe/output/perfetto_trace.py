@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, BinaryIO, Self
 
-__all__ = ["PerfettoWriter"]
+__all__ = ["PerfettoWriter", "require_perfetto"]
 
 # As in pyproject.toml. The package asks for any protobuf, and refuses one that is older than this.
 _REQUIREMENTS = ("perfetto>=0.16", "protobuf>=6.31.1")
@@ -37,6 +37,11 @@ class _Call(NamedTuple):
     args: Mapping[str, object]
     start_ns: int
     end_ns: int | None
+
+
+def require_perfetto() -> None:
+    """Raise UnsupportedError if the package is missing."""
+    _protos()
 
 
 class PerfettoWriter:

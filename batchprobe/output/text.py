@@ -41,6 +41,8 @@ class TextSink(Sink):
     def event(self, event: Event) -> None:
         fields = " ".join(f"{name}={value}" for name, value in event.fields.items())
         self._out.write(f"{event.probe.label}  {fields}\n")
+
+    def events_over(self) -> None:
         self._out.flush()
 
     def final(self, values: Values) -> None:
@@ -75,9 +77,9 @@ class TextSink(Sink):
 
     def _ranked(self, values: Values) -> list[tuple[str, Any]]:
         """Labels and values of those that have some, largest first."""
-        rank = self._action.rank
+        rank, rows = self._action.rank, self._action.rows
         return sorted(
-            ((probe.label, value) for probe, value in values.items() if value),
+            ((probe.label, row) for probe, value in values.items() if value for row in rows(value)),
             key=lambda row: (-rank(row[1]), row[0]),
         )
 
