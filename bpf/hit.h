@@ -39,7 +39,8 @@ BPF_HASH(unclaimed, u64, u64, 1);
 #define ON_HIT(ctx, slot, cell)
 #endif
 
-static inline void hit(struct pt_regs *ctx, u64 slot)
+/* Returns the slot, 0 if the probe does not count. */
+static inline u64 hit(struct pt_regs *ctx, u64 slot)
 {
 	u32 index = slot, cell;
 	u64 *gate, *count, stride = 0;
@@ -52,7 +53,7 @@ static inline void hit(struct pt_regs *ctx, u64 slot)
 		index = slot = 0;
 		gate = gates.lookup(&index);
 		if (!gate)
-			return;
+			return 0;
 		stride = *gate;
 	}
 	cell = bpf_get_smp_processor_id() * stride + slot;
@@ -69,31 +70,27 @@ static inline void hit(struct pt_regs *ctx, u64 slot)
 	if (slot) {
 		ON_HIT(ctx, slot, cell);
 	}
+	return slot;
 }
 
-static inline void hit_at(struct pt_regs *ctx, u64 ip)
+static inline u64 hit_at(struct pt_regs *ctx, u64 ip)
 {
 	struct bucket *bucket;
 	u64 *slot;
 	u32 index;
 
 	/* First, so that a hit that nobody wants costs least. */
-	if (!FILTERS_PASS(ctx)) {
-		hit(ctx, 0);
-		return;
-	}
+	if (!FILTERS_PASS(ctx))
+		return hit(ctx, 0);
 	/* bucket_of() in programs/probe_maps.py computes the same. */
 	index = (u32)ip * 2654435769u >> BUCKET_SHIFT;
 	bucket = buckets.lookup(&index);
 	/* User space writes slot before ip, but weakly ordered CPUs may see ip first. */
-	if (bucket && bucket->ip == ip && bucket->slot) {
-		hit(ctx, bucket->slot);
-		return;
-	}
+	if (bucket && bucket->ip == ip && bucket->slot)
+		return hit(ctx, bucket->slot);
 	slot = slots.lookup(&ip);
-	if (slot) {
-		hit(ctx, *slot);
-		return;
-	}
+	if (slot)
+		return hit(ctx, *slot);
 	unclaimed.increment(ip);
+	return 0;
 }

@@ -20,7 +20,7 @@ _FOLDER = "/sys/kernel/btf"
 _VMLINUX = f"{_FOLDER}/vmlinux"
 _LIBRARIES = ("libbpf.so.1", "libbpf.so.0")
 # include/uapi/linux/btf.h
-_KIND_STRUCT = 4
+_KIND_STRUCT, _KIND_FUNC = 4, 12
 _COMPOSITES = frozenset({_KIND_STRUCT, 5})  # struct, union
 _QUALIFIERS = frozenset({8, 9, 10, 11})  # typedef, volatile, const, restrict
 _TYPE = struct.Struct("=3I")  # name_off, info, size or type
@@ -90,6 +90,14 @@ class KernelBtf:
                 )
             offset, kind = offset + found[0], found[1]
         return offset
+
+    def function(self, name: str) -> int:
+        """The ID of a function. Raises UnsupportedError where the kernel has none of this name."""
+        find = self._library.btf__find_by_name_kind
+        found = int(find(ctypes.c_void_p(self._btf), name.encode(), _KIND_FUNC))
+        if found <= 0:
+            raise UnsupportedError(f"this kernel's BTF has no function {name}")
+        return found
 
     def _member(self, kind: int, name: str) -> tuple[int, int] | None:
         """Offset in bytes and type of a member."""

@@ -23,6 +23,7 @@ from batchprobe.programs.program import (
     MAPS_ID,
     MAX_BUCKET_BITS,
     RESULT_AT,
+    SESSION_IS_RETURN,
     STACK_MOVES,
     STACK_POINTER_AT,
     Program,
@@ -125,6 +126,8 @@ class ProbeMaps:
         self._id = next(_ids)
         self.stack_moves = 0
         """STACK_MOVES of the next program that is loaded; 0 if it is unknown."""
+        self.session_is_return = 0
+        """SESSION_IS_RETURN of the next program that is loaded for a session."""
         lift_memlock_limit()
         try:
             self._gates = self.add_array(MapSpec.array("gates", slots + 1))
@@ -236,6 +239,7 @@ class ProbeMaps:
             RESULT_AT: registers.result,
             MAPS_ID: self._id,
             STACK_MOVES: self.stack_moves,
+            SESSION_IS_RETURN: self.session_is_return,
         }
         if missing := {operand for _, operand in program.operands} - values.keys():
             raise ValueError(f"the C declares {', '.join(missing)}, and no maps() lists it")

@@ -20,6 +20,7 @@ __all__ = [
     "MAX_BUCKET_BITS",
     "OFFSETS",
     "RESULT_AT",
+    "SESSION_IS_RETURN",
     "STACK_MOVES",
     "STACK_POINTER_AT",
     "Program",
@@ -46,10 +47,16 @@ MAPS_ID = "MAPS_ID"
 """Tells the maps of one kernel object from those of others."""
 STACK_MOVES = "STACK_MOVES"
 """What is added to the stack pointer from a function's entry to its return: see bpf/calls.h."""
+SESSION_IS_RETURN = "SESSION_IS_RETURN"
+"""The BTF ID of the kernel function bpf_session_is_return(): see bpf/by_session.c."""
 
 _INSTRUCTION_SIZE = 8
-_OFFSET_AT, _IMMEDIATE_AT = 2, 4  # in struct bpf_insn, include/uapi/linux/bpf.h
+_REGISTERS_AT, _OFFSET_AT, _IMMEDIATE_AT = 1, 2, 4  # in struct bpf_insn, include/uapi/linux/bpf.h
 _CLASS, _LDX = 0x07, 0x01
+_CALL = 0x85
+_PSEUDO_KFUNC_CALL = 2
+# The source register, a bit-field.
+_KFUNC_REGISTERS = _PSEUDO_KFUNC_CALL << 4 if sys.byteorder == "little" else _PSEUDO_KFUNC_CALL
 
 
 class Program:
@@ -79,13 +86,18 @@ class Program:
         return bpf.prog_load(self.name, code, prog_type=prog_type, attach_type=attach_type)
 
     def code_with(self, values: Mapping[str, int]) -> bytes:
-        """The bytecode with its operands filled in: the offset of a load, else the immediate."""
+        """The bytecode with its operands filled in: the offset of a load, else the immediate.
+
+        A call with an operand becomes one of a kernel function.
+        """
         code = bytearray(self.code)
         for index, name in self.operands:
             at = index * _INSTRUCTION_SIZE
             if code[at] & _CLASS == _LDX:
                 struct.pack_into("=h", code, at + _OFFSET_AT, values[name])
             else:
+                if code[at] == _CALL:
+                    code[at + _REGISTERS_AT] = _KFUNC_REGISTERS
                 immediate = values[name].to_bytes(4, sys.byteorder)
                 code[at + _IMMEDIATE_AT : at + _INSTRUCTION_SIZE] = immediate
         return bytes(code)

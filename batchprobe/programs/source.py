@@ -17,18 +17,20 @@ from batchprobe.programs.program import (
     MAPS_ID,
     MAX_BUCKET_BITS,
     RESULT_AT,
+    SESSION_IS_RETURN,
     STACK_MOVES,
     STACK_POINTER_AT,
 )
 from batchprobe.programs.shipped import BPF_FOLDER
 from batchprobe.sys.files import read_text
 
-__all__ = ["LOOKUPS", "RETURNS", "ProgramSource", "compose", "read_bpf", "tasks"]
+__all__ = ["CALLS", "LOOKUPS", "ProgramSource", "compose", "read_bpf", "tasks"]
 
 LOOKUPS = ("by_ip", "by_link", "by_func_ip", "by_running_kprobe")
 """The programs: one for each way to find the slot of a hit. Each is a file of bpf/."""
-RETURNS = ("return_by_func_ip", "return_by_running_kprobe")
-"""The programs of the return probes, for actions that look at both ends of a call: bpf/return.h."""
+CALLS = ("return_by_func_ip", "return_by_running_kprobe", "by_session")
+"""Those that see calls return, for actions that look at both ends: bpf/return.h, and the program of
+both ends in bpf/by_session.c."""
 _TASK_FILES = ("constant.h", "task.h", "tree.h", "tree.c", "threads.c")
 _TASK_PROGRAMS = (
     *("tree_fork", "tree_free", "tree_exec", "tree_exit", "thread_free", "saved_free"),
@@ -45,6 +47,7 @@ _STACK_PLACEHOLDER = 0x7FD0
 _REGISTERS_PLACEHOLDER = 0x7F00
 _MAPS_PLACEHOLDER = 0x45700044
 _MOVES_PLACEHOLDER = 0x45700045
+_SESSION_PLACEHOLDER = 0x45700046
 _FIRST_PLACEHOLDER = 0x5EED0001
 
 
@@ -88,6 +91,7 @@ def compose(
         MAPS_ID: _MAPS_PLACEHOLDER,
         STACK_MOVES: _MOVES_PLACEHOLDER,
         **{name: _FIRST_PLACEHOLDER + at for at, name in enumerate((*required, *at_return))},
+        SESSION_IS_RETURN: _SESSION_PLACEHOLDER,
     }
     if action:
         names = (*ARGUMENTS_AT, RESULT_AT)
@@ -110,8 +114,8 @@ def compose(
         texts += [read_bpf("constant.h"), *filters.values(), action]
     texts.append(read_bpf("hit.h", *(f"{lookup}.c" for lookup in LOOKUPS)))
     if has_returns:
-        texts.append(read_bpf("return.h"))
-    programs = (*LOOKUPS, *(RETURNS if has_returns else ()))
+        texts.append(read_bpf("return.h", "by_session.c"))
+    programs = (*LOOKUPS, *(CALLS if has_returns else ()))
     return ProgramSource("".join(texts), placeholders, required, at_return, programs)
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "BPF_MAP_TYPE_PROG_ARRAY",
     "BPF_MAP_TYPE_RINGBUF",
     "BPF_TRACE_KPROBE_MULTI",
+    "BPF_TRACE_KPROBE_SESSION",
     "KPROBE_MULTI_RETURN",
     "PROG_TYPE_KPROBE",
     "PROG_TYPE_RAW_TRACEPOINT",
@@ -60,6 +61,7 @@ BPF_MAP_TYPE_ARRAY_OF_MAPS = 12
 BPF_MAP_TYPE_RINGBUF = 27
 BPF_F_MMAPABLE = 1 << 10
 BPF_TRACE_KPROBE_MULTI = 42
+BPF_TRACE_KPROBE_SESSION = 56
 _BPF_PERF_EVENT = 41
 KPROBE_MULTI_RETURN = 1
 PROG_TYPE_KPROBE = 2
@@ -211,16 +213,23 @@ def _load(call: str, attr: bytearray) -> int:
     return _bpf(call, _PROG_LOAD, attr)
 
 
-def kprobe_multi_link(prog_fd: int, addresses: list[int], *, flags: int = 0) -> int:
+def kprobe_multi_link(
+    prog_fd: int,
+    addresses: list[int],
+    *,
+    flags: int = 0,
+    attach_type: int = BPF_TRACE_KPROBE_MULTI,
+) -> int:
     """Attach a program to all `addresses` with one link (Linux 5.18, CONFIG_FPROBE).
 
-    `flags` may be KPROBE_MULTI_RETURN. Returns the link's file descriptor. Raises KernelError.
+    `flags` may be KPROBE_MULTI_RETURN, `attach_type` BPF_TRACE_KPROBE_SESSION (Linux 6.10) if the
+    program is of that type. Returns the link's file descriptor. Raises KernelError.
     """
     count = len(addresses)
     array = bytearray(struct.pack(f"={count}Q", *addresses))
     packed = struct.pack(
         _KPROBE_MULTI_ATTR,
-        *(prog_fd, 0, BPF_TRACE_KPROBE_MULTI, 0),
+        *(prog_fd, 0, attach_type, 0),
         *(flags, count, 0, address_of(array), 0),
     )
     attr = bytearray(packed)

@@ -79,6 +79,30 @@ def test_only_operands_are_filled_in(name: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("kind", sorted(FILES))
+@pytest.mark.parametrize("name", ["latency", "latency+scope"])
+def test_a_session_calls_the_kernel_function(kind: str, name: str) -> None:
+    """The one call with an operand gets the pseudo source 2, and nothing else changes with it."""
+    found = section(FILES[kind], name)
+    assert found is not None
+    program = from_text(found[1])["by_session"]
+    values = {operand: 0 for _, operand in program.operands}
+    one, other = (program.code_with({**values, "SESSION_IS_RETURN": btf}) for btf in (0, 71234))
+    [at] = [index for index, operand in program.operands if operand == "SESSION_IS_RETURN"]
+    assert [index for index in range(len(one) // 8) if _at(one, index) != _at(other, index)] == [at]
+    source = 0x20 if sys.byteorder == "little" else 0x02
+    assert struct.unpack("=BBhi", _at(other, at)) == (0x85, source, 0, 71234)
+    # Called first, after the address of the function is known, with the context in R1.
+    calls = [index for index in range(len(one) // 8) if _at(one, index)[0] == 0x85]
+    assert calls.index(at) == 1
+    # Helpers are still called as such.
+    assert {_at(other, index)[1] for index in calls if index != at} == {0}
+
+
+def _at(code: bytes, index: int) -> bytes:
+    return code[8 * index : 8 * index + 8]
+
+
 def test_text_is_parsed_back() -> None:
     assert to_text(compiled().values()) == TEXT
     assert from_text("") == {}
@@ -176,7 +200,7 @@ def test_the_source_has_the_action_and_the_filters() -> None:
     ):
         assert line in source.text
     # Definitions come before their use.
-    assert source.text.index("/* the action */") < source.text.index("static inline void hit(")
+    assert source.text.index("/* the action */") < source.text.index("static inline u64 hit(")
 
 
 def test_counting_alone_has_neither_action_nor_filter() -> None:
