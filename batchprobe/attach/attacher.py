@@ -239,7 +239,9 @@ class Attacher:
             calls = measured(abi, context, self.symbols.cache, self._discard)
             if calls.probe_ns:
                 context.action.note_cost(abi, calls.probe_ns)
-            context = context.with_changes(stack_moves=calls.stack_moves)
+            context = context.with_changes(
+                stack_moves=calls.stack_moves, session_is_return=calls.session_is_return
+            )
         return context
 
     def _distrust(self, abi: str, context: AttachContext) -> Mapping[str, str]:

@@ -103,6 +103,8 @@ class AttachContext:
         self.taken = taken
         self.stack_moves = 0
         """Of calls by the ABI in use, as `programs.program.STACK_MOVES`; 0 if unknown."""
+        self.session_is_return = 0
+        """`programs.program.SESSION_IS_RETURN`, if the ABI in use has sessions; else 0."""
         self.distrusted: Mapping[str, str] = {}
 
     def with_changes(self, **changes: Any) -> AttachContext:

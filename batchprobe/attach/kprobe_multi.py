@@ -7,6 +7,7 @@ import errno
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 
 from batchprobe._util.counted import counted
 from batchprobe.attach.base import (
@@ -25,6 +26,10 @@ from batchprobe.probe import Probe
 from batchprobe.programs.maps import MapSpec
 from batchprobe.sys import bpf, fds
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import ClassVar
+
 __all__ = ["NAME", "MultiAttachment", "attach"]
 
 NAME = "multi"
@@ -36,7 +41,8 @@ _REMEDY = "their programs need Linux 5.18; --abi auto takes another ABI"
 
 
 def attach(probes: Sequence[Probe], context: AttachContext, attached: AttachOutcome) -> None:
-    """Attach entry probes to one link and return probes to another.
+    """Attach entry probes to one link and return probes to another; both ends of calls to one where
+    the context has `session_is_return`.
 
     Refuses probes that a link cannot carry (an offset, an unloaded module), and all if the kernel
     has no usable links.
@@ -47,12 +53,18 @@ def attach(probes: Sequence[Probe], context: AttachContext, attached: AttachOutc
             attached.refused.append(Refusal(probe, 0, detail))
         else:
             fit.append(probe)
+    make_calls = None
+    if context.session_is_return:
+        from batchprobe.attach.kprobe_session import SessionAttachment  # noqa: PLC0415 (few need it)
+
+        make_calls = partial(SessionAttachment, context=context)
     attached.add(
         fit,
         context,
         lambda wanted, is_return, beside: MultiAttachment(
             wanted, context, is_return=is_return, beside=beside
         ),
+        make_calls,
     )
 
 
@@ -81,6 +93,7 @@ class MultiAttachment(Attachment):
     """
 
     attach_type = bpf.BPF_TRACE_KPROBE_MULTI
+    entry_program: ClassVar[str] = "by_link"
 
     def __init__(
         self,
@@ -106,7 +119,8 @@ class MultiAttachment(Attachment):
     def attach(self, context: AttachContext) -> None:
         if self._beside is None:
             self._epochs = self.maps.add_array(MapSpec.array("epochs", self.maps.layout.cpus))
-        self._code = context.programs["by_link" if self._beside is None else "return_by_func_ip"]
+        is_entry = self._beside is None
+        self._code = context.programs[self.entry_program if is_entry else "return_by_func_ip"]
         try:
             self._program = self._load(self._epoch)
         except KernelError as error:
@@ -172,7 +186,7 @@ class MultiAttachment(Attachment):
         addresses = [probe.address or 0 for probe in probes]
         flags = bpf.KPROBE_MULTI_RETURN if self._is_return else 0
         program = self._program if program is None else program
-        return bpf.kprobe_multi_link(program, addresses, flags=flags)
+        return bpf.kprobe_multi_link(program, addresses, flags=flags, attach_type=self.attach_type)
 
     def _any_works(self, probes: Sequence[Probe]) -> bool:
         """Whether the kernel takes links at all: EINVAL may also mean one bad function."""

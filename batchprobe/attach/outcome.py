@@ -12,10 +12,12 @@ from batchprobe.errors import BatchprobeError, KernelError, UnsupportedError, ve
 from batchprobe.filters.base import ProbeKind
 from batchprobe.probe import Probe
 
-__all__ = ["AttachOutcome", "Make"]
+__all__ = ["AttachOutcome", "Make", "MakeCalls"]
 
 Make = Callable[[Sequence[Probe], bool, Attachment | None], Attachment]
 """Makes an attachment of these probes: are they return probes? The last argument is `beside`."""
+MakeCalls = Callable[[Sequence[Probe]], Attachment]
+"""Makes one kernel object for both ends of these calls."""
 
 
 class AttachOutcome:
@@ -38,13 +40,15 @@ class AttachOutcome:
         probes: Sequence[Probe],
         context: AttachContext,
         make: Make,
+        make_calls: MakeCalls | None = None,
     ) -> None:
         """`make` and attach one attachment of the entry probes, and one of the return probes.
+        `make_calls` is tried first for both ends of calls.
 
         Its failure refuses its probes only: those of the other kind may be attached by then.
         """
         if context.action.kind is ProbeKind.CALL:
-            self._add_calls(probes, context, make)
+            self._add_calls(probes, context, make, make_calls)
             return
         for is_return in (False, True):
             wanted = [probe for probe in probes if probe.target.is_return is is_return]
@@ -54,22 +58,36 @@ class AttachOutcome:
                 continue
             self._add_one(wanted, context, partial(make, wanted, is_return, None))
 
-    def _add_calls(self, probes: Sequence[Probe], context: AttachContext, make: Make) -> None:
+    def _add_calls(
+        self,
+        probes: Sequence[Probe],
+        context: AttachContext,
+        make: Make,
+        make_calls: MakeCalls | None,
+    ) -> None:
         from batchprobe.attach.calls import CallsAttachment, fit  # noqa: PLC0415  (few need it)
 
         wanted, refused = fit(probes, context)
         self.refused += refused
-        if wanted:
-            self._add_one(wanted, context, lambda: CallsAttachment(wanted, make))
+        if not wanted:
+            return
+        if make_calls is not None:
+            known = len(self.refused)
+            if self._add_one(wanted, context, lambda: make_calls(wanted)):
+                return
+            context.explain("one kernel object for each end of the calls is tried")
+            del self.refused[known:]
+        self._add_one(wanted, context, lambda: CallsAttachment(wanted, make))
 
     def _add_one(
         self, wanted: Sequence[Probe], context: AttachContext, make: Callable[[], Attachment]
-    ) -> None:
+    ) -> bool:
+        """Returns whether any of the probes is attached."""
         try:
             attachment = make()
         except (KernelError, UnsupportedError) as error:
             self._refuse_all(wanted, error, context)
-            return
+            return False
         self.attachments.append(attachment)
         try:
             attachment.attach(context)
@@ -78,13 +96,14 @@ class AttachOutcome:
         else:
             self.refused += attachment.refused
             if attachment.live:
-                return
+                return True
         self.attachments.pop()
         if attachment.is_empty:
             # Only maps: there is nothing to wait for.
             attachment.reclaim(list(attachment.live))
         else:
             self.abandoned.append(attachment)
+        return False
 
     def _trusts(self, probe: Probe, context: AttachContext) -> bool:
         if wrong := context.distrust(probe):

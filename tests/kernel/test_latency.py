@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -15,13 +16,16 @@ from pathlib import Path
 
 import pytest
 from helpers.command import run
-from helpers.machine import ABIS, BCC_COMPILES, PREFIX, eventually, kinds
+from helpers.machine import ABIS, BCC_COMPILES, PREFIX, RELEASE, eventually, kinds, setting
 from helpers.workers import CALLS, Worker
 
 from batchprobe import Probe, Session
 from batchprobe.actions.latency import CallTimes, Latency
+from batchprobe.attach.attacher import Attacher
+from batchprobe.attach.kprobe_session import SessionAttachment
 from batchprobe.filters.children import Children
 from batchprobe.filters.pid import Pid
+from batchprobe.sys import bpf
 
 MS = 1_000_000
 # On 32-bit machines, Debian 12 makes the system calls with 32-bit times.
@@ -30,17 +34,46 @@ WAIT = f"syscall:rt_sigtimedwait{TIME32}"
 SLEEP = f"syscall:clock_nanosleep{TIME32}"
 
 
+# Debian's kernels of other architectures have no BTF.
+HAS_SESSIONS = "multi" in ABIS and RELEASE >= (6, 10) and Path("/sys/kernel/btf/vmlinux").exists()
+
+
 def attached(session: Session, *entries: str) -> dict[str, Probe]:
     return {probe.label: probe for probe in session.attach(entries)}
 
 
-@pytest.fixture(params=("auto", *ABIS))
-def session(request: pytest.FixtureRequest) -> Iterator[Session]:
-    """Measures the calls of this process and of its children."""
-    if "%return" not in kinds(request.param):
+def measuring(abi: str) -> Session:
+    """A session that measures the calls of this process and of its children."""
+    return Session(action=Latency(), abi=abi, filters=[Pid(os.getpid()), Children()])
+
+
+def links() -> int:
+    """The kprobe_multi links of this process."""
+    files = Path("/proc/self/fdinfo").iterdir()
+    # The last one is the folder's own descriptor, which is closed by now.
+    return sum("probe_multi" in file.read_text() for file in files if file.exists())
+
+
+def without_sessions(patch: pytest.MonkeyPatch) -> None:
+    """The kernel's sessions are passed over."""
+    calibrated = Attacher._calibrated
+    patch.setattr(
+        Attacher,
+        "_calibrated",
+        lambda *args: calibrated(*args).with_changes(session_is_return=0),
+    )
+
+
+@pytest.fixture(params=("auto", *ABIS, *(["two links"] if HAS_SESSIONS else ())))
+def session(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
+    """Measures with each ABI, and with a link for each end of the calls."""
+    abi = request.param
+    if abi == "two links":
+        without_sessions(monkeypatch)
+        abi = "multi"
+    if "%return" not in kinds(abi):
         pytest.skip("this kernel refuses return probes, which stand at the entry")
-    filters = [Pid(os.getpid()), Children()]
-    with Session(action=Latency(), abi=request.param, filters=filters) as session:
+    with measuring(abi) as session:
         yield session
 
 
@@ -134,6 +167,7 @@ def test_concurrent_calls_do_not_mix(session: Session, workers: list[Worker]) ->
 
 def test_sleeping_threads_do_not_mix(session: Session) -> None:
     probes = attached(session, "hrtimer_nanosleep")
+    is_session = links() == 1
     threads = [threading.Thread(target=time.sleep, args=(0.1 * n,)) for n in range(1, 9)]
     for thread in threads:
         thread.start()
@@ -145,7 +179,9 @@ def test_sleeping_threads_do_not_mix(session: Session) -> None:
     if probes["hrtimer_nanosleep"].abi != "event" and times.calls < 8:
         # Before Linux 6.14 a link of one function follows two calls for each CPU, and a perf
         # kprobe without preemption one.
-        assert times.calls + times.unfinished + times.missed == 8
+        # A session sees no entry of a call that it cannot follow.
+        entered = times.calls + times.unfinished + times.missed
+        assert entered == (times.calls if is_session else 8)
         assert session.missed() in (None, 8 - times.calls)
         return
     assert times.calls == 8
@@ -210,6 +246,43 @@ def test_a_detached_function_gets_no_more_returns(session: Session) -> None:
     session.detach_all()
     times = probes[WAIT].value
     assert (times.calls, times.unfinished, times.missed) == (0, 1, 0)
+
+
+@pytest.mark.skipif(not HAS_SESSIONS, reason="this kernel has no kprobe sessions")
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_one_link_sees_both_ends(is_refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that refuses it gets a link for each end."""
+    if is_refused:
+        # The kernel function is for programs of sessions only.
+        attach_type = bpf.BPF_TRACE_KPROBE_MULTI
+        monkeypatch.setattr(SessionAttachment, "attach_type", attach_type)
+    with measuring("multi") as session:
+        probes = attached(session, "syscall:getsid", WAIT)
+        assert links() == (2 if is_refused else 1)
+        for _ in range(100):
+            os.getsid(0)
+        session.detach_all()
+    times = probes["syscall:getsid"].value
+    check(times)
+    assert (times.calls, times.unfinished, times.missed, times.dropped) == (100, 0, 0, 0)
+
+
+@pytest.mark.skipif(not HAS_SESSIONS, reason="this kernel has no kprobe sessions")
+def test_a_rejected_entry_has_no_return(workers: list[Worker]) -> None:
+    """By the kernel's count of the program's runs."""
+    filters = [Pid(os.getpid())]
+    with (
+        setting("/proc/sys/kernel/bpf_stats_enabled", "1"),
+        Session(action=Latency(), abi="multi", filters=filters) as session,
+    ):
+        session.attach(["syscall:getsid"])
+        workers[0].begin(["getsid"], rounds=300)
+        assert workers[0].finish() == 300
+        for _ in range(100):
+            os.getsid(0)
+        shown = subprocess.run(("bpftool", "-j", "prog", "show"), capture_output=True, check=True)
+        [program] = (one for one in json.loads(shown.stdout) if one.get("name") == "by_session")
+    assert program["run_cnt"] == 300 + 2 * 100
 
 
 @pytest.fixture
