@@ -91,7 +91,7 @@ class Trial:
     other_moment: float
     # If not empty, the guardian is killed first, and "cleanup" or the next "start" must sweep.
     swept_by: str
-    # What the command does: attach, or latency in a scope.
+    # What the command does: attach, latency in a scope, and so on.
     command: tuple[str, ...]
 
     @classmethod
@@ -121,7 +121,12 @@ class Trial:
             other_end=dice.choice([None, *End]),
             other_moment=dice.random(),
             swept_by=dice.choice(["cleanup", "start"]) if unguarded else "",
-            command=dice.choice([("attach",), ("attach",), ("latency", "--uid", "0")]),
+            command=dice.choice(
+                [
+                    *(("attach",), ("attach",), ("latency", "--uid", "0")),
+                    *(("trace", "-r", "--uid", "65534"), ("stacks", "--time")),
+                ]
+            ),
         )
 
 
