@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import errno
 import re
 from typing import NamedTuple
 
 from batchprobe.actions.condition import ConditionError
+from batchprobe.kernel.errnos import ERRNOS
 
 __all__ = ["CHARACTER", "END", "NUMBER", "PATH", "TEXT", "Constant", "Token", "tokens"]
 
@@ -38,31 +38,7 @@ _ESCAPES = {"0": 0, "n": 10, "r": 13, "t": 9, "\\": 92, "'": 39, '"': 34}
 _WORDS = {"true": 1, "false": 0, "NULL": 0}
 # A number that fits in 64 bits is shorter even in binary. int() refuses very long ones.
 _MAX_LENGTH = 80
-# Functions return these too, but no system call does, so that the errno module lacks them
-# (include/linux/errno.h).
-_KERNEL_ERRORS = {
-    "ERESTARTSYS": 512,
-    "ERESTARTNOINTR": 513,
-    "ERESTARTNOHAND": 514,
-    "ENOIOCTLCMD": 515,
-    "ERESTART_RESTARTBLOCK": 516,
-    "EPROBE_DEFER": 517,
-    "EOPENSTALE": 518,
-    "ENOPARAM": 519,
-    "EBADHANDLE": 521,
-    "ENOTSYNC": 522,
-    "EBADCOOKIE": 523,
-    "ENOTSUPP": 524,
-    "ETOOSMALL": 525,
-    "ESERVERFAULT": 526,
-    "EBADTYPE": 527,
-    "EJUKEBOX": 528,
-    "EIOCBQUEUED": 529,
-    "ERECALLCONFLICT": 530,
-    "ENOGRACE": 531,
-}
 # Not errorcode, which has one name of each number: EOPNOTSUPP is missing there.
-_ERRORS = {name: value for name, value in vars(errno).items() if name[0] == "E"} | _KERNEL_ERRORS
 
 
 class Token(NamedTuple):
@@ -147,17 +123,17 @@ class Constant:
     @classmethod
     def of_word(cls, token: Token) -> Constant | None:
         """The value of an error's name, `true`, `false` or `NULL`; None for any other name."""
-        value = _WORDS.get(token.text, _ERRORS.get(token.text))
+        value = _WORDS.get(token.text, ERRNOS.get(token.text))
         return None if value is None else cls(value, token.text)
 
     @classmethod
     def of_negative_word(cls, token: Token, condition: str) -> Constant:
         """The value of an error's name after a minus."""
-        if token.text in _ERRORS:
-            return cls(-_ERRORS[token.text], f"-{token.text}")
+        if token.text in ERRNOS:
+            return cls(-ERRNOS[token.text], f"-{token.text}")
         from difflib import get_close_matches  # noqa: PLC0415  (only for this error)
 
-        near = get_close_matches(token.text, _ERRORS, n=1)
+        near = get_close_matches(token.text, ERRNOS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ": a minus needs a number or an error"
         raise ConditionError(f"{token.text} is not the name of an error{hint}", condition, token.at)
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno
 import struct
 import sys
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from collections.abc import Mapping
 from batchprobe.actions.base import RawEvent
 from batchprobe.actions.plan import Plan, Shown
 from batchprobe.functions.value_types import ValueKind, ValueType
+from batchprobe.kernel.errnos import errno_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Text(str):
 def error_name(value: int) -> str:
     """`ENOSPC` for -28 and for the error pointer of -28; empty for what is no error."""
     number = (1 << 64) - value if value >= 1 << 63 else -value
-    return errno.errorcode.get(number, f"E{number}") if 0 < number <= _MAX_ERRNO else ""
+    return errno_name(number) if 0 < number <= _MAX_ERRNO else ""
 
 
 def _flags(value: int, type_: ValueType) -> str:
