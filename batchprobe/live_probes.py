@@ -38,7 +38,7 @@ class LiveProbes:
         self._missed: int | None = 0
         self._missed_in: list[Probe] = []
         self._lost: int | None = 0
-        self._events: deque[Event] = deque()
+        self._events: deque[Iterator[Event]] = deque()
         self._reader_error: Exception | None = None
 
     def __iter__(self) -> Iterator[Probe]:
@@ -89,14 +89,26 @@ class LiveProbes:
 
         Events that the caller leaves are returned by the next call. Raises what a reader raises.
         """
+        is_more = True
+        while is_more:
+            with self._lock:
+                for attachment in self._attachments:
+                    self._events.append(attachment.events())
+                error, self._reader_error = self._reader_error, None
+            if error is not None:
+                raise error
+            is_more = False
+            while (event := self._next_event()) is not None:
+                is_more = True
+                yield event
+
+    def _next_event(self) -> Event | None:
         with self._lock:
-            for attachment in self._attachments:
-                self._events.extend(attachment.events())
-            error, self._reader_error = self._reader_error, None
-        if error is not None:
-            raise error
-        while self._events:
-            yield self._events.popleft()
+            while self._events:
+                if (event := next(self._events[0], None)) is not None:
+                    return event
+                self._events.popleft()
+        return None
 
     def missed(self) -> int | None:
         """Hits that ran no program, of all probes so far; None if unknown."""
@@ -171,7 +183,7 @@ class LiveProbes:
 
     def _read_last_events(self, attachment: Holder) -> None:
         try:
-            self._events.extend(attachment.events())
+            self._events.append(attachment.events(last=True))
         except Exception as error:
             # Raised by the next `events`: it must not keep probes attached.
             self._reader_error = error

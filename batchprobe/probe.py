@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 
 from batchprobe.errors import NotAttachedError
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
             """The final results of these slots."""
             ...
 
-        def events(self) -> Sequence[Event]:
-            """Events since the last call."""
+        def events(self, *, last: bool = False) -> Iterator[Event]:
+            """Events since the last call, or some of them; all, if these are the last ones."""
             ...
 
 else:

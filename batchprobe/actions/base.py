@@ -62,8 +62,14 @@ class Reader(ABC):
         return self.snapshot(hits)
 
     def events(self) -> Iterable[RawEvent]:
-        """Events since the last call. Only called if the action `has_events`."""
+        """Events since the last call, or some of them: it is called until there are none. Only
+        called if the action `has_events`. A Sequence may be read when the maps are gone.
+        """
         return ()
+
+    def last_events(self) -> Iterable[RawEvent]:
+        """All events since the last call: the program runs no more."""
+        return self.events()
 
     def lost(self) -> int | None:
         """Hits so far for which the action had no room; None if that cannot be known."""

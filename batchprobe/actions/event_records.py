@@ -4,26 +4,23 @@
 from __future__ import annotations
 
 import struct
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, overload
 
 from batchprobe.actions.base import RawEvent
 from batchprobe.actions.plan import Plan, Shown
 from batchprobe.functions.value_types import ValueKind, ValueType
 from batchprobe.kernel.errnos import errno_name
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-__all__ = ["Decoder", "Text", "error_name", "reader", "shown_value"]
+__all__ = ["Decoder", "Records", "Text", "converter", "error_name"]
 
 # time, duration, result, slot, tid, pid, cpu, failed, text_size, text_used, texts, comm
 _HEADER = struct.Struct("=QQQIIIHH4sHBx16s")
 _VALUES = 16
 _TEXT_AT = _HEADER.size + 8 * _VALUES
 _MAX_ERRNO = 4095
-_SLOT_AT, _SLOT_SIZE = 24, 4
+_SLOT, _SLOT_AT = struct.Struct("=I"), 24
 
 
 class Text(str):
@@ -47,67 +44,84 @@ def _flags(value: int, type_: ValueType) -> str:
     return "|".join([*names, *([f"{rest:#x}"] if rest or not names else [])])
 
 
-def shown_value(value: int, type_: ValueType | None) -> object:
-    """A number as its type is written: a name, true or false, an address in hex, or a number."""
-    kind = ValueKind.POINTER if type_ is None else type_.kind
-    if kind is ValueKind.INTEGER:
-        return value
-    if kind is ValueKind.BOOLEAN:
-        return bool(value)
-    if kind is ValueKind.CHARACTER:
-        return chr(value & 0xFF)
-    if type_ is not None and kind is ValueKind.ENUM:
-        found = type_.enumerators.get(value)
-        return found or (_flags(value, type_) if type_.is_flags else value)
+def _hex(value: int) -> str:
     return f"{value:#x}"
+
+
+_CONVERTERS: Mapping[ValueKind, Callable[[int], object]] = {
+    ValueKind.INTEGER: int,
+    ValueKind.BOOLEAN: bool,
+    ValueKind.CHARACTER: lambda value: chr(value & 0xFF),
+}
+
+
+def converter(type_: ValueType | None) -> Callable[[int], object]:
+    """Makes of a number what its type is written as: a name, true or false, an address in hex, or a
+    number.
+    """
+    if type_ is None:
+        return _hex
+    if type_.kind is ValueKind.ENUM:
+        names = type_.enumerators
+        if type_.is_flags:
+            return lambda value: names.get(value) or _flags(value, type_)
+        return lambda value: names.get(value, value)
+    return _CONVERTERS.get(type_.kind, _hex)
 
 
 class Decoder:
     """Decodes the records of one function."""
 
-    __slots__ = ("_count", "_has_result", "_is_call", "_result", "_shown", "_values")
+    __slots__ = ("_has_result", "_is_call", "_names", "_result", "_shown", "_values")
 
     def __init__(self, plan: Plan, *, is_call: bool) -> None:
-        self._shown = plan.shown
-        self._count = len(plan.shown)
-        # Signed: a value is sign-extended if its type is signed, and looked at as unsigned if not.
+        self._names = [shown.name for shown in plan.shown]
+        self._shown = [(shown.is_text, converter(shown.type)) for shown in plan.shown]
+        # A value is sign-extended if its type is signed.
         self._values = struct.Struct("=" + "".join(map(_format, plan.shown)))
         self._result = plan.result
         self._has_result = plan.has_result
         self._is_call = is_call
 
-    def fields(self, memory: memoryview, begin: int, offset_ns: int) -> Mapping[str, object]:
+    def fields(self, memory: bytes, begin: int, offset_ns: int) -> Mapping[str, object]:
         """The record that begins there; `offset_ns` is what the clock is behind the time of day."""
         head = _HEADER.unpack_from(memory, begin)
         at, duration, result, _, tid, pid, cpu, failed, text_sizes, _, texts, comm = head
-        values = self._values.unpack_from(memory, begin + _HEADER.size)
-        arguments: dict[str, object] = {}
-        text_at, text = begin + _TEXT_AT, 0
-        for number, (shown, value) in enumerate(zip(self._shown, values, strict=True)):
-            if shown.is_text and text < texts:
-                size = text_sizes[text]
-                text += 1
-                if size:
-                    arguments[shown.name] = Text(_text(bytes(memory[text_at : text_at + size])))
-                    text_at += size
-                    continue
-            is_bad = failed >> number & 1
-            arguments[shown.name] = None if is_bad else shown_value(value, shown.type)
+        numbers = self._values.unpack_from(memory, begin + _HEADER.size)
+        values: Iterable[object]
+        if texts or failed:
+            sizes = text_sizes[:texts]
+            values = self._with_texts(memory, begin + _TEXT_AT, numbers, failed, sizes)
+        else:
+            values = [convert(value) for (_, convert), value in zip(self._shown, numbers)]  # noqa: B905
         found: dict[str, object] = {
-            "time": round((at + offset_ns) / 1e9, 6),
+            "time": (at + offset_ns) // 1000 / 1e6,
             "time_ns": at,
             "cpu": cpu,
             "pid": pid,
             "tid": tid,
             "comm": _text(comm),
         }
-        if self._count:
-            found["args"] = arguments
+        if self._names:
+            found["args"] = dict(zip(self._names, values))  # noqa: B905  (it costs time)
         if self._has_result:
             found.update(self._outcome(result))
         if self._is_call:
             found["duration_ns"] = duration
         return found
+
+    def _with_texts(
+        self, memory: bytes, at: int, values: Iterable[Any], failed: int, sizes: bytes
+    ) -> Iterator[object]:
+        """The values of a record with texts, or with memory that could not be read."""
+        left = iter(sizes)
+        for number, ((is_text, convert), value) in enumerate(zip(self._shown, values, strict=True)):
+            size = next(left, 0) if is_text else 0
+            if size:
+                yield Text(_text(memory[at : at + size]))
+                at += size
+            else:
+                yield None if failed >> number & 1 else convert(value)
 
     def _outcome(self, result: int) -> Mapping[str, object]:
         type_ = self._result
@@ -120,30 +134,48 @@ class Decoder:
             result -= 1 << 64
         if error:
             return {"result": result if type_.is_signed else f"{result:#x}", "error": error}
-        return {"result": shown_value(result, type_)}
+        return {"result": converter(type_)(result)}
 
 
 def _format(shown: Shown) -> str:
     return "q" if shown.type is not None and shown.type.is_signed else "Q"
 
 
+@lru_cache(maxsize=1024)
 def _text(raw: bytes) -> str:
     return raw.split(b"\0", 1)[0].decode(errors="backslashreplace")
 
 
-def slot_of(memory: memoryview, begin: int) -> int:
-    """The slot of the record that begins there."""
-    return int.from_bytes(memory[begin + _SLOT_AT : begin + _SLOT_AT + _SLOT_SIZE], sys.byteorder)
+class Records(Sequence[RawEvent]):
+    """Records that were taken out of a ring buffer. Each is decoded when it is asked for."""
 
+    __slots__ = ("_decoders", "_offset_ns", "_starts", "_taken")
 
-def reader(
-    decoders: Mapping[int, Decoder], offset_ns: int
-) -> Callable[[memoryview, int, int], RawEvent]:
-    """Decodes any record of one ring buffer."""
+    def __init__(
+        self,
+        taken: bytes,
+        starts: Sequence[int],
+        decoders: Mapping[int, Decoder],
+        offset_ns: int,
+    ) -> None:
+        """`offset_ns` is what the clock of the records is behind the time of day."""
+        self._taken = taken
+        self._starts = starts
+        self._decoders = decoders
+        self._offset_ns = offset_ns
 
-    def decode(memory: memoryview, begin: int, end: int) -> RawEvent:
-        del end
-        slot = slot_of(memory, begin)
-        return slot, decoders[slot].fields(memory, begin, offset_ns)
+    def __len__(self) -> int:
+        return len(self._starts)
 
-    return decode
+    @overload
+    def __getitem__(self, at: int) -> RawEvent: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[RawEvent]: ...
+
+    def __getitem__(self, at: int | slice) -> RawEvent | Sequence[RawEvent]:
+        if isinstance(at, slice):
+            return Records(self._taken, self._starts[at], self._decoders, self._offset_ns)
+        begin = self._starts[at]
+        (slot,) = _SLOT.unpack_from(self._taken, begin + _SLOT_AT)
+        return slot, self._decoders[slot].fields(self._taken, begin, self._offset_ns)

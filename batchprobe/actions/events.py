@@ -12,7 +12,7 @@ from batchprobe._util.counted import counted
 from batchprobe.actions.base import Action, Column, RawEvent, Reader
 from batchprobe.actions.call_stacks import CallStacks
 from batchprobe.actions.condition import Condition
-from batchprobe.actions.event_records import Decoder, reader
+from batchprobe.actions.event_records import Decoder, Records
 from batchprobe.actions.plan import CELLS, NOTHING, Plan, PlanError, make_plan
 from batchprobe.errors import KernelError
 from batchprobe.filters.base import ProbeKind
@@ -37,6 +37,7 @@ _EMITTED, _LOST, _UNWANTED, _LIMITED, _MISSED, _DROPPED, _TALLY = range(7)
 _LIMIT, _, _RATE, _BUDGET = 0, 1, 2, 5
 _REGISTERS, _EVENT = 8, (64 + 8 * 16 + 5 * 64) // 8
 _RING_BYTES = 16 << 20
+_AT_ONCE = 4096
 _MAX_SAVED = 1 << 13
 """Calls that are open at one time, of functions whose results are asked for: 4 MB."""
 
@@ -326,9 +327,16 @@ class _Reader(Reader):
         self._decoders[slot] = Decoder(plan, is_call=self._is_call)
 
     def events(self) -> Sequence[RawEvent]:
-        """What is in the ring buffer."""
+        """Some of what is in the ring buffer: more would wait elsewhere, and without a limit."""
+        return self._taken(_AT_ONCE)
+
+    def last_events(self) -> Sequence[RawEvent]:
+        """All that is in it."""
+        return self._taken(None)
+
+    def _taken(self, most: int | None) -> Records:
         offset = time.time_ns() - time.monotonic_ns()
-        return self._ring.read(reader(self._decoders, offset))
+        return Records(*self._ring.take(most), self._decoders, offset)
 
     def snapshot(self, hits: Hits) -> _Values:
         """The tallies now."""

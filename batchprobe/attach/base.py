@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from enum import Enum
 
-from batchprobe.actions.base import Action
+from batchprobe.actions.base import Action, RawEvent
 from batchprobe.arch import Arch
 from batchprobe.commit.queue import Reclaimed, Remains
 from batchprobe.errors import KernelError, UnsupportedError
@@ -302,16 +302,21 @@ class Attachment(ABC):
             self._lost = self._lost_so_far()
         return Final(hits, values)
 
-    def events(self) -> Sequence[Event]:
-        """Events since the last call; none if the action has none."""
+    def events(self, *, last: bool = False) -> Iterator[Event]:
+        """Events since the last call, or some of them; all, if these are the last ones."""
+        found: Sequence[RawEvent] = self._raw_events(last=last)
+        return (Event(self._by_slot[slot - NO_SLOT - 1], fields) for slot, fields in found)
+
+    def _raw_events(self, *, last: bool) -> Sequence[RawEvent]:
         if not self._action.has_events:
             return ()
         with self.maps.lock:
             if self.maps.is_closed:
                 return ()
-            found = list(self.reader.events())
+            found = self.reader.last_events() if last else self.reader.events()
+            found = found if isinstance(found, Sequence) else list(found)
             self._lost = self._lost_so_far()
-        return [Event(self._by_slot[slot - NO_SLOT - 1], fields) for slot, fields in found]
+        return found
 
     def lost(self) -> int | None:
         """Hits that are counted and not in the values: the action had no room for them, or their

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import cached_property
+from itertools import islice
 
 from batchprobe._util.counted import counted
 from batchprobe.actions import Action, Count
@@ -46,6 +47,8 @@ _COMMAND_POLL_SECONDS = 0.02
 _LIVE_SECONDS = 1.0
 # The kernel wakes nobody for an event (bpf/events.h).
 _EVENTS_SECONDS = 0.05
+# Then it is time to look whether the run is over.
+_EVENTS_AT_ONCE = 1000
 # Looking at the switches causes hits: not at every interval.
 _SWITCHES_SECONDS = 1.0
 
@@ -281,7 +284,8 @@ class _Run:
             now = time.monotonic()
             if end is not None and now >= end:
                 break
-            if has_events and self._pass_events():
+            must_hurry = has_events and self._pass_events(_EVENTS_AT_ONCE)
+            if has_events and self._passed == self._session.action.limit:
                 break
             must_claim = claims.is_due(now)
             if due is not None and self._period is not None and now >= due:
@@ -299,23 +303,23 @@ class _Run:
                 claims.claimed(now)
             times = [t - now for t in (end, due, claims.due) if t is not None]
             if has_events:
-                times.append(_EVENTS_SECONDS)
+                times.append(0.0 if must_hurry else _EVENTS_SECONDS)
             if child is not None:
                 times.append(_COMMAND_POLL_SECONDS)
             also = [*claims.descriptors, *(scope.ends if scope is not None else ())]
             self._stop.wait(max(min(times), 0.0) if times else None, also)
 
-    def _pass_events(self) -> bool:
-        """Hand events to the sink; returns whether there were as many as were asked for."""
-        limit = self._session.action.limit
-        for event in self._session.events():
-            # CPUs that hit the limit together may pass it by some.
-            if limit is not None and self._passed >= limit:
-                break
+    def _pass_events(self, most: int | None = None) -> bool:
+        """Hand up to `most` events to the sink; returns whether there may be more."""
+        if (limit := self._session.action.limit) is not None:
+            # CPUs that reach the limit together may pass it by some.
+            most = min(limit - self._passed, limit if most is None else most)
+        before = self._passed
+        for event in islice(self._session.events(), most):
             self._sink.event(event)
             self._passed += 1
         self._sink.events_over()
-        return limit is not None and self._passed >= limit
+        return self._passed - before == most
 
     def _warn_of_switches(self) -> None:
         """Report a switch that stops the probes; only at intervals and at the end, because reading

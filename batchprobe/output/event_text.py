@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 
 from batchprobe.actions.event_records import Text
 from batchprobe.actions.latency import shown_time
@@ -48,10 +49,9 @@ def event_line(event: Event) -> str:
     """`12:34:56.123456   1    1234 curl  tcp_sendmsg(sk=0xffff…, size=517) = 517 <12.3 us>`."""
     fields: Mapping[str, Any] = event.fields
     at = fields["time"]
-    clock = time.strftime("%H:%M:%S", time.localtime(at))
     arguments = ", ".join(f"{name}={_shown(v)}" for name, v in fields.get("args", {}).items())
     line = (
-        f"{clock}.{int(at % 1 * 1e6):06d} {fields['cpu']:>3} {fields['tid']:>7} "
+        f"{_clock(int(at))}.{int(at % 1 * 1e6):06d} {fields['cpu']:>3} {fields['tid']:>7} "
         f"{fields['comm'].translate(_CONTROLS):<15} {event.probe.label}({arguments})"
     )
     if "result" in fields:
@@ -60,6 +60,11 @@ def event_line(event: Event) -> str:
     if "duration_ns" in fields:
         line += f" <{shown_time(fields['duration_ns'])}>"
     return line + "\n"
+
+
+@lru_cache(maxsize=16)
+def _clock(seconds: int) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(seconds))
 
 
 def _shown(value: object) -> str:

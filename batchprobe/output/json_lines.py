@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["SCHEMA", "JsonSink", "record"]
 
 SCHEMA = 1
+# json.dumps() would make an encoder for each record.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class JsonSink(Sink):
@@ -95,7 +97,7 @@ class JsonSink(Sink):
 
 def record(kind: str, content: Mapping[str, object]) -> str:
     """One line: an object of this `type`."""
-    return json.dumps({"type": kind, "schema": SCHEMA, **content}, separators=(",", ":")) + "\n"
+    return _encode({"type": kind, "schema": SCHEMA, **content}) + "\n"
 
 
 def _by_label(hits: Mapping[Probe, int]) -> dict[str, int]:

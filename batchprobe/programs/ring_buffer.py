@@ -4,25 +4,19 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable
+import struct
 from threading import Lock
 
 from batchprobe.errors import KernelError
 from batchprobe.programs.maps import MapSpec
 from batchprobe.sys import bpf, fds, libc
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import TypeVar
-
-    _T = TypeVar("_T")
-
 __all__ = ["RingBuffer"]
 
 # include/uapi/linux/bpf.h
 _BUSY, _DISCARDED = 1 << 31, 1 << 30
 _HEADER_SIZE = 8
+_LENGTH = struct.Struct("=I")
 
 
 class RingBuffer:
@@ -51,30 +45,31 @@ class RingBuffer:
         self._wrap = 1 << 8 * self._producer.itemsize
         self._fence = Lock()
 
-    def read(self, decode: Callable[[memoryview, int, int], _T]) -> list[_T]:
-        """What `decode` makes of each record that is complete: it gets the memory, and where the
-        record begins and ends in it. The records are gone when all are decoded.
+    def take(self, most: int | None = None) -> tuple[bytes, list[int]]:
+        """Take out up to `most` records, or all that are complete: a copy of them, and where each
+        begins in it.
         """
-        begin = self._consumer[0]
-        at, found = begin, []
-        end = self._producer[0]
-        mask, memory, data_at = self._size - 1, self._memory, self._data_at
-        while at != end:
+        begin = at = self._consumer[0]
+        end, mask, wrap, data_at = self._producer[0], self._size - 1, self._wrap, self._data_at
+        first = data_at + (begin & mask)
+        starts: list[int] = []
+        length_at = _LENGTH.unpack_from
+        while at != end and len(starts) != most:
             start = data_at + (at & mask)
-            length = int.from_bytes(memory[start : start + 4], sys.byteorder)
+            (length,) = length_at(self._memory, start)
             if length & _BUSY:
                 break
             if not length & _DISCARDED:
-                found.append((start + _HEADER_SIZE, length))
-            at = (at + (length & ~_DISCARDED) + _HEADER_SIZE + 7 & ~7) % self._wrap
+                starts.append((at - begin) % wrap + _HEADER_SIZE)
+            at = (at + (length & ~_DISCARDED) + _HEADER_SIZE + 7 & ~7) % wrap
         # A weakly ordered CPU may read the records before their headers. A release and the next
         # acquire keep it from that.
         for _ in range(2):
             with self._fence:
                 pass
-        records = [decode(memory, start, start + length) for start, length in found]
+        taken = bytes(self._memory[first : first + (at - begin) % wrap])
         self._consumer[0] = at
-        return records
+        return taken, starts
 
     def close(self) -> None:
         """Unmap and close it."""
