@@ -34,6 +34,9 @@ EXAMPLES = (
     ("batchprobe attach funcs.txt -c 'ls -l'", "those of a command and its descendants"),
     ("batchprobe attach funcs.txt --unit nginx", "those of a systemd unit, until Ctrl-C"),
     ("batchprobe latency 'vfs_*' -c 'ls -l'", "how long the calls of a command take"),
+    ("batchprobe trace -r vfs_read -w 'count > 4k'", "large reads, with arguments and result"),
+    ("batchprobe trace 'ext4_*' --errors -d 60", "which of these fail, and with what error"),
+    ("batchprobe stacks 'vfs_*' -o vfs.svg", "who calls these, as a flame graph, until Ctrl-C"),
     ("echo 'vfs_*' | batchprobe attach - --top 10", "the ten functions hit most, until Ctrl-C"),
     ("batchprobe functions 'tcp_*' '!tcp_v6_*'", "what these entries mean on this kernel"),
 )
