@@ -7,6 +7,7 @@ import copy
 import io
 import json
 import re
+import struct
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -15,12 +16,18 @@ from typing import Any
 import jsonschema
 import pytest
 
-from batchprobe.actions import Count
+from batchprobe.actions import Action, Count
+from batchprobe.actions.errors import Errors, Failure, Failures
+from batchprobe.actions.event_records import Decoder
+from batchprobe.actions.events import CallEvents, EventCounts
+from batchprobe.actions.plan import Plan, Shown
+from batchprobe.actions.stacks import CallStack, CallTimeStacks, StackSum, StackSums
 from batchprobe.cli.doctor import show_checks
 from batchprobe.commit.queue import CommitReport, RemovalFailure
 from batchprobe.funclist.spec import Kind, ProbeSpec, Source
 from batchprobe.functions.table import Function
 from batchprobe.functions.targets import Reason, Resolution, Skipped, Target
+from batchprobe.functions.value_types import ValueKind, ValueType
 from batchprobe.output.base import Summary
 from batchprobe.output.json_lines import SCHEMA, JsonSink
 from batchprobe.probe import Event, Probe
@@ -39,7 +46,10 @@ def described_only() -> dict[str, Any]:
     """The schema, but keys that it does not describe are errors."""
     schema = json.loads(TEXT)
     schema["unevaluatedProperties"] = False
-    schema["$defs"]["commit"]["unevaluatedProperties"] = False
+    for name in ("commit", "event_counts", "call_times"):
+        schema["$defs"][name]["unevaluatedProperties"] = False
+    schema["$defs"]["stacks"]["items"]["unevaluatedProperties"] = False
+    schema["$defs"]["failures"]["additionalProperties"]["unevaluatedProperties"] = False
     return dict(schema)
 
 
@@ -129,6 +139,75 @@ def test_an_event() -> None:
     JsonSink(out, Count()).event(Event(probe, {"pid": 7, "command": "sh"}))
     (record,) = lines(out)
     AS_SHIPPED.validate(record)
+
+
+def call_of_seven_values() -> dict[str, object]:
+    """As the kernel's record of a call is decoded (struct event in bpf/values.h)."""
+    types = (
+        ValueType("int", ValueKind.INTEGER, 4, is_signed=True),
+        ValueType("bool", ValueKind.BOOLEAN, 1),
+        ValueType("char", ValueKind.CHARACTER, 1),
+        ValueType("enum e", ValueKind.ENUM, 4, enumerators={3: "THREE"}),
+        ValueType("struct file *", ValueKind.POINTER, 8),
+        ValueType("long", ValueKind.INTEGER, 8, is_signed=True),
+    )
+    shown = [Shown(f"a{number}", type_) for number, type_ in enumerate(types)]
+    plan = Plan(b"", (*shown, Shown("arg6", None)), types[0], has_result=True)
+    values = (-100, 1, ord("x"), 3, 0xFFFF888006DEC800, 0, 7, *[0] * 9)
+    head = struct.pack(
+        "=QQQIIIHH4sHBx16s", *(5, 7, (1 << 64) - 2, 1, 8, 7, 1, 1 << 5), bytes(4), 0, 0, b"cat"
+    )
+    record = head + struct.pack("=qQQQQqQ9Q", *values)
+    return dict(Decoder(plan, is_call=True).fields(memoryview(record), 0, 10**18))
+
+
+def test_an_event_of_trace() -> None:
+    out = io.StringIO()
+    fields = call_of_seven_values()
+    JsonSink(out, Count()).event(Event(Probe(Target("vfs_read", ENTRY, None)), fields))
+    (record,) = lines(out)
+    assert record["error"] == "ENOENT"
+    assert list(record["args"].values()) == [
+        *(-100, True, "x", "THREE", "0xffff888006dec800", None, "0x7"),
+    ]
+    DESCRIBED.validate(record)
+    # Only these are absent of a hit that is no call, of a function without arguments.
+    for key in record.keys() - {"args", "result", "error", "duration_ns"}:
+        assert not AS_SHIPPED.is_valid({k: v for k, v in record.items() if k != key}) or (
+            key == "time_ns"
+        ), key
+
+
+@pytest.mark.parametrize(
+    ("action", "value"),
+    [
+        (CallEvents(), EventCounts(3, lost=1, unwanted=2, limited=4, missed=5, unfinished=6)),
+        (CallEvents(), EventCounts()),
+        (Errors(), Failures({"EIO": Failure(error="EIO", count=2, pid=7, tid=8, comm="dd")})),
+        (Errors(), Failures({})),
+        (
+            CallTimeStacks(only_errors=True),
+            StackSums(
+                {
+                    CallStack((0xFFFFFFFF81234560,), (0x7F00,), 7, "dd", "EIO"): StackSum(2, 9),
+                    CallStack((0xFFFFFFFF81234560, 0xFFFFFFFF81000000)): StackSum(1),
+                }
+            ),
+        ),
+        (CallTimeStacks(), StackSums({})),
+    ],
+)
+def test_values_of_trace_and_stacks(action: Action, value: object) -> None:
+    values = {Probe(Target("vfs_read", ENTRY, None)): value}
+    out = io.StringIO()
+    sink = JsonSink(out, action)
+    sink.interval(1.0, values, values)
+    sink.final(values)
+    for record in lines(out):
+        DESCRIBED.validate(record)
+        assert not AS_SHIPPED.is_valid({**record, "functions": {"vfs_read": {"emitted": -1}}})
+        assert not AS_SHIPPED.is_valid({**record, "functions": {"vfs_read": [{"calls": 1}]}})
+        assert not AS_SHIPPED.is_valid({**record, "functions": {"vfs_read": {"EIO": 1}}})
 
 
 def test_records_of_functions() -> None:
