@@ -77,6 +77,28 @@ def test_latency() -> None:
     assert "2 probes off with 1 barrier" in done.stderr
 
 
+def test_events() -> None:
+    done = script("events.py", "do_sys_openat2", "--", "cat", "/nonexistent/x")
+    # That of cat.
+    assert done.returncode == 1, done.stderr
+    failed = [line for line in done.stdout.splitlines() if "'filename': '/nonexistent/x'" in line]
+    assert len(failed) == 1, done.stdout
+    assert "'result': -2, 'error': 'ENOENT'" in failed[0]
+    assert "0 are unknown; 1 probes off with 1 barrier" in done.stderr
+
+
+def test_stacks() -> None:
+    done = script("stacks.py", "vfs_mkdir", "vfs_rmdir", "--", "mkdir", "/run/stacks")
+    Path("/run/stacks").rmdir()
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    stack, calls = line.split()
+    assert calls == "1"
+    assert stack.endswith(";vfs_mkdir")
+    assert "1 calls from 1 stacks, 0 without one" in done.stderr
+    assert "2 probes off with 1 barrier" in done.stderr
+
+
 def test_narrow_down() -> None:
     done = script("narrow_down.py", "vfs_*", "--rounds", "2")
     assert done.returncode == 0, done.stderr
