@@ -14,7 +14,7 @@ import typer
 from batchprobe import __version__
 from batchprobe.cli.app import app
 from batchprobe.cli.args import OPTIONS
-from batchprobe.cli.help_text import ENVIRONMENT, EXAMPLES, EXIT_STATUSES, entries
+from batchprobe.cli.help_text import ENVIRONMENT, EXAMPLES, EXIT_STATUSES, conditions, entries
 from batchprobe.functions.cache import FOLDER
 
 _COMMENT = r".\" Written by scripts/build-man: change the help of the command instead."
@@ -36,7 +36,7 @@ def page() -> str:
         _COMMENT,
         f'.TH BATCHPROBE 1 "" "batchprobe {__version__}" "User Commands"',
         ".SH NAME",
-        "batchprobe \\- count hits of kernel functions, thousands at a time",
+        "batchprobe \\- count, measure and trace calls of kernel functions, thousands at a time",
         ".SH SYNOPSIS",
         *_synopsis(commands),
         ".SH DESCRIPTION",
@@ -53,6 +53,12 @@ def page() -> str:
         "An entry is one of these:"
     )
     lines += _table(entries())
+    lines += [".SH CONDITIONS"]
+    lines += _paragraphs(
+        "What --where takes: comparisons of an argument, a member, the result or the duration with "
+        "a constant."
+    )
+    lines += _table(conditions())
     for title, rows in (
         ("EXIT STATUS", EXIT_STATUSES),
         ("ENVIRONMENT", ENVIRONMENT),

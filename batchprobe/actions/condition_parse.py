@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The grammar of a condition, and an error for each way to break it.
 
-    size > 4096 && skb.len < 100    comparisons, joined as in C or by `and`, `or`, `not`
-    sk->__sk_common.skc_dport == 0  a field; `.` and `->` mean the same, and follow pointers
+    size > 4096 && skb.len < 100    comparisons, joined as in C or by and, or, not
+    sk->sk_protocol == 6            a field; . and -> mean the same, and follow pointers
     4096 < size                     the constant may come first
     buf                             alone: buf != 0
     flags & 6                       any of these bits
     (flags & 6) == 4                some bits, compared
-    result == -ENOSPC               the result, also called `retval` and `ret`
+    result == -ENOSPC               the result, also called retval and ret
     duration > 1.5ms                from entry to return; a number without a unit is nanoseconds
-    arg.result > 0                  an argument that is called `result`
-    reason == SKB_DROP_REASON_TCP_CSUM   an enumerator of the type that `reason` has
+    arg.result > 0                  an argument that is called result
+    reason == SKB_DROP_REASON_TCP_CSUM   an enumerator of the type that reason has
 
 A constant is a number in decimal, hexadecimal, octal or binary, perhaps with k, M or G (of 1024), a
 character, the name of an error, `true`, `false` or `NULL`. Any other name is an enumerator's.

@@ -23,7 +23,14 @@ from batchprobe.cli.args import (
     seconds,
 )
 from batchprobe.cli.attach import attach_lists
-from batchprobe.cli.help_text import ENVIRONMENT, EXAMPLES, EXIT_STATUSES, entries, table
+from batchprobe.cli.help_text import (
+    ENVIRONMENT,
+    EXAMPLES,
+    EXIT_STATUSES,
+    conditions,
+    entries,
+    table,
+)
 from batchprobe.cli.signals import Stop
 from batchprobe.cli.tool import QUIET, SHARED_OPTIONS, run_tool
 from batchprobe.errors import UsageError
@@ -36,10 +43,12 @@ _COMMAND = "batchprobe"
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 _ENTRIES = table("An entry is one of these:", entries())
+_CONDITIONS = table("A CONDITION has these:", conditions())
 
 app = typer.Typer(
-    help="Attach kprobes to thousands of kernel functions, count hits or measure calls, and get "
-    "the final results of all of them after a single RCU grace period.",
+    help="Attach kprobes to thousands of kernel functions, count hits, measure calls, or "
+    "record arguments, errors and stacks, and get the final results of all of them after a single "
+    "RCU grace period.",
     epilog="\n\n".join(
         (
             table("Examples:", EXAMPLES),
@@ -208,7 +217,7 @@ app.command(epilog=_ENTRIES)(attach)
 _sign(latency, _tracing_signature(LatencyOptions))
 app.command(epilog=_ENTRIES)(latency)
 _sign(trace, _tracing_signature(TraceOptions))
-app.command(epilog=_ENTRIES)(trace)
+app.command(epilog=f"{_ENTRIES}\n\n{_CONDITIONS}")(trace)
 _sign(stacks, _tracing_signature(StacksOptions))
 app.command(epilog=_ENTRIES)(stacks)
 

@@ -7,9 +7,10 @@ import re
 import textwrap
 from collections.abc import Sequence
 
+from batchprobe.actions import condition_parse
 from batchprobe.funclist import spec
 
-__all__ = ["ENVIRONMENT", "EXAMPLES", "EXIT_STATUSES", "entries", "table"]
+__all__ = ["ENVIRONMENT", "EXAMPLES", "EXIT_STATUSES", "conditions", "entries", "table"]
 
 EXIT_STATUSES = (
     ("0", "traced and removed everything, also after Ctrl-C; with -c, the command's own status"),
@@ -50,7 +51,17 @@ def entries() -> list[tuple[str, str]]:
 
     Empty under `python -OO`, which drops docstrings.
     """
-    lines = (spec.__doc__ or "").splitlines()
+    return _rows(spec.__doc__)
+
+
+def conditions() -> list[tuple[str, str]]:
+    """What a condition may be, and its meaning: the table of `actions.condition_parse`."""
+    return _rows(condition_parse.__doc__)
+
+
+def _rows(text: str | None) -> list[tuple[str, str]]:
+    """The table in a docstring: its lines that are indented, with two columns."""
+    lines = (text or "").splitlines()
     rows = [re.split(r" {3,}", line.strip(), maxsplit=1) for line in lines if line[:1] == " "]
     return [(form, meaning) for form, meaning in rows]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from batchprobe.actions.condition_parse import parse
 from batchprobe.cli import app, help_text
 from batchprobe.cli.signals import Stop
 from batchprobe.errors import ExitStatus
@@ -25,7 +26,9 @@ def printed(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["", "attach", "functions", "doctor", "cleanup"])
+@pytest.mark.parametrize(
+    "command", ["", "attach", "latency", "trace", "stacks", "functions", "doctor", "cleanup"]
+)
 def test_usage_names_the_command_as_typed(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -65,6 +68,18 @@ def test_the_forms_of_an_entry_are_entries() -> None:
         assert meaning
         for entry in form.split():
             assert parse_line(entry, Source("the table", 1))
+
+
+def test_the_forms_of_a_condition_are_conditions(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = help_text.conditions()
+    assert len(table) >= 9
+    text = printed("trace --help", monkeypatch, capsys)
+    for form, meaning in table:
+        assert str(parse(form))
+        assert form in text
+        assert meaning.split()[0] in text
 
 
 def test_exit_statuses_are_those_of_the_package() -> None:
