@@ -82,6 +82,11 @@ class StackSink(TextSink):
         self._user = user
         self._kernel: KernelAddresses | None = None
 
+    def interval(self, seconds: float, total: Values, delta: Values) -> None:
+        # A table would not be part of the file's form.
+        if _writer(self._file) is None:
+            super().interval(seconds, total, delta)
+
     def final(self, values: Values) -> None:
         write = _writer(self._file)
         profile = self._profile(values, with_offsets=write is None)

@@ -25,6 +25,10 @@ class TimelineSink(TextSink):
         # The format is binary.
         self._writer = PerfettoWriter(out.buffer)
 
+    def interval(self, seconds: float, total: Values, delta: Values) -> None:
+        # A table is no part of the format.
+        del seconds, total, delta
+
     def event(self, event: Event) -> None:
         fields: Any = event.fields
         outcome = {name: fields[name] for name in ("result", "error") if name in fields}

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A file of another form than text has nothing else in it."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from batchprobe.actions.events import EventCounts, Events
+from batchprobe.actions.stacks import CallStack, Stacks, StackSum, StackSums
+from batchprobe.cli.args import StacksOptions
+from batchprobe.cli.stacks import StackSink
+from batchprobe.funclist.spec import Kind, ProbeSpec, Source
+from batchprobe.functions.targets import Target
+from batchprobe.probe import Probe
+
+PROBE = Probe(Target("vfs_read", ProbeSpec("vfs_read", Source("a list", 1), Kind.NAME), None))
+
+
+@pytest.mark.parametrize("file", ["a.svg", "a.folded", "a.json", "a.txt", None])
+def test_intervals_of_stacks(file: str | None) -> None:
+    out, options = io.StringIO(), StacksOptions(output=file)
+    sink = StackSink(out, Stacks(), options, by_time=False, user=None)
+    values = {PROBE: StackSums({CallStack((1,)): StackSum(3)})}
+    sink.interval(1.0, values, values)
+    is_text = file in ("a.txt", None)
+    assert ("vfs_read" in out.getvalue()) == is_text
+    assert bool(out.getvalue()) == is_text
+
+
+def test_intervals_of_a_timeline() -> None:
+    pytest.importorskip("perfetto")
+    from batchprobe.cli.timeline import TimelineSink  # noqa: PLC0415  (an extra)
+
+    raw = io.BytesIO()
+    out = io.TextIOWrapper(raw)
+    sink = TimelineSink(out, Events())
+    values = {PROBE: EventCounts(3)}
+    sink.interval(1.0, values, values)
+    out.flush()
+    assert raw.getvalue() == b""
