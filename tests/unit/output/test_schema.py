@@ -158,7 +158,7 @@ def call_of_seven_values() -> dict[str, object]:
         "=QQQIIIHH4sHBx16s", *(5, 7, (1 << 64) - 2, 1, 8, 7, 1, 1 << 5), bytes(4), 0, 0, b"cat"
     )
     record = head + struct.pack("=qQQQQqQ9Q", *values)
-    return dict(Decoder(plan, is_call=True).fields(memoryview(record), 0, 10**18))
+    return dict(Decoder(plan, is_call=True).fields(record, 0, 10**18))
 
 
 def test_an_event_of_trace() -> None:
