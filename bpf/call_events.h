@@ -40,9 +40,11 @@ static inline void on_hit(struct pt_regs *ctx, u64 slot, u32 cell)
 		return;
 	}
 	key = saved_key(thread, at);
-	/* Its return finds nothing then. */
-	if (saved.update(&key, &found->event))
+	if (saved.update(&key, &found->event)) {
 		tell(&tally->dropped);
+		/* Neither its return nor a search for missed ones shall find it. */
+		call->owner = 0;
+	}
 	call->start = bpf_ktime_get_ns();
 }
 

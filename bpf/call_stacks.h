@@ -28,8 +28,11 @@ static inline void on_hit(struct pt_regs *ctx, u64 slot, u32 cell)
 		return;
 	}
 	saved_at = thread * DEPTH + at;
-	if (saved.update(&saved_at, &key))
+	if (saved.update(&saved_at, &key)) {
 		lose_stack(slot);
+		/* Neither its return nor a search for missed ones shall find it. */
+		call->owner = 0;
+	}
 	call->start = bpf_ktime_get_ns();
 }
 
