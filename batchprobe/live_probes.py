@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = ["LiveProbes"]
 
+# A round of events with fewer than this has emptied the buffers. So many rounds empty full ones.
+_MANY = 1024
+_MOST_ROUNDS = 64
+
 
 class LiveProbes:
     """Probes and kernel objects in order of attach. Any thread may call any method.
@@ -89,17 +93,20 @@ class LiveProbes:
 
         Events that the caller leaves are returned by the next call. Raises what a reader raises.
         """
-        is_more = True
-        while is_more:
+        # A reader hands out some at a time. Under a steady load there would be no end.
+        passed = _MANY
+        for _ in range(_MOST_ROUNDS):
+            if passed < _MANY:
+                return
             with self._lock:
                 for attachment in self._attachments:
                     self._events.append(attachment.events())
                 error, self._reader_error = self._reader_error, None
             if error is not None:
                 raise error
-            is_more = False
+            passed = 0
             while (event := self._next_event()) is not None:
-                is_more = True
+                passed += 1
                 yield event
 
     def _next_event(self) -> Event | None:

@@ -13,7 +13,8 @@ from batchprobe.actions.base import Action, Column, RawEvent, Reader
 from batchprobe.actions.call_stacks import CallStacks
 from batchprobe.actions.condition import Condition
 from batchprobe.actions.event_records import Decoder, Records
-from batchprobe.actions.plan import CELLS, NOTHING, Plan, PlanError, make_plan
+from batchprobe.actions.latency import cost_notes
+from batchprobe.actions.plan import NOTHING, PLAN_SIZE, Plan, PlanError, make_plan
 from batchprobe.errors import KernelError
 from batchprobe.filters.base import ProbeKind
 from batchprobe.functions.kernel_symbols import KernelSymbols
@@ -21,7 +22,7 @@ from batchprobe.functions.member_path import PathError
 from batchprobe.functions.signatures import NoTypesError, Signature, Signatures, signatures_of
 from batchprobe.functions.targets import Target
 from batchprobe.probe import Probe
-from batchprobe.programs.maps import Cells, MapSpec, SlotLayout
+from batchprobe.programs.maps import CELL_SIZE, Cells, MapSpec, SlotLayout
 from batchprobe.programs.probe_maps import Hits, ProbeMaps
 from batchprobe.programs.source import read_bpf
 from batchprobe.sys import bpf, fds
@@ -129,6 +130,7 @@ class Events(Action):
         self._rate = rate
         self._signatures: Signatures | None = None
         self._plans: dict[Target, Plan] = {}
+        self._plans_of_prototypes: dict[tuple[str | None, int, bool], Plan] = {}
         self.untyped: dict[str, str] = {}
         """Functions without types, and the reason of each."""
         self._readers: WeakKeyDictionary[ProbeMaps, _Reader] = WeakKeyDictionary()
@@ -161,15 +163,22 @@ class Events(Action):
                 self.untyped[target.label] = str(error)
                 if self._arguments or self.condition is not None:
                     raise PlanError(str(error)) from error
-        return make_plan(
+        at_return = is_call or target.is_return
+        key = signature and signature.number and (signature.module, signature.number, at_return)
+        if key and key in self._plans_of_prototypes:
+            return self._plans_of_prototypes[key]
+        plan = make_plan(
             arch.current(),
             signature,
             signatures.access,
             at_entry=at_entry,
-            at_return=is_call or target.is_return,
+            at_return=at_return,
             paths=self._arguments,
             condition=self.condition,
         )
+        if key:
+            self._plans_of_prototypes[key] = plan
+        return plan
 
     # -- output --------------------------------------------------------------------------------
 
@@ -211,7 +220,7 @@ class Events(Action):
     def maps(self, layout: SlotLayout) -> Sequence[MapSpec]:
         """A plan for each slot, and the ring buffer."""
         return [
-            MapSpec.array("plans", layout.slots + 1, CELLS),
+            MapSpec.array("plans", layout.slots + 1, PLAN_SIZE // CELL_SIZE),
             MapSpec.array("tallies", layout.slots + 1, _TALLY),
             MapSpec.per_cpu("scratch", _REGISTERS + _EVENT),
             MapSpec.ring("ring", _RING_BYTES),
@@ -241,13 +250,14 @@ class Events(Action):
         del attach_type
         plans = maps.arrays["plans"]
         if plans is not None:
+            memory = plans.cells.cast("B")
+            decoders = self._readers[maps]
             for probe in probes:
                 plan = self._plans.get(probe.target)
-                packed = NOTHING if plan is None else plan.packed
-                at = probe.slot * CELLS
-                plans.cells[at : at + CELLS] = memoryview(packed).cast("Q")
+                at = probe.slot * PLAN_SIZE
+                memory[at : at + PLAN_SIZE] = NOTHING if plan is None else plan.packed
                 if plan is not None:
-                    self._readers[maps].add(probe.slot, plan)
+                    decoders.add(probe.slot, plan)
         return ()
 
     def reader(self, maps: ProbeMaps) -> Reader:
@@ -277,6 +287,10 @@ class CallEvents(Events):
     def note_cost(self, abi: str, nanoseconds: float) -> None:
         """Remember it."""
         self.probe_ns[abi] = nanoseconds
+
+    def notes(self) -> Sequence[str]:
+        """Also what the probes cost."""
+        return [*super().notes(), *cost_notes(self.probe_ns)]
 
     def maps(self, layout: SlotLayout) -> Sequence[MapSpec]:
         """As for Events, and what following calls takes."""
@@ -320,11 +334,11 @@ class _Reader(Reader):
         self._tallies = tallies
         self._ring = maps.rings["ring"]
         self._is_call = is_call
-        self._decoders: dict[int, Decoder] = {}
+        self._decoders = _Decoders(is_call=self._is_call)
 
     def add(self, slot: int, plan: Plan) -> None:
         """Events of this slot have what is in the plan."""
-        self._decoders[slot] = Decoder(plan, is_call=self._is_call)
+        self._decoders.plans[slot] = plan
 
     def events(self) -> Sequence[RawEvent]:
         """Some of what is in the ring buffer: more would wait elsewhere, and without a limit."""
@@ -346,6 +360,18 @@ class _Reader(Reader):
         """Hits for which there was no room."""
         cells = self._tallies.cells
         return sum(cells[_LOST::_TALLY]) + sum(cells[_DROPPED::_TALLY])
+
+
+class _Decoders(dict[int, Decoder]):
+    """By slot, each made when its first event comes: most functions of a long list have none."""
+
+    def __init__(self, *, is_call: bool) -> None:
+        self.plans: dict[int, Plan] = {}
+        self._is_call = is_call
+
+    def __missing__(self, slot: int) -> Decoder:
+        found = self[slot] = Decoder(self.plans[slot], is_call=self._is_call)
+        return found
 
 
 class _Values:

@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["SORTS", "CallTimes", "Latency", "shown_time"]
+__all__ = ["SORTS", "CallTimes", "Latency", "cost_notes", "shown_time"]
 
 # As in bpf/latency.h, in u64.
 _BUCKETS = 40
@@ -124,6 +124,12 @@ def shown_time(nanoseconds: float) -> str:
     return f"{nanoseconds / 1e9:.3g} s" if nanoseconds < 999.5e9 else f"{nanoseconds / 1e9:.0f} s"
 
 
+def cost_notes(probe_ns: Mapping[str, float]) -> Sequence[str]:
+    """A sentence about what probes add to a call, by ABI; none if that is unknown."""
+    costs = [f"{shown_time(cost)} ({abi})" for abi, cost in probe_ns.items()]
+    return [f"the probes add about {' or '.join(costs)} to a call"] if costs else ()
+
+
 SORTS: dict[str, Callable[[CallTimes], float]] = {
     "total": lambda value: value.total_ns,
     "self": lambda value: value.self_ns,
@@ -200,8 +206,7 @@ class Latency(Action):
 
     def notes(self) -> Sequence[str]:
         """What the probes cost."""
-        costs = [f"{shown_time(cost)} ({abi})" for abi, cost in self.probe_ns.items()]
-        return [f"the probes add about {' or '.join(costs)} to a call"] if costs else ()
+        return cost_notes(self.probe_ns)
 
     def note_cost(self, abi: str, nanoseconds: float) -> None:
         """Remember it."""

@@ -19,9 +19,9 @@ from batchprobe.functions.signatures import Signature
 from batchprobe.functions.value_types import ValueKind, ValueType
 
 __all__ = [
-    "CELLS",
     "MAX_SHOWN",
     "NOTHING",
+    "PLAN_SIZE",
     "Plan",
     "PlanError",
     "Shown",
@@ -42,9 +42,7 @@ _EQUAL, _BELOW, _BELOW_OR_EQUAL, _LESS, _LESS_OR_EQUAL = range(5)
 _PLAN = struct.Struct("=8B")
 _STEP = struct.Struct("=i6B6x")
 _COMPARISON = struct.Struct("=QQ4B4x")
-_SIZE = _PLAN.size + _STEPS * _STEP.size + _COMPARISONS * _COMPARISON.size
-CELLS = _SIZE // 8
-"""Its size in u64."""
+PLAN_SIZE = _PLAN.size + _STEPS * _STEP.size + _COMPARISONS * _COMPARISON.size
 _WORD_MASK = (1 << 64) - 1
 
 
@@ -77,6 +75,18 @@ class _Steps:
         self._swaps = arch.byteorder == "little"
         self._packed: list[bytes] = []
         self.texts = 0
+
+    def keep_argument(self, register: int, type_: ValueType, to: int) -> bool:
+        """Keep a whole argument; returns whether the text that it points to is read."""
+        is_text = type_.kind is ValueKind.STRING and self.texts < _TEXTS
+        if is_text or type_.is_network_order or type_.kind is ValueKind.OTHER:
+            whole = Access(register, (), type_, 0, 8 * type_.size)
+            self.keep(register, whole, to, is_text=is_text)
+        else:
+            unused = 64 - 8 * type_.size
+            flags = _KEEP | _SIGNED if type_.is_signed else _KEEP
+            self._packed.append(_STEP.pack(0, register, 0, to, flags, unused, unused))
+        return is_text
 
     def keep(self, register: int, access: Access, to: int, *, is_text: bool) -> None:
         """Read a value, and keep it as number `to`."""
@@ -169,9 +179,7 @@ def make_plan(
         registers = registers_of(signature, arch)
         for number in registers[:MAX_SHOWN]:
             parameter = signature.parameters[number]
-            whole = Access(number, (), parameter.type, 0, 8 * parameter.type.size)
-            is_text = _is_text(parameter.type) and steps.texts < _TEXTS
-            steps.keep(number, whole, len(shown), is_text=is_text)
+            is_text = steps.keep_argument(number, parameter.type, len(shown))
             accesses[parameter.name] = len(shown), parameter.type
             shown.append(Shown(parameter.name, parameter.type, is_text))
     elif at_entry:
@@ -229,7 +237,7 @@ def _without_prefix(path: str, signature: Signature) -> str:
 
 _REGISTER = ValueType("unsigned long", ValueKind.INTEGER, 8)
 
-NOTHING = _PLAN.pack(0, 0, 0xFF, 0xFE, 0, 0, 0, 0).ljust(_SIZE, b"\0")
+NOTHING = _PLAN.pack(0, 0, 0xFF, 0xFE, 0, 0, 0, 0).ljust(PLAN_SIZE, b"\0")
 """The plan of a probe that is only tried: its calls are followed, and none is wanted."""
 
 

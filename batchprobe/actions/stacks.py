@@ -57,12 +57,13 @@ class StackSum(NamedTuple):
 
 
 class StackSums(Mapping[CallStack, StackSum]):
-    """The stacks of one function."""
+    """The stacks of one function; `lost` calls have none, because there was no room."""
 
-    __slots__ = ("_found",)
+    __slots__ = ("_found", "lost")
 
-    def __init__(self, found: Mapping[CallStack, StackSum]) -> None:
+    def __init__(self, found: Mapping[CallStack, StackSum], lost: int = 0) -> None:
         self._found = found
+        self.lost = lost
 
     def __getitem__(self, stack: CallStack) -> StackSum:
         return self._found[stack]
@@ -89,7 +90,7 @@ class StackSums(Mapping[CallStack, StackSum]):
             for stack, now in self.items()
             if (was := earlier.get(stack, none)) != now
         }
-        return StackSums(found)
+        return StackSums(found, self.lost - earlier.lost)
 
     def __repr__(self) -> str:
         return f"<StackSums {self.total.calls} calls from {len(self)} stacks>"
@@ -269,7 +270,8 @@ class _Reader(Reader):
             one = StackSum(*_SUM.unpack(value))
             if one.calls:
                 found.setdefault(slot, {})[stack] = one
-        return _Values(found)
+        lost = self._maps.arrays["stacks_lost"]
+        return _Values(found, memoryview(lost.cells.tobytes()).cast("Q") if lost else None)
 
     def lost(self) -> int:
         """Calls for which there was no room."""
@@ -280,8 +282,11 @@ class _Reader(Reader):
 class _Values:
     """StackSums by slot."""
 
-    def __init__(self, found: Mapping[int, Mapping[CallStack, StackSum]]) -> None:
+    def __init__(
+        self, found: Mapping[int, Mapping[CallStack, StackSum]], lost: memoryview | None
+    ) -> None:
         self._found = found
+        self._lost = lost
 
     def __getitem__(self, slot: int) -> StackSums:
-        return StackSums(self._found.get(slot, {}))
+        return StackSums(self._found.get(slot, {}), self._lost[slot] if self._lost else 0)

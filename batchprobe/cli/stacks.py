@@ -107,7 +107,8 @@ class StackSink(TextSink):
                 weight = one.time_ns if self._by_time else one.calls
                 weights[frames] = weights.get(frames, 0) + weight
         title = f"{len(values)} functions by {'time' if self._by_time else 'calls'}"
-        return Profile(title, weights, unit="ns" if self._by_time else "calls")
+        lost = sum(sums.lost for sums in values.values())
+        return Profile(title, weights, unit="ns" if self._by_time else "calls", lost=lost)
 
     def _frames(self, stack: CallStack) -> Iterator[Frame]:
         """From the outermost to the innermost."""

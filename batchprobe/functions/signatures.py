@@ -52,6 +52,10 @@ class Signature(NamedTuple):
     """The number of the result's type in BTF; 0 if there is none."""
     module: str | None
     """Whose BTF has the types; None is the kernel."""
+    number: int = 0
+    """The number of the prototype in BTF, which many functions share; 0 if it is pieced together
+    from several.
+    """
 
 
 class Signatures:
@@ -71,6 +75,7 @@ class Signatures:
         self._read = read or self._read_kernel
         self._btf: KernelBtf | None = None
         self._values: dict[str | None, ValueTypes] = {}
+        self._known: dict[tuple[str | None, int], Signature] = {}
         # Why the kernel has no types, not to look again for each function. Of a module this can
         # change: it may be loaded later.
         self._reason = ""
@@ -96,8 +101,14 @@ class Signatures:
                 "BTF leaves it out: its callers disagree about its prototype, the compiler made a "
                 "variant of it, or it is no C"
             )
-        found = [_signature(values, number, module or None) for number in sorted(prototypes)]
+        found = [self._signature(values, number, module or None) for number in sorted(prototypes)]
         return found[0] if len(found) == 1 else _same(found)
+
+    def _signature(self, values: ValueTypes, number: int, module: str | None) -> Signature:
+        known = self._known.get((module, number))
+        if known is None:
+            known = self._known[module, number] = _signature(values, number, module)
+        return known
 
     def access(self, signature: Signature, path: str) -> Access:
         """Where the value of a path such as `skb->len` is found. Raises PathError."""
@@ -140,7 +151,7 @@ def signatures_of(symbols: KernelSymbols) -> Signatures:
     table = symbols.table()
 
     def count(name: str, module: str) -> int:
-        return sum(1 for function in table.named(name) if function.module == module)
+        return table.count(name, module)
 
     return Signatures(symbols.cache, count=count)
 
@@ -154,7 +165,7 @@ def _signature(values: ValueTypes, prototype: int, module: str | None) -> Signat
         for index, (name, number) in enumerate(named[:-1] if is_variadic else named)
     )
     result = values[one.of] if values.types.plain(one.of)[1].kind else None
-    return Signature(parameters, result, is_variadic, one.of, module)
+    return Signature(parameters, result, is_variadic, one.of, module, prototype)
 
 
 def _same(found: Sequence[Signature]) -> Signature:
@@ -163,13 +174,14 @@ def _same(found: Sequence[Signature]) -> Signature:
     In Debian's 6.1 only names differ for 437 of 508, most of them system calls: the kernel has a
     second function of that name, which returns -ENOSYS and calls its argument __unused.
     """
-    first = found[0]
+    first = found[0]._replace(number=0)
     for other in found:
         unnamed = other._replace(
+            number=0,
             parameters=tuple(
                 mine._replace(name=own.name)
                 for mine, own in zip(other.parameters, first.parameters, strict=False)
-            )
+            ),
         )
         if unnamed != first or len(other.parameters) != len(first.parameters):
             raise NoTypesError("several functions of this name have different prototypes")

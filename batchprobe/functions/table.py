@@ -176,6 +176,11 @@ class FunctionTable:
         """Return the functions of this name; if there are none, its clones."""
         return tuple(self.find([name]).get(name) or self.clones(name))
 
+    def count(self, name: str, module: str) -> int:
+        """How many functions of a module (empty: of the kernel) have this name."""
+        module_of = self._symbols.module_of
+        return sum(module_of(at) == module for at in self._symbols.functions_named(name))
+
     def matching(
         self,
         match: Callable[[str], object],
