@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from batchprobe.actions.condition import ACCEPT, REJECT, Comparison, Condition
+from batchprobe.actions.condition import ACCEPT, ALL_BITS, REJECT, Comparison, Condition
 from batchprobe.arch import Arch
 from batchprobe.functions.member_path import Access
 from batchprobe.functions.signatures import Signature
@@ -44,6 +44,8 @@ _STEP = struct.Struct("=i6B6x")
 _COMPARISON = struct.Struct("=QQ4B4x")
 PLAN_SIZE = _PLAN.size + _STEPS * _STEP.size + _COMPARISONS * _COMPARISON.size
 _WORD_MASK = (1 << 64) - 1
+_SIGNED_END = 1 << 63
+_FARTHEST = 1 << 31
 
 
 class PlanError(Exception):
@@ -65,7 +67,7 @@ class Plan(NamedTuple):
     packed: bytes
     shown: tuple[Shown, ...]
     result: ValueType | None
-    """None if there is none, or its type is unknown."""
+    """None if there is none, its type is unknown, or it takes more than a register."""
     has_result: bool
 
 
@@ -126,6 +128,8 @@ class _Steps:
         left: int = 0,
         right: int = 0,
     ) -> None:
+        if offset >= _FARTHEST:
+            raise PlanError("what it names is over 2 GiB from where the pointer points")
         self._packed.append(_STEP.pack(offset, base, size, to, flags, left, right))
         if len(self._packed) > _STEPS:
             raise PlanError(f"its values take over {_STEPS} steps to read")
@@ -143,14 +147,16 @@ def _is_text(type_: ValueType) -> bool:
     return type_.kind is ValueKind.STRING
 
 
+def _is_plain(type_: ValueType, arch: Arch) -> bool:
+    """Whether it is a number that fits a register."""
+    return type_.kind is not ValueKind.OTHER and 8 * type_.size <= arch.bits
+
+
 def registers_of(signature: Signature, arch: Arch) -> list[int]:
     """The registers of the first parameters, up to one that is not in a register of its own."""
-    word = arch.bits // 8
     found = []
     for number, parameter in enumerate(signature.parameters):
-        kind = parameter.type.kind
-        is_plain = kind is not ValueKind.OTHER and parameter.type.size <= word
-        if not is_plain or number >= len(arch.registers.arguments):
+        if not _is_plain(parameter.type, arch) or number >= len(arch.registers.arguments):
             break
         found.append(number)
     return found
@@ -215,17 +221,24 @@ def make_plan(
             kept += 1
     result = signature.result if signature is not None else None
     has_result = at_return and (signature is None or result is not None)
-    left, right, flags = 0, 0, 0
-    if result is not None and result.size and result.kind is not ValueKind.OTHER:
-        left = right = 64 - 8 * min(result.size, 8)
-        flags = _SIGNED if result.is_signed else 0
+    if result is not None and not _is_plain(result, arch):
+        if condition is not None and condition.uses_result and at_return:
+            raise PlanError(f"its result, a {result.name}, is no single number")
+        result = None
     comparisons, begins = _packed_condition(
         condition, accesses, result if has_result else None, has_result, at_entry, at_return
     )
     head = _PLAN.pack(
-        steps.count, len(shown), *begins, at_return and not at_entry, left, right, flags
+        steps.count, len(shown), *begins, at_return and not at_entry, *_result_conversion(result)
     )
     return Plan(head + steps.packed + comparisons, tuple(shown), result, has_result)
+
+
+def _result_conversion(result: ValueType | None) -> tuple[int, int, int]:
+    if result is None:
+        return 0, 0, 0
+    unused = 64 - 8 * result.size
+    return unused, unused, _SIGNED if result.is_signed else 0
 
 
 def _without_prefix(path: str, signature: Signature) -> str:
@@ -255,6 +268,8 @@ def _packed_condition(
     if condition is not None:
         if condition.uses_result and not has_result:
             raise PlanError("it returns nothing" if at_return else "its result is not known yet")
+        if condition.uses_duration and not (at_entry and at_return):
+            raise PlanError("only calls have a duration")
         # A probe at one end decides everything there.
         parts = condition.split() if at_entry and at_return else (condition, None)
         for number, part in enumerate(parts):
@@ -288,8 +303,11 @@ def _packed_comparison(
     if isinstance(constant, str):
         constant = _enumerator(constant, type_, one.path)
     is_signed = type_ is not None and type_.is_signed
-    if constant < 0 and not is_signed and one.operator not in ("==", "!="):
-        raise PlanError(f"{one.path} is unsigned: it is never less than 0")
+    if one.operator not in ("==", "!="):
+        if constant < 0 and not is_signed:
+            raise PlanError(f"{one.path} is unsigned: it is never less than 0")
+        if constant >= _SIGNED_END and is_signed:
+            raise PlanError(f"{one.path} is signed: it is always less than {_SIGNED_END}")
     on_true, on_false = (
         _VERDICTS[target] if target in _VERDICTS else base + target
         for target in (one.on_true, one.on_false)
@@ -303,12 +321,24 @@ def _packed_comparison(
         "<": _LESS if is_signed else _BELOW,
         "<=": _LESS_OR_EQUAL if is_signed else _BELOW_OR_EQUAL,
     }[operator]
-    if type_ is not None and not is_signed and 0 < type_.size < 8:
-        # `flags == -1` of an unsigned int.
-        constant &= (1 << 8 * type_.size) - 1
+    if type_ is not None and operation == _EQUAL:
+        constant = _converted(constant, type_, is_masked=one.mask != ALL_BITS)
     return _COMPARISON.pack(
         one.mask & _WORD_MASK, constant & _WORD_MASK, value, operation, on_true, on_false
     )
+
+
+def _converted(constant: int, type_: ValueType, *, is_masked: bool) -> int:
+    """The constant as C converts it to the type: `flags == -1` of an unsigned int, and
+    `flags == 0x80000000` of an int.
+    """
+    bits = 8 * type_.size
+    if not type_.is_signed and -(1 << bits - 1) <= constant < 0:
+        return constant + (1 << bits)
+    # A mask has cut off the sign.
+    if type_.is_signed and not is_masked and 1 << bits - 1 <= constant < 1 << bits:
+        return constant - (1 << bits)
+    return constant
 
 
 def _enumerator(name: str, type_: ValueType | None, path: str) -> int:
