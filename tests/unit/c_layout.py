@@ -18,12 +18,12 @@ _SIZES = {"char": 1, "u8": 1, "s8": 1, "u16": 2, "u32": 4, "s32": 4, "u64": 8, "
 
 
 class Member(NamedTuple):
-    """Where a member is, in bytes; `count` is 0 for what is no array."""
+    """Where a member is, in bytes; `length` is 0 for what is no array."""
 
     type: str
     offset: int
     size: int
-    count: int
+    length: int
 
 
 class Struct(NamedTuple):
@@ -78,10 +78,10 @@ class Header:
             alignment = max(alignment, aligned)
             at = -(-at // aligned) * aligned
             for each in names.split(","):
-                name, length = _MEMBER.fullmatch(each.strip()).groups()  # type: ignore[union-attr]
-                count = self._number(length) if length else 0
-                members[name] = Member(type_, at, size, count)
-                at += size * (count or 1)
+                name, text = _MEMBER.fullmatch(each.strip()).groups()  # type: ignore[union-attr]
+                length = self._number(text) if text else 0
+                members[name] = Member(type_, at, size, length)
+                at += size * (length or 1)
         return Struct(members, -(-at // alignment) * alignment, alignment)
 
     def _number(self, text: str) -> int:
