@@ -127,13 +127,16 @@ class Decoder:
         type_ = self._result
         if type_ is None:
             return {"result": f"{result:#x}"}
-        error = ""
+        bits = 8 * type_.size
+        as_signed = result & (1 << bits) - 1
+        if as_signed >> bits - 1:
+            as_signed -= 1 << bits
+        if type_.is_signed:
+            result = as_signed
         if type_.is_signed or type_.kind in (ValueKind.POINTER, ValueKind.STRING):
-            error = error_name(result)
-        if type_.is_signed and result >= 1 << 63:
-            result -= 1 << 64
-        if error:
-            return {"result": result if type_.is_signed else f"{result:#x}", "error": error}
+            error = error_name(as_signed)
+            if error:
+                return {"result": result if type_.is_signed else f"{result:#x}", "error": error}
         return {"result": converter(type_)(result)}
 
 
