@@ -13,7 +13,7 @@ from batchprobe.actions.plan import Plan, Shown
 from batchprobe.functions.value_types import ValueKind, ValueType
 from batchprobe.kernel.errnos import errno_name
 
-__all__ = ["Decoder", "Records", "Text", "converter", "error_name"]
+__all__ = ["Decoder", "Records", "Text", "can_be_error", "converter", "error_name"]
 
 # time, duration, result, slot, tid, pid, cpu, failed, text_size, text_used, texts, comm
 _HEADER = struct.Struct("=QQQIIIHH4sHBx16s")
@@ -21,6 +21,7 @@ _VALUES = 16
 _TEXT_AT = _HEADER.size + 8 * _VALUES
 _MAX_ERRNO = 4095
 _SLOT, _SLOT_AT = struct.Struct("=I"), 24
+_INT_SIZE = 4
 
 
 class Text(str):
@@ -133,11 +134,16 @@ class Decoder:
             as_signed -= 1 << bits
         if type_.is_signed:
             result = as_signed
-        if type_.is_signed or type_.kind in (ValueKind.POINTER, ValueKind.STRING):
-            error = error_name(as_signed)
-            if error:
-                return {"result": result if type_.is_signed else f"{result:#x}", "error": error}
-        return {"result": converter(type_)(result)}
+        shown: dict[str, object] = {"result": converter(type_)(result)}
+        error = error_name(as_signed) if can_be_error(type_) else ""
+        return {**shown, "error": error} if error else shown
+
+
+def can_be_error(type_: ValueType) -> bool:
+    """Whether a result of this type may be an error: a negative int or long, or a pointer."""
+    if type_.kind is ValueKind.INTEGER:
+        return type_.is_signed and type_.size >= _INT_SIZE
+    return type_.kind in (ValueKind.POINTER, ValueKind.STRING)
 
 
 def _format(shown: Shown) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from batchprobe.actions.event_records import can_be_error
 from batchprobe.functions.kernel_symbols import KernelSymbols
 from batchprobe.functions.signatures import NoTypesError, Signatures, signatures_of
 from batchprobe.functions.targets import Target
@@ -17,6 +18,7 @@ __all__ = ["Results"]
 
 # As in bpf/results.h.
 _IS_INT, _IS_LONG, _IS_UNKNOWN = 1, 2, 3
+_LONG_SIZE = 8
 
 
 class Results:
@@ -62,8 +64,7 @@ class Results:
 
 
 def _kind(result: ValueType) -> int:
-    if result.kind in (ValueKind.POINTER, ValueKind.STRING):
-        return _IS_LONG
-    if result.kind is ValueKind.INTEGER and result.is_signed and result.size >= 4:
-        return _IS_LONG if result.size == 8 else _IS_INT
-    return 0
+    if not can_be_error(result):
+        return 0
+    is_int = result.kind is ValueKind.INTEGER and result.size < _LONG_SIZE
+    return _IS_INT if is_int else _IS_LONG
