@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["EventTextSink", "event_line"]
 
 _TITLE = f"{'TIME':<15} CPU {'PID':>7} {'COMM':<15} CALL\n"
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127)}
+# Those of 128 and more begin escape sequences too.
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 _CONTROLS |= {ord("\n"): "\\n", ord("\t"): "\\t", ord("\r"): "\\r", ord("\\"): "\\\\"}
 _QUOTED = {**_CONTROLS, ord('"'): '\\"'}
 
@@ -48,10 +49,10 @@ class EventTextSink(TextSink):
 def event_line(event: Event) -> str:
     """`12:34:56.123456   1    1234 curl  tcp_sendmsg(sk=0xffff…, size=517) = 517 <12.3 us>`."""
     fields: Mapping[str, Any] = event.fields
-    at = fields["time"]
+    seconds, micros = divmod(round(fields["time"] * 1e6), 1_000_000)
     arguments = ", ".join(f"{name}={_shown(v)}" for name, v in fields.get("args", {}).items())
     line = (
-        f"{_clock(int(at))}.{int(at % 1 * 1e6):06d} {fields['cpu']:>3} {fields['tid']:>7} "
+        f"{_clock(seconds)}.{micros:06d} {fields['cpu']:>3} {fields['tid']:>7} "
         f"{fields['comm'].translate(_CONTROLS):<15} {event.probe.label}({arguments})"
     )
     if "result" in fields:
@@ -74,4 +75,6 @@ def _shown(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, Text):
         return f'"{value.translate(_QUOTED)}"'
-    return "NULL" if value == "0x0" else str(value)
+    if isinstance(value, str):
+        return "NULL" if value == "0x0" else value.translate(_CONTROLS)
+    return str(value)

@@ -76,7 +76,7 @@ def test_plans() -> None:
     assert offsets(plan._PLAN, list(head)) == head
     assert step == plan._PLAN.size
     assert comparison == step + plan._STEPS * plan._STEP.size
-    assert VALUES.size("plan") == plan._SIZE == 8 * plan.CELLS == len(plan.NOTHING)
+    assert VALUES.size("plan") == plan.PLAN_SIZE == len(plan.NOTHING)
     for name, packed in (("step", plan._STEP), ("comparison", plan._COMPARISON)):
         declared = VALUES.offsets(name)
         declared.pop("unused")
@@ -93,7 +93,7 @@ def test_records_of_events() -> None:
     assert text == event_records._TEXT_AT
     assert VALUES.constants["VALUES"] == event_records._VALUES
     slot = VALUES.structs["event"].members["slot"]
-    assert (slot.offset, slot.size) == (event_records._SLOT_AT, event_records._SLOT_SIZE)
+    assert (slot.offset, slot.size) == (event_records._SLOT_AT, event_records._SLOT.size)
     # A size is a byte, with the NUL.
     assert VALUES.constants["TEXT_SIZE"] < 1 << 8
     assert VALUES.structs["event"].members["failed"].size * 8 >= VALUES.constants["VALUES"]
