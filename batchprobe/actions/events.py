@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from weakref import WeakKeyDictionary
 
 from batchprobe import arch
@@ -12,6 +13,7 @@ from batchprobe._util.counted import counted
 from batchprobe.actions.base import Action, Column, RawEvent, Reader
 from batchprobe.actions.call_stacks import CallStacks
 from batchprobe.actions.condition import Condition
+from batchprobe.actions.event_counts import EventCounts
 from batchprobe.actions.event_records import Decoder, Records
 from batchprobe.actions.latency import cost_notes
 from batchprobe.actions.plan import NOTHING, PLAN_SIZE, Plan, PlanError, make_plan
@@ -20,7 +22,9 @@ from batchprobe.filters.base import ProbeKind
 from batchprobe.functions.kernel_symbols import KernelSymbols
 from batchprobe.functions.member_path import PathError
 from batchprobe.functions.signatures import NoTypesError, Signature, Signatures, signatures_of
+from batchprobe.functions.syscall_arguments import with_syscall_arguments
 from batchprobe.functions.targets import Target
+from batchprobe.kernel.tracefs import Tracefs
 from batchprobe.probe import Probe
 from batchprobe.programs.maps import CELL_SIZE, Cells, MapSpec, SlotLayout
 from batchprobe.programs.probe_maps import Hits, ProbeMaps
@@ -41,56 +45,6 @@ _RING_BYTES = 16 << 20
 _AT_ONCE = 4096
 _MAX_SAVED = 1 << 13
 """Calls that are open at one time, of functions whose results are asked for: 4 MB."""
-
-
-class EventCounts:
-    """What became of the hits of one function.
-
-    `emitted` have an event. `lost` found no room, neither for the event nor for what was read at
-    the entry; `unwanted` did not meet the condition; `limited` came after the limit, or too fast.
-    Of calls, `missed` have a return that the kernel missed, and `unfinished` were running when the
-    probe was detached. Together they are the hits.
-    """
-
-    __slots__ = ("emitted", "limited", "lost", "missed", "unfinished", "unwanted")
-
-    def __init__(
-        self,
-        emitted: int = 0,
-        lost: int = 0,
-        unwanted: int = 0,
-        limited: int = 0,
-        missed: int = 0,
-        unfinished: int = 0,
-    ) -> None:
-        self.emitted = emitted
-        self.lost = lost
-        self.unwanted = unwanted
-        self.limited = limited
-        self.missed = missed
-        self.unfinished = unfinished
-
-    def _all(self) -> tuple[int, ...]:
-        return tuple(getattr(self, name) for name in self.names())
-
-    @staticmethod
-    def names() -> tuple[str, ...]:
-        """What it has, in order."""
-        return ("emitted", "lost", "unwanted", "limited", "missed", "unfinished")
-
-    def __bool__(self) -> bool:
-        return any(self._all())
-
-    def __sub__(self, earlier: EventCounts) -> EventCounts:
-        found = EventCounts()
-        for name in self.names():
-            setattr(found, name, getattr(self, name) - getattr(earlier, name))
-        found.unfinished = self.unfinished
-        return found
-
-    def __repr__(self) -> str:
-        parts = (f"{value} {name}" for name, value in zip(self.names(), self._all(), strict=True))
-        return f"<EventCounts {', '.join(parts)}>"
 
 
 class Events(Action):
@@ -158,15 +112,23 @@ class Events(Action):
             self.untyped[target.label] = "its arguments are known at the entry only"
         else:
             try:
-                signature = signatures.of(target.name, target.module)
+                signature = with_syscall_arguments(
+                    signatures.of(target.name, target.module),
+                    target.name,
+                    arch.current(),
+                    self._read_format,
+                )
             except NoTypesError as error:
                 self.untyped[target.label] = str(error)
                 if self._arguments or self.condition is not None:
                     raise PlanError(str(error)) from error
         at_return = is_call or target.is_return
-        key = signature and signature.number and (signature.module, signature.number, at_return)
-        if key and key in self._plans_of_prototypes:
-            return self._plans_of_prototypes[key]
+        key = None
+        if signature is not None and signature.number and not signature.accesses:
+            # Many functions share one.
+            key = signature.module, signature.number, at_return
+            if (known := self._plans_of_prototypes.get(key)) is not None:
+                return known
         plan = make_plan(
             arch.current(),
             signature,
@@ -179,6 +141,10 @@ class Events(Action):
         if key:
             self._plans_of_prototypes[key] = plan
         return plan
+
+    @cached_property
+    def _read_format(self) -> Callable[[str, str], str]:
+        return Tracefs.find().event_format
 
     # -- output --------------------------------------------------------------------------------
 

@@ -78,10 +78,14 @@ class _Steps:
         self._packed: list[bytes] = []
         self.texts = 0
 
-    def keep_argument(self, register: int, type_: ValueType, to: int) -> bool:
+    def keep_argument(self, signature: Signature, register: int, to: int) -> bool:
         """Keep a whole argument; returns whether the text that it points to is read."""
+        type_ = signature.parameters[register].type
         is_text = type_.kind is ValueKind.STRING and self.texts < _TEXTS
-        if is_text or type_.is_network_order or type_.kind is ValueKind.OTHER:
+        if signature.accesses:
+            where = signature.accesses[register]
+            self.keep(where.parameter, where, to, is_text=is_text)
+        elif is_text or type_.is_network_order or type_.kind is ValueKind.OTHER:
             whole = Access(register, (), type_, 0, 8 * type_.size)
             self.keep(register, whole, to, is_text=is_text)
         else:
@@ -185,7 +189,7 @@ def make_plan(
         registers = registers_of(signature, arch)
         for number in registers[:MAX_SHOWN]:
             parameter = signature.parameters[number]
-            is_text = steps.keep_argument(number, parameter.type, len(shown))
+            is_text = steps.keep_argument(signature, number, len(shown))
             accesses[parameter.name] = len(shown), parameter.type
             shown.append(Shown(parameter.name, parameter.type, is_text))
     elif at_entry:

@@ -26,6 +26,7 @@ class _Arm64(Arch):
         arguments=tuple(range(0, 64, 8)),
         result=0,
     )
+    syscall_arguments = tuple(range(0, 48, 8))
     syscall_prefixes = ("__arm64_sys_",)
     # Only with net.core.bpf_jit_enable=0, which is not the default.
     cpu_id_unreliable = True

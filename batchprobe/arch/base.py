@@ -78,6 +78,9 @@ class Arch:
     # The ioctl(2) request NS_GET_NSTYPE of include/uapi/linux/nsfs.h: _IO(0xb7, 3).
     get_namespace_type: ClassVar[int] = 0xB703
     registers: ClassVar[Registers]
+    # Offsets into struct pt_regs of user space, where the function of a system call finds its
+    # arguments; empty if they are passed as to any function.
+    syscall_arguments: ClassVar[tuple[int, ...]] = ()
     # Prefixes the kernel puts before a system call's name, most likely first.
     syscall_prefixes: ClassVar[tuple[str, ...]]
     # Whether bpf_get_smp_processor_id() may return the wrong CPU, so that counters need atomic

@@ -31,6 +31,8 @@ class _Riscv64(Arch):
         arguments=tuple(range(80, 144, 8)),
         result=80,
     )
+    # orig_a0, then a1 to a5 (Linux 6.6).
+    syscall_arguments = (280, *range(88, 128, 8))
     syscall_prefixes = ("__riscv_sys_", "sys_")
     # Debian's default is net.core.bpf_jit_enable=0.
     cpu_id_unreliable = True

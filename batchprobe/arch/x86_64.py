@@ -26,6 +26,8 @@ class _X8664(Arch):
         arguments=(112, 104, 96, 88, 72, 64),
         result=80,
     )
+    # di, si, dx, r10, r8, r9.
+    syscall_arguments = (112, 104, 96, 56, 72, 64)
     syscall_prefixes = ("__x64_sys_", "sys_")
     prefers_after = True
     jump_optimizes = True

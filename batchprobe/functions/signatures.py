@@ -52,6 +52,8 @@ class Signature(NamedTuple):
     """The number of the result's type in BTF; 0 if there is none."""
     module: str | None
     """Whose BTF has the types; None is the kernel."""
+    accesses: tuple[Access, ...] = ()
+    """Where each argument is, if that is no register of its own: of a system call."""
     number: int = 0
     """The number of the prototype in BTF, which many functions share; 0 if it is pieced together
     from several.
@@ -165,7 +167,7 @@ def _signature(values: ValueTypes, prototype: int, module: str | None) -> Signat
         for index, (name, number) in enumerate(named[:-1] if is_variadic else named)
     )
     result = values[one.of] if values.types.plain(one.of)[1].kind else None
-    return Signature(parameters, result, is_variadic, one.of, module, prototype)
+    return Signature(parameters, result, is_variadic, one.of, module, number=prototype)
 
 
 def _same(found: Sequence[Signature]) -> Signature:

@@ -22,7 +22,7 @@ LOOKUP = "do_filp_open"
 OPEN = "do_sys_openat2"
 
 
-@pytest.fixture(params=("auto", *ABIS))
+@pytest.fixture(params=ABIS)
 def session(request: pytest.FixtureRequest) -> Iterator[Session]:
     """Counts errors of this process."""
     if "%return" not in kinds(request.param):

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from helpers.command import run
-from helpers.machine import ABIS, PREFIX, kinds
+from helpers.machine import ABIS, MACHINE, PREFIX, kinds
 
 from batchprobe import Event, Probe, Session
 from batchprobe.actions import events as events_module
@@ -33,7 +33,7 @@ UNKNOWN_MODE = 1 << 30
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-@pytest.fixture(params=("auto", *ABIS))
+@pytest.fixture(params=ABIS)
 def abi(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
@@ -101,17 +101,32 @@ def test_arguments_are_those_of_the_call(abi: str, file: int) -> None:
     check([probe])
 
 
-def test_without_types_the_registers_are_shown(abi: str) -> None:
-    """The second `getsid` is a function with the registers of a system call."""
+@needs_types
+@pytest.mark.skipif(MACHINE not in {"x86_64", "aarch64"}, reason="no wrappers of system calls")
+def test_system_calls_have_their_own_arguments(abi: str) -> None:
+    with ours(Events(where="pid == 1"), abi) as session:
+        session.attach(["syscall:getsid", "syscall:getpgid"])
+        os.getsid(0)
+        os.getsid(1)
+        os.getpgid(1)
+        session.detach_all()
+        found = [(event.probe.label, args(event)) for event in session.events()]
+    assert found == [("syscall:getsid", {"pid": 1}), ("syscall:getpgid", {"pid": 1})]
+
+
+def test_without_types_the_registers_are_shown(abi: str, file: int) -> None:
+    """Where the kernel has types, an offset is without: the arguments are known at the entry."""
     action = Events()
     with ours(action, abi) as session:
-        (probe,) = session.attach([GETSID if HAS_TYPES else FALLOCATE])
-        if not HAS_TYPES:
-            assert action.untyped[probe.label].startswith("this kernel has no BTF")
-            assert "registers" in action.notes()[0]
-        os.getsid(0)
-        fallocate(-1, 0, 0, 1)
+        (probe,) = session.attach([FALLOCATE])
+        assert bool(action.untyped) is not HAS_TYPES
+        assert fallocate(file, KEEP_SIZE, 0, 4096) == 0
         session.detach_all()
+        (event,) = session.events()
+    if not HAS_TYPES:
+        assert action.untyped[probe.label].startswith("this kernel has no BTF")
+        assert "registers" in action.notes()[0]
+        assert int(args(event)["arg1"], 16) & 0xFFFFFFFF == KEEP_SIZE
     check([probe])
 
 

@@ -36,7 +36,7 @@ print(stack.pid, os.getpid(), stack.comm, *(BPF.sym(ip, stack.pid).decode() for 
 """
 
 
-@pytest.fixture(params=("auto", *ABIS))
+@pytest.fixture(params=ABIS)
 def abi(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
