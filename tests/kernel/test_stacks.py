@@ -112,7 +112,8 @@ def test_stacks_have_the_time_of_their_calls(abi: str) -> None:
         session.detach_all()
     (one,) = probe.value.values()
     assert one.calls == 5
-    assert 5 * 50e6 <= one.time_ns < 5 * 500e6
+    # The clock of a sleep starts before the function does.
+    assert 5 * 45e6 <= one.time_ns < 5 * 500e6
 
 
 @pytest.mark.skipif("%return" not in kinds("auto"), reason="this kernel refuses return probes")
