@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
 from weakref import WeakKeyDictionary
 
 from batchprobe import arch
@@ -83,6 +82,7 @@ class Events(Action):
         self.limit = limit
         self._rate = rate
         self._signatures: Signatures | None = None
+        self._tracefs: Tracefs | None = None
         self._plans: dict[Target, Plan] = {}
         self._plans_of_prototypes: dict[tuple[str | None, int, bool], Plan] = {}
         self.untyped: dict[str, str] = {}
@@ -142,9 +142,11 @@ class Events(Action):
             self._plans_of_prototypes[key] = plan
         return plan
 
-    @cached_property
-    def _read_format(self) -> Callable[[str, str], str]:
-        return Tracefs.find().event_format
+    def _read_format(self, group: str, event: str) -> str:
+        # Only system calls need tracefs.
+        if self._tracefs is None:
+            self._tracefs = Tracefs.find()
+        return self._tracefs.event_format(group, event)
 
     # -- output --------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from batchprobe.arch import Arch
-from batchprobe.errors import KernelError
+from batchprobe.errors import KernelError, UnsupportedError
 from batchprobe.functions.member_path import Access
 from batchprobe.functions.signatures import Parameter, Signature
 from batchprobe.functions.value_types import ValueKind, ValueType
@@ -34,8 +34,8 @@ def with_syscall_arguments(
 ) -> Signature:
     """The signature of a system call's function, with the arguments of the call.
 
-    `read_format` reads the layout of a trace event, by group and name. Any other signature, and one
-    of a call without a trace event (CONFIG_FTRACE_SYSCALLS), is returned as it is.
+    `read_format` reads the layout of a trace event, by group and name. Any other signature is
+    returned as it is, and all are without tracefs or such events (CONFIG_FTRACE_SYSCALLS).
     """
     call = _call(name, arch)
     takes_registers = [one.type.name.removeprefix("const ") for one in signature.parameters]
@@ -43,7 +43,7 @@ def with_syscall_arguments(
         return signature
     try:
         text = read_format("syscalls", f"sys_enter_{call}")
-    except KernelError:
+    except (KernelError, UnsupportedError):
         return signature
     parameters = list(_parameters(text))[: len(arch.syscall_arguments)]
     return signature._replace(
