@@ -267,9 +267,13 @@ class _Reader(Reader):
                 comm.split(b"\0", 1)[0].decode(errors="backslashreplace"),
                 error_name(-error) if error else "",
             )
-            one = StackSum(*_SUM.unpack(value))
-            if one.calls:
-                found.setdefault(slot, {})[stack] = one
+            calls, time_ns = _SUM.unpack(value)
+            # Inserted, and not counted yet.
+            if calls:
+                of_slot = found.setdefault(slot, {})
+                # Stacks of two keys are alike if their frames are unknown.
+                was = of_slot.get(stack, StackSum(0))
+                of_slot[stack] = StackSum(was.calls + calls, was.time_ns + time_ns)
         lost = self._maps.arrays["stacks_lost"]
         return _Values(found, memoryview(lost.cells.tobytes()).cast("Q") if lost else None)
 
