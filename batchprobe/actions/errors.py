@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from batchprobe._util.counted import counted
+from batchprobe._util.printable import printable
 from batchprobe.actions.base import Action, Column, Reader
 from batchprobe.actions.event_records import error_name
 from batchprobe.actions.results import Results
@@ -108,7 +109,7 @@ class Errors(Action):
             Column("COUNT", lambda failure: failure.count),
             Column("ERROR", lambda failure: failure.error),
             Column("LAST PID", lambda failure: failure.pid),
-            Column("LAST COMM", lambda failure: failure.comm),
+            Column("LAST COMM", lambda failure: printable(failure.comm)),
         )
 
     def rows(self, value: Any) -> Sequence[Any]:

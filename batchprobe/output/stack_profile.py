@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from batchprobe._util.counted import counted
+from batchprobe._util.printable import printable
 from batchprobe.actions.latency import shown_time
 
 TYPE_CHECKING = False
@@ -86,13 +87,3 @@ def shown_share(part: int, whole: int) -> str:
     """`12.3 %`; what is not nothing is not shown as 0."""
     percent = 100 * part / whole if whole else 0.0
     return "< 0.1 %" if 0 < percent < 0.05 else f"{percent:.1f} %"
-
-
-def printable(name: str) -> str:
-    r"""The name with everything escaped that is no visible character: `\n`, `\x1b`, `\udc80`.
-
-    Names of user space are whatever a binary has in its symbols.
-    """
-    if name.isprintable():
-        return name
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
