@@ -236,6 +236,35 @@ def test_what_only_the_condition_needs_is_read_behind() -> None:
     assert elements(made.packed, "step")[1]["to"] == 1
 
 
+@pytest.mark.parametrize("name", ["x86_64", "arm64", "riscv64"])
+def test_arguments_of_system_calls(name: str) -> None:
+    """The only register points to those of user space, where each argument takes 8 bytes."""
+    arch = adapter(name)
+    places = arch.syscall_arguments[:3]
+    types = (S32, STRING, U32)
+    of = signature(*types, names=["dfd", "filename", "flags"])._replace(
+        accesses=tuple(
+            Access(0, (at,), type_, 0, 8 * type_.size)
+            for at, type_ in zip(places, types, strict=True)
+        )
+    )
+    made = plan(of, "dfd == -100 && flags & 4", arch=arch)
+    assert [(one.name, one.is_text) for one in made.shown] == [
+        ("dfd", False),
+        ("filename", True),
+        ("flags", False),
+    ]
+    values = (-100 % WORD, 0x4000, GARBAGE << 32 | 6)
+    regions = {
+        0x1000 + at: (value % WORD).to_bytes(8, arch.byteorder)
+        for at, value in zip(places, values, strict=True)
+    }
+    run = Run(made.packed, arch, [0x1000], Memory({**regions, 0x4000: b"/etc/passwd\0"}))
+    assert run.texts == [b"/etc/passwd\0"]
+    assert [signed(run.values[0]), *run.values[1:3]] == [-100, 0x4000, 6]
+    assert run.is_wanted_at_entry
+
+
 @NEEDS_LITTLE_ENDIAN
 def test_recorded_types() -> None:
     """vfs_read(file, buf, count, pos), with offsets of Debian's 6.1 for x86_64."""
