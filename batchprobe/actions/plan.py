@@ -308,7 +308,8 @@ def _packed_comparison(
         constant = _enumerator(constant, type_, one.path)
     is_signed = type_ is not None and type_.is_signed
     if one.operator not in ("==", "!="):
-        if constant < 0 and not is_signed:
+        decides_nothing = constant < 0 or (constant == 0 and one.operator in ("<", ">="))
+        if decides_nothing and not is_signed:
             raise PlanError(f"{one.path} is unsigned: it is never less than 0")
         if constant >= _SIGNED_END and is_signed:
             raise PlanError(f"{one.path} is signed: it is always less than {_SIGNED_END}")

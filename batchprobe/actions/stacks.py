@@ -74,6 +74,9 @@ class StackSums(Mapping[CallStack, StackSum]):
     def __len__(self) -> int:
         return len(self._found)
 
+    def __bool__(self) -> bool:
+        return bool(self._found or self.lost)
+
     @property
     def total(self) -> StackSum:
         """Of all stacks."""

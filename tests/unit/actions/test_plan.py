@@ -530,6 +530,7 @@ NAMES = {f"a.x{n}": Access(0, (8 * n,), STRING, 0, 64) for n in range(8)}
         ),
         (signature(U32), {"where": "a > -1"}, "a is unsigned: it is never less than 0"),
         (signature(POINTER), {"where": "a < -5"}, "a is unsigned: it is never less than 0"),
+        (signature(POINTER), {"where": "a < 0"}, "a is unsigned: it is never less than 0"),
         (
             signature(S64),
             {"where": "a < 0x8000000000000000"},
@@ -596,7 +597,9 @@ class Leaf(NamedTuple):
         if self.operator in ("==", "!="):
             return False
         is_signed = self.operand.access.type.is_signed
-        return self.constant >= 1 << 63 if is_signed else self.constant < 0
+        if is_signed:
+            return self.constant >= 1 << 63
+        return self.constant < 0 or (self.constant == 0 and self.operator in ("<", ">="))
 
     @property
     def holds(self) -> bool:
