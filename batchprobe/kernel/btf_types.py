@@ -117,7 +117,10 @@ _VOID = BtfType(Kind.VOID, "void", False, 0, 0, 0, memoryview(b""))
 class BtfTypes:
     """The types of a BTF. Those of a module continue the numbers and names of the kernel's."""
 
-    __slots__ = ("_base", "_index", "_names", "_names_from", "_raw", "_starts", "_words", "first")
+    __slots__ = (
+        *("_base", "_index", "_known", "_known_names", "_names", "_names_from", "_raw", "_starts"),
+        *("_words", "first"),
+    )
 
     def __init__(
         self,
@@ -128,6 +131,8 @@ class BtfTypes:
     ) -> None:
         self._raw = raw
         self._words, self._names = _sections(raw)
+        self._known: dict[int, BtfType] = {}
+        self._known_names: dict[int, str] = {0: ""}
         self._starts = starts
         # CRC-32 of a name in the upper half, the number of a type in the lower; sorted.
         self._index = index
@@ -228,12 +233,17 @@ class BtfTypes:
     def __getitem__(self, number: int) -> BtfType:
         if number < self.first:
             return _VOID if self._base is None else self._base[number]
+        found = self._known.get(number)
+        if found is None:
+            found = self._known[number] = self._type(self._starts[number - self.first])
+        return found
+
+    def _type(self, at: int) -> BtfType:
         words = self._words
-        at = self._starts[number - self.first]
         info = words[at + 1]
         return BtfType(
             info >> 24 & _KIND,
-            self._text(words[at]).decode(errors="replace"),
+            self._name(words[at]),
             bool(info >> 31),
             info & _COUNT,
             words[at + 2],
@@ -285,7 +295,11 @@ class BtfTypes:
         return names
 
     def _name(self, at: int) -> str:
-        return self._text(at).decode(errors="replace")
+        # Most types have none, and many parameters have the same.
+        found = self._known_names.get(at)
+        if found is None:
+            found = self._known_names[at] = self._text(at).decode(errors="replace")
+        return found
 
     def _text(self, at: int) -> bytes:
         if at < self._names_from and self._base is not None:
