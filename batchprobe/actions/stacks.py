@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from batchprobe import arch
 from batchprobe.actions.base import Action, Column, Reader
 from batchprobe.actions.call_stacks import CallStacks
 from batchprobe.actions.event_records import error_name
@@ -168,6 +169,14 @@ class Stacks(Action):
         if self._stacks >= 0:
             fds.close(self._stacks)
             self._stacks = -1
+
+    def needs_entry(self, probe: Probe) -> bool:
+        """On x86, a breakpoint reports an instruction pointer behind itself. Behind a `push` that
+        was not executed yet the kernel unwinds wrongly; the patch site has none (ORC tables,
+        arch/x86/kernel/unwind_orc.c).
+        """
+        del probe
+        return bool(arch.current().ip_after_breakpoint)
 
     def reader(self, maps: ProbeMaps) -> Reader:
         """Reads the sums of one kernel object."""

@@ -88,6 +88,8 @@ def test_each_call_has_a_stack(abi: str) -> None:
         lost = session.lost()
     assert sum(map(calls, probes)) + (lost or 0) == sum(probe.count for probe in probes)
     assert sum(len(probe.value) for probe in probes) > 3
+    # None of these functions is called by nobody.
+    assert all(len(stack.kernel) > 1 for probe in probes for stack in probe.value)
 
 
 def test_no_room_is_told(abi: str, file: int, monkeypatch: pytest.MonkeyPatch) -> None:
