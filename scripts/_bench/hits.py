@@ -26,7 +26,9 @@ from _bench.jobs import (
     LATENCY,
     LINK,
     OWN,
+    PRINTF,
     REJECTED,
+    TRACE,
     UNOPTIMIZED,
 )
 from _bench.witness import Witness
@@ -88,7 +90,7 @@ class Hits:
 
     @contextlib.contextmanager
     def _probed(self, tool: str) -> Iterator[None]:
-        if tool in (FUNCCOUNT, BPFTRACE, FUNCLATENCY):
+        if tool in (FUNCCOUNT, BPFTRACE, FUNCLATENCY, TRACE, PRINTF):
             with started(tool, self.name, self._witness, _START_SECONDS) as running:
                 yield
                 running.stop(_START_SECONDS)

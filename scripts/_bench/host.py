@@ -77,7 +77,7 @@ def _parse() -> argparse.Namespace:
     add(
         "--quick",
         action="store_true",
-        help="under 10 minutes: only what the targets need, on debian-12 and debian-13",
+        help="under 20 minutes: only what the targets need, on debian-12 and debian-13",
     )
     add("--report", action="store_true", help="measure nothing: only write the page")
     add("--again", action="store_true", help="measure even what was measured before")

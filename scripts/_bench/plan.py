@@ -24,8 +24,10 @@ from _bench.jobs import (
     LATENCY,
     LINK,
     OWN,
+    PRINTF,
     REJECTED,
     TOOLS,
+    TRACE,
     UNOPTIMIZED,
     Job,
 )
@@ -35,13 +37,14 @@ COUNTS: Final = (1, 10, 100, 1000, 10_000, EVERYTHING)
 # Of a bcc tool, whose end takes 0.1 s a probe under emulation.
 _TOOL_COUNTS: Final = (200, 800)
 QUICK_KERNELS: Final = ("debian-12", "debian-13")
-QUICK_SECONDS: Final = 600.0
+# On a slow machine; a fast one needs half of it.
+QUICK_SECONDS: Final = 1200.0
 # Kernels with kprobe_multi links (CONFIG_FPROBE).
 _WITH_LINKS: Final = ("debian-13", "debian-sid")
 # funccount takes no more, and tools that wait for each probe are too slow for more.
 _ONE_BY_ONE_MOST: Final = 1000
 # Slow tools are measured with this many first, and with 1,000 if there is time.
-_QUICK_SLOW: Final = 300
+_QUICK_SLOW: Final = 200
 _PATIENCE: Final = 250.0
 _TOOL_PATIENCE: Final = 600.0
 
@@ -116,5 +119,5 @@ def _hits(kernel: str) -> tuple[str, ...]:
     events = [f"{BATCHPROBE} {kind}" for kind in kinds]
     return (
         *(*links, *events, ACCEPTED, REJECTED, LATENCY),
-        *(OWN, BCC, BPFTRACE, FUNCCOUNT, FUNCLATENCY),
+        *(OWN, BCC, BPFTRACE, FUNCCOUNT, FUNCLATENCY, TRACE, PRINTF),
     )

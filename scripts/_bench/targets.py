@@ -22,8 +22,10 @@ from _bench.jobs import (
     HIT,
     LATENCY,
     OWN,
+    PRINTF,
     REJECTED,
     TOOLS,
+    TRACE,
 )
 from _bench.results import Key, Result, Results
 
@@ -291,6 +293,7 @@ class _OfKernel:
 
         for tool, other, text in (
             (LATENCY, FUNCLATENCY, "a call that latency measures, against funclatency"),
+            (TRACE, PRINTF, "a hit with its arguments as an event, against bpftrace's printf()"),
             (REJECTED, ACCEPTED, "a hit that a filter rejects, against one that it accepts"),
         ):
             if self._median(HIT, 1, tool, "cost") is not None:

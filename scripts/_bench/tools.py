@@ -6,21 +6,34 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from _bench.jobs import BATCHED, BATCHPROBE, BPFTRACE, FIRST_START, FUNCCOUNT, FUNCLATENCY
+from _bench.jobs import (
+    BATCHED,
+    BATCHPROBE,
+    BPFTRACE,
+    FIRST_START,
+    FUNCCOUNT,
+    FUNCLATENCY,
+    PRINTF,
+    TRACE,
+)
 
 _LIST = Path("/run/bench-list")
+# What `trace` prints of the function that hits are measured with.
+_PRINTED = 'printf("%llu %d %d %s %p %d %p\\n", nsecs, cpu, tid, comm, arg0, arg1, arg2);'
 
 
 def command_line(tool: str, glob: str) -> list[str]:
     """What counts the functions of the glob until Ctrl-C."""
-    if tool == FUNCCOUNT:
-        return [_path("funccount-bpfcc"), glob]
-    if tool == FUNCLATENCY:
-        return [_path("funclatency-bpfcc"), glob]
+    if tool in (FUNCCOUNT, FUNCLATENCY):
+        return [_path(f"{tool}-bpfcc"), glob]
     if tool == BATCHED:
         return [_path(BATCHPROBE), "run", "--quiet", _path("funccount-bpfcc"), glob]
     if tool == BPFTRACE:
         return [_path("bpftrace"), "-e", f"kprobe:{glob} {{ @[func] = count(); }}"]
+    if tool == PRINTF:
+        return [_path("bpftrace"), "-o", "/dev/null", "-e", f"kprobe:{glob} {{ {_PRINTED} }}"]
+    if tool == TRACE:
+        return [_path(BATCHPROBE), "trace", "-o", "/dev/null", glob]
     abi = [] if tool == FIRST_START else tool.removeprefix(BATCHPROBE).split()
     options = ["--abi", abi[0]] if abi else []
     options += ["--placement", abi[1]] if abi[1:] else []
