@@ -8,13 +8,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cached_property
-from itertools import islice
 
 from batchprobe._util.counted import counted
 from batchprobe.actions import Action, Count
 from batchprobe.cli.args import AttachOptions
+from batchprobe.cli.results_file import results_file
 from batchprobe.cli.signals import Stop
 from batchprobe.commit.queue import CommitReport, RemovalFailure
 from batchprobe.errors import (
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from typing import Any, TextIO
 
     from batchprobe.cli.claims import ClaimTimes
+    from batchprobe.cli.event_flow import EventFlow
     from batchprobe.cli.scope import Scope
     from batchprobe.kernel.switches import Switches
     from batchprobe.output.base import Sink, Values
@@ -45,10 +46,6 @@ __all__ = ["attach_lists"]
 
 _COMMAND_POLL_SECONDS = 0.02
 _LIVE_SECONDS = 1.0
-# The kernel wakes nobody for an event (bpf/events.h).
-_EVENTS_SECONDS = 0.05
-# Then it is time to look whether the run is over.
-_EVENTS_AT_ONCE = 1000
 # Looking at the switches causes hits: not at every interval.
 _SWITCHES_SECONDS = 1.0
 
@@ -89,7 +86,7 @@ def attach_lists(
 
             scope = stack.enter_context(Scope(options))
         run = _Run(options, stop, command, scope, action, make_sink)
-        run.out = stack.enter_context(_output(options.output))
+        run.out = stack.enter_context(results_file(options.output))
         return run.run(specs)
 
 
@@ -113,7 +110,6 @@ class _Run:
         self._command = command
         self._scope = scope
         self._attach_seconds = 0.0
-        self._passed = 0
         self._probes: Sequence[Probe] = ()
         self._look_at_probes()
         self._not_removed: Sequence[RemovalFailure] = ()
@@ -156,6 +152,14 @@ class _Run:
         from batchprobe.output.text import TextSink  # noqa: PLC0415
 
         return TextSink(self.out, action, top=options.top)
+
+    @cached_property
+    def _flow(self) -> EventFlow | None:
+        if not self._session.action.has_events:
+            return None
+        from batchprobe.cli.event_flow import EventFlow  # noqa: PLC0415  (as the sink)
+
+        return EventFlow(self._session)
 
     @cached_property
     def _switches(self) -> Switches:
@@ -277,16 +281,16 @@ class _Run:
             # Made before the first interval, because its import causes hits.
             self._switches  # noqa: B018
         before: Values = {}
-        has_events = self._session.action.has_events
         while not self._stop.is_set() and (child is None or child.poll() is None):
             if scope is not None and scope.is_over():
                 break
             now = time.monotonic()
             if end is not None and now >= end:
                 break
-            must_hurry = has_events and self._pass_events(_EVENTS_AT_ONCE)
-            if has_events and self._passed == self._session.action.limit:
-                break
+            if self._flow is not None:
+                self._flow.pass_some(self._sink)
+                if self._flow.is_over:
+                    break
             must_claim = claims.is_due(now)
             if due is not None and self._period is not None and now >= due:
                 total = self._session.snapshot()
@@ -302,24 +306,12 @@ class _Run:
                 # The snapshot of an interval claims, too.
                 claims.claimed(now)
             times = [t - now for t in (end, due, claims.due) if t is not None]
-            if has_events:
-                times.append(0.0 if must_hurry else _EVENTS_SECONDS)
+            if self._flow is not None:
+                times.append(self._flow.wait)
             if child is not None:
                 times.append(_COMMAND_POLL_SECONDS)
             also = [*claims.descriptors, *(scope.ends if scope is not None else ())]
             self._stop.wait(max(min(times), 0.0) if times else None, also)
-
-    def _pass_events(self, most: int | None = None) -> bool:
-        """Hand up to `most` events to the sink; returns whether there may be more."""
-        if (limit := self._session.action.limit) is not None:
-            # CPUs that reach the limit together may pass it by some.
-            most = min(limit - self._passed, limit if most is None else most)
-        before = self._passed
-        for event in islice(self._session.events(), most):
-            self._sink.event(event)
-            self._passed += 1
-        self._sink.events_over()
-        return self._passed - before == most
 
     def _warn_of_switches(self) -> None:
         """Report a switch that stops the probes; only at intervals and at the end, because reading
@@ -334,7 +326,8 @@ class _Run:
         def final() -> None:
             values.update(values_of(probes))
             with self._outliving_output():
-                self._pass_events()
+                if self._flow is not None:
+                    self._flow.pass_all(self._sink)
                 self._sink.final(values)
                 # Before the reclaim: while the kernel removes a link, reading a switch waits.
                 self._warn_of_switches()
@@ -396,22 +389,3 @@ def _since(before: Values, total: Values) -> Values:
     return {
         probe: value - before[probe] if probe in before else value for probe, value in total.items()
     }
-
-
-@contextmanager
-def _output(path: str | None) -> Iterator[TextIO]:
-    if path is None:
-        if sys.stdout is None:
-            raise UsageError("standard output is closed: write the results to a file with -o FILE")
-        yield sys.stdout
-        return
-    try:
-        stream = open(path, "w")  # noqa: SIM115  (closed below)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
-    try:
-        yield stream
-    finally:
-        # Every line was flushed: an error now was reported then.
-        with suppress(OSError):
-            stream.close()

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The file that -o names, or standard output."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from batchprobe.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
+
+__all__ = ["results_file"]
+
+
+@contextmanager
+def results_file(path: str | None) -> Iterator[TextIO]:
+    """Where the results go. Raises UsageError if that cannot be written."""
+    if path is None:
+        if sys.stdout is None:
+            raise UsageError("standard output is closed: write the results to a file with -o FILE")
+        yield sys.stdout
+        return
+    try:
+        stream = open(path, "w", encoding="utf-8")  # noqa: SIM115  (closed below)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        yield stream
+    finally:
+        # Every line was flushed: an error now was reported then.
+        with suppress(OSError):
+            stream.close()
