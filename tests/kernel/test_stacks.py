@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from helpers.command import run, run_script
-from helpers.machine import ABIS, BCC_COMPILES, PREFIX, kinds
+from helpers.machine import ABIS, BCC_COMPILES, MACHINE, PREFIX, kinds
 
 from batchprobe import Probe, Session
 from batchprobe.actions import stacks as stacks_module
@@ -89,7 +89,8 @@ def test_each_call_has_a_stack(abi: str) -> None:
     assert sum(map(calls, probes)) + (lost or 0) == sum(probe.count for probe in probes)
     assert sum(len(probe.value) for probe in probes) > 3
     # None of these functions is called by nobody.
-    assert all(len(stack.kernel) > 1 for probe in probes for stack in probe.value)
+    if MACHINE == "x86_64":
+        assert all(len(stack.kernel) > 1 for probe in probes for stack in probe.value)
 
 
 def test_no_room_is_told(abi: str, file: int, monkeypatch: pytest.MonkeyPatch) -> None:
