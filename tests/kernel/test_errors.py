@@ -72,6 +72,7 @@ def test_functions_that_return_no_error_are_skipped(session: Session) -> None:
     assert "returns nothing" in skip.message
 
 
+@pytest.mark.one_kernel
 def test_the_command_shows_errors_by_name() -> None:
     if "%return" not in kinds("auto"):
         pytest.skip("this kernel refuses return probes")

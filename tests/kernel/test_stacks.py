@@ -93,9 +93,9 @@ def test_each_call_has_a_stack(abi: str) -> None:
         assert all(len(stack.kernel) > 1 for probe in probes for stack in probe.value)
 
 
-def test_no_room_is_told(abi: str, file: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_is_told(file: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stacks_module, "_MAX_STACKS", 1)
-    with Session(action=Stacks(), abi=abi, filters=[Pid(os.getpid())]) as session:
+    with Session(action=Stacks(), filters=[Pid(os.getpid())]) as session:
         probes = session.attach([FALLOCATE, "vfs_statx"])
         for _ in range(5):
             os.posix_fallocate(file, 0, 4096)
@@ -143,6 +143,7 @@ def test_user_frames_have_names() -> None:
     assert any("fallocate" in name for name in names), done
 
 
+@pytest.mark.one_kernel
 @pytest.mark.parametrize("suffix", ["svg", "folded", "json"])
 def test_the_command_writes_what_the_file_is_called(tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"out.{suffix}"
@@ -154,6 +155,7 @@ def test_the_command_writes_what_the_file_is_called(tmp_path: Path, suffix: str)
     assert {"svg": "<svg", "folded": f"{FALLOCATE}_[k] 1", "json": '"$schema"'}[suffix] in text
 
 
+@pytest.mark.one_kernel
 def test_the_command_lists_stacks() -> None:
     code = 'import os; fd = os.memfd_create("x"); os.posix_fallocate(fd, 0, 4096)'
     done = run("stacks", FALLOCATE, "-c", f"python3 -I -S -c '{code}'")
