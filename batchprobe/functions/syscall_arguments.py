@@ -19,8 +19,10 @@ from batchprobe.functions.value_types import ValueKind, ValueType
 __all__ = ["with_syscall_arguments"]
 
 _FIELD = re.compile(r"\tfield:(?P<type>[^;]*?)(?P<name>\w+);\toffset:\d+;\tsize:\d+;\tsigned:\d;")
-# Fields that every trace event has, and the number of the call.
+# The last field before those of arguments: the number of the call.
 _NO_ARGUMENTS = "__syscall_nr"
+# Since Linux 7.0 fields follow them for what some arguments point to.
+_NO_ARGUMENT = "__data_loc"
 # The event says 8 bytes of all of them. What is not here is shown as an address is.
 _SIGNED = {"int": 4, "long": 8, "pid_t": 4, "key_t": 4, "clockid_t": 4, "timer_t": 4, "loff_t": 8}
 _SIGNED |= {"off_t": 8, "ssize_t": 8, "rwf_t": 4, "mqd_t": 4, "key_serial_t": 4, "__s32": 4}
@@ -48,6 +50,8 @@ def with_syscall_arguments(
     parameters = list(_parameters(text))[: len(arch.syscall_arguments)]
     return signature._replace(
         parameters=tuple(parameters),
+        # Other functions of this prototype have other arguments.
+        number=0,
         accesses=tuple(
             Access(0, (offset,), one.type, 0, 8 * one.type.size)
             for one, offset in zip(parameters, arch.syscall_arguments, strict=False)
@@ -66,6 +70,8 @@ def _call(name: str, arch: Arch) -> str:
 def _parameters(text: str) -> Iterator[Parameter]:
     _, found, fields = text.partition(f"{_NO_ARGUMENTS};")
     for field in _FIELD.finditer(fields) if found else ():
+        if field["type"].startswith(_NO_ARGUMENT):
+            return
         yield Parameter(field["name"], _type(field["type"].strip()), 0)
 
 

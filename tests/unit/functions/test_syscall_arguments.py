@@ -59,6 +59,23 @@ def test_names_and_types() -> None:
     assert found.result == LONG
 
 
+def test_what_arguments_point_to_is_no_argument() -> None:
+    # As Linux 7.0 has it.
+    layout = OPENAT.replace(
+        "\n\nprint",
+        "\n\tfield:__data_loc char[] __filename_val;\toffset:48;\tsize:4;\tsigned:0;\n\nprint",
+    )
+    assert layout != OPENAT
+    found = with_syscall_arguments(OF_REGISTERS, "__x64_sys_openat", X86, lambda *_: layout)
+    assert [one.name for one in found.parameters] == ["dfd", "filename", "flags", "mode"]
+
+
+def test_the_prototype_is_that_of_the_call() -> None:
+    signature = OF_REGISTERS._replace(number=7)
+    assert with_syscall_arguments(signature, "__x64_sys_openat", X86, read).number == 0
+    assert with_syscall_arguments(signature, "vfs_read", X86, never).number == 7
+
+
 def test_other_functions_are_as_they_were() -> None:
     plain = Signature((Parameter("count", LONG, 5),), LONG, False, 6, None)
     for signature, name, machine in [
