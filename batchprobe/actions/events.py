@@ -25,7 +25,7 @@ from batchprobe.functions.syscall_arguments import with_syscall_arguments
 from batchprobe.functions.targets import Target
 from batchprobe.kernel.tracefs import Tracefs
 from batchprobe.probe import Probe
-from batchprobe.programs.maps import CELL_SIZE, Cells, MapSpec, SlotLayout
+from batchprobe.programs.maps import CELL_SIZE, Cells, MapSpec, SlotLayout, lift_memlock_limit
 from batchprobe.programs.probe_maps import Hits, ProbeMaps
 from batchprobe.programs.source import read_bpf
 from batchprobe.sys import bpf, fds
@@ -197,6 +197,7 @@ class Events(Action):
     def start(self) -> None:
         """Create what all kernel objects share."""
         if self._budget is None:
+            lift_memlock_limit()
             self._budget = Cells(MapSpec.array("budget", 1, _BUDGET))
             self._budget.cells[_LIMIT] = self.limit or 0
             self._budget.cells[_RATE] = self._rate or 0
