@@ -102,6 +102,8 @@ class Events(Action):
                 self._plans[target] = self._plan(target, self._signatures)
             except (PlanError, PathError) as error:
                 refused[target] = str(error)
+                # It is not shown at all.
+                self.untyped.pop(target.label, None)
         return refused
 
     def _plan(self, target: Target, signatures: Signatures) -> Plan:
@@ -178,7 +180,7 @@ class Events(Action):
         for label, reason in self.untyped.items():
             reasons.setdefault(reason, []).append(label)
         return [
-            f"{counted(len(labels), 'function')} shown with registers ({labels[0]}"
+            f"{counted(len(labels), 'function')} shown without types ({labels[0]}"
             f"{' and others' if labels[1:] else ''}): {reason}"
             for reason, labels in reasons.items()
         ]

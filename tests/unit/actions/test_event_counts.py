@@ -94,6 +94,10 @@ def test_functions_that_lack_what_is_asked_for() -> None:
     assert refused["takes_count"] == "no argument named size: it takes count"
     assert refused["in_assembly"].startswith("BTF leaves it out")
     assert "takes_size" not in refused
+    # What is left out is not shown in any way.
+    assert action.prepare([target("takes_size", offset=4)], cast(Any, None)) != {}
+    assert action.untyped == {}
+    assert action.notes() == ()
 
 
 def test_functions_without_types_have_registers() -> None:
@@ -102,7 +106,7 @@ def test_functions_without_types_have_registers() -> None:
     wanted = [target("in_assembly"), target("also.isra.0"), target("takes_size", offset=4)]
     assert action.prepare(wanted, cast(Any, None)) == {}
     assert action.notes() == [
-        f"1 function shown with registers ({label}): {reason}"
+        f"1 function shown without types ({label}): {reason}"
         for label, reason in action.untyped.items()
     ]
     assert action.untyped["takes_size"] == "its arguments are known at the entry only"
