@@ -38,7 +38,7 @@ __all__ = ["CallEvents", "EventCounts", "Events"]
 
 # As in bpf/events.h and bpf/values.h, in u64.
 _EMITTED, _LOST, _UNWANTED, _LIMITED, _MISSED, _DROPPED, _TALLY = range(7)
-_LIMIT, _, _RATE, _BUDGET = 0, 1, 2, 5
+_LIMIT, _USED, _RATE, _BUDGET = 0, 1, 2, 5
 _REGISTERS, _EVENT = 8, (64 + 8 * 16 + 5 * 64) // 8
 _RING_BYTES = 16 << 20
 _AT_ONCE = 4096
@@ -203,6 +203,12 @@ class Events(Action):
             self._budget = Cells(MapSpec.array("budget", 1, _BUDGET))
             self._budget.cells[_LIMIT] = self.limit or 0
             self._budget.cells[_RATE] = self._rate or 0
+
+    @property
+    def is_spent(self) -> bool:
+        """Events that found no room in the ring buffer count too (bpf/events.h)."""
+        budget = self._budget
+        return budget is not None and 0 < budget.cells[_LIMIT] <= budget.cells[_USED]
 
     def shared(self) -> Mapping[str, int]:
         """The limits."""

@@ -106,6 +106,7 @@ def test_maps_of_events() -> None:
         assert getattr(events, f"_{name.upper()}") == index
     budget = EVENTS.names("budget")
     assert budget.index("limit") == events._LIMIT
+    assert budget.index("used") == events._USED
     assert budget.index("rate") == events._RATE
     assert EVENTS.size("budget") == 8 * events._BUDGET
     assert EVENTS.size("event") == 8 * events._EVENT
