@@ -51,6 +51,8 @@ class RingBuffer:
         """
         begin = at = self._consumer[0]
         end, mask, wrap, data_at = self._producer[0], self._size - 1, self._wrap, self._data_at
+        # A weakly ordered CPU may read headers before the position that says they are there,
+        self._keep_order()
         first = data_at + (begin & mask)
         starts: list[int] = []
         length_at = _LENGTH.unpack_from
@@ -62,14 +64,19 @@ class RingBuffer:
             if not length & _DISCARDED:
                 starts.append((at - begin) % wrap + _HEADER_SIZE)
             at = (at + (length & ~_DISCARDED) + _HEADER_SIZE + 7 & ~7) % wrap
-        # A weakly ordered CPU may read the records before their headers. A release and the next
-        # acquire keep it from that.
+        # records before the headers that say they are complete,
+        self._keep_order()
+        taken = bytes(self._memory[first : first + (at - begin) % wrap])
+        # and may hand their room back before it has read them.
+        self._keep_order()
+        self._consumer[0] = at
+        return taken, starts
+
+    def _keep_order(self) -> None:
+        """Let no access to memory pass this point: a release and the next acquire do not."""
         for _ in range(2):
             with self._fence:
                 pass
-        taken = bytes(self._memory[first : first + (at - begin) % wrap])
-        self._consumer[0] = at
-        return taken, starts
 
     def close(self) -> None:
         """Unmap and close it."""
