@@ -315,7 +315,9 @@ class Attachment(ABC):
                 return ()
             found = self.reader.last_events() if last else self.reader.events()
             found = found if isinstance(found, Sequence) else list(found)
-            self._lost = self._lost_so_far()
+            if last:
+                # Some readers count what was lost as they read, and the maps may be closed next.
+                self._lost = self._lost_so_far()
         return found
 
     def lost(self) -> int | None:
