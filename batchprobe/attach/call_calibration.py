@@ -34,7 +34,7 @@ class Calls(NamedTuple):
     """What a trial showed."""
 
     stack_moves: int = 0
-    """Biased as bpf/latency.h has it; 0 if unknown."""
+    """Biased as bpf/calls.h has it; 0 if unknown."""
     probe_ns: int = 0
     """What the probes add to a call; 0 if unknown."""
     session_is_return: int = 0
@@ -47,7 +47,7 @@ def measured(
     cache: SymbolCache | None,
     discard: Callable[[Sequence[Attachment]], object],
 ) -> Calls:
-    """What this ABI's probes of a call do.
+    """What this ABI's probes of a call do, with this action: each adds another time.
 
     Kept until a module is loaded or unloaded, or the machine reboots.
     """
@@ -56,7 +56,7 @@ def measured(
         found = _best(abi, context, discard)
         return b"%d %d %d" % found if found.stack_moves else None
 
-    text = look() if cache is None else cache.text(f"calls-{abi}", look)
+    text = look() if cache is None else cache.text(f"calls-{abi}-{context.action.name}", look)
     if not text:
         context.explain(f"the ABI {abi}: returns are told apart by their function only")
         return Calls()

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from batchprobe.attach import call_calibration, kprobe_session
-from batchprobe.attach.call_calibration import Calls, _best, _wrong
+from batchprobe.attach.call_calibration import Calls, _best, _wrong, measured
 from batchprobe.errors import UnsupportedError
+from batchprobe.functions.cache import SymbolCache
 
 
 def trial(hits: int, *unfinished: int) -> str:
@@ -64,6 +66,20 @@ def test_a_session_that_works_is_preferred(monkeypatch: pytest.MonkeyPatch, work
     context: Any = Context()
     assert _best("multi", context, lambda _: None) == (one if works else two)
     assert _best("event", context, lambda _: None) == two
+
+
+def test_each_action_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    costs = iter((200, 1500))
+    monkeypatch.setattr(call_calibration, "_best", lambda *_: Calls(8, next(costs)))
+    cache = SymbolCache(tmp_path, lambda: "these modules")
+
+    def cost(action: str) -> int:
+        context: Any = SimpleNamespace(action=SimpleNamespace(name=action))
+        return measured("multi", context, cache, lambda _: None).probe_ns
+
+    assert [cost("latency"), cost("call-stacks")] == [200, 1500]
+    # Kept, of each.
+    assert [cost("latency"), cost("call-stacks")] == [200, 1500]
 
 
 def test_a_kernel_without_sessions_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
