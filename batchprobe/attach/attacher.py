@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from batchprobe import arch
+from batchprobe._util.counted import counted
 from batchprobe.actions.base import Action
 from batchprobe.actions.count import Count
 from batchprobe.actions.loader import ProgramLoader, Progress, check_names, required_kind
@@ -125,10 +126,10 @@ class Attacher:
             table = self.symbols.table()
             found = self._resolve(specs, table, adapter, check)
             check()
-            self._prepare(found, action)
+            lacks = self._prepare(found, action)
             if not found.targets:
                 self._note(found, ())
-                raise NothingAttachedError("no entry of the list names a function to probe")
+                raise NothingAttachedError(lacks or "no entry of the list names a function to probe")
             programs = loader.get(check, self._progress)
             for one in self._sharers(action):
                 one.start()
@@ -194,11 +195,14 @@ class Attacher:
         self._progress("resolve", 1, 1)
         return found
 
-    def _prepare(self, found: Resolution, action: Action) -> None:
-        """Leave out functions that the action has nothing to ask of."""
+    def _prepare(self, found: Resolution, action: Action) -> str:
+        """Leave out functions that the action has nothing to ask of; returns a sentence about those
+        that no skip names, empty if there are none.
+        """
         refused = action.prepare(found.targets, self.symbols)
         if not refused:
-            return
+            return ""
+        unnamed = [target for target in refused if target.spec.is_pattern]
         found.targets = [target for target in found.targets if target not in refused]
         for target, why in refused.items():
             spec = target.spec
@@ -208,6 +212,10 @@ class Attacher:
             else:
                 label = target.label if target.label != str(spec) else ""
                 found.skipped.append(Skipped(spec.text, spec.source, Reason.LACKS, why, label))
+        if not unnamed:
+            return ""
+        functions = counted(len(unnamed), "function")
+        return f"{functions} {Reason.LACKS.value}, such as {unnamed[0].label}: {refused[unnamed[0]]}"
 
     def _attach(
         self, found: Resolution, context: AttachContext

@@ -3,7 +3,7 @@
 add to the call, and whether one link can carry both.
 
 All of it depends on the kernel, the architecture and the ABI. The distance keeps a return from
-getting the entry of another call: see bpf/latency.h.
+getting the entry of another call: see bpf/calls.h.
 """
 
 from __future__ import annotations
