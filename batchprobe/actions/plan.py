@@ -158,6 +158,9 @@ def _is_plain(type_: ValueType, arch: Arch) -> bool:
 
 def registers_of(signature: Signature, arch: Arch) -> list[int]:
     """The registers of the first parameters, up to one that is not in a register of its own."""
+    result = signature.result
+    if result is not None and result.kind is ValueKind.OTHER and result.size > arch.largest_result:
+        return []
     found = []
     for number, parameter in enumerate(signature.parameters):
         if not _is_plain(parameter.type, arch) or number >= len(arch.registers.arguments):

@@ -20,6 +20,7 @@ class _Arm(Arch):
         arguments=(0, 4, 8, 12),
         result=0,
     )
+    largest_result = 4
     syscall_prefixes = ("sys_",)
     # No fprobes, hence no kprobe_multi.
     abi_order = ("event", "perf")

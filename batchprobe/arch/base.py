@@ -78,6 +78,9 @@ class Arch:
     # The ioctl(2) request NS_GET_NSTYPE of include/uapi/linux/nsfs.h: _IO(0xb7, 3).
     get_namespace_type: ClassVar[int] = 0xB703
     registers: ClassVar[Registers]
+    # Bytes of the largest struct that a function returns in registers. The address of a larger one
+    # is passed in the register of the first argument, and the others move on by one.
+    largest_result: ClassVar[int] = 16
     # Offsets into struct pt_regs of user space, where the function of a system call finds its
     # arguments; empty if they are passed as to any function.
     syscall_arguments: ClassVar[tuple[int, ...]] = ()

@@ -22,6 +22,8 @@ class _I386(Arch):
         arguments=(24, 8, 4),
         result=24,
     )
+    # It is built with -freg-struct-return too.
+    largest_result = 8
     syscall_prefixes = ("__ia32_sys_", "sys_")
     # No fprobes, hence no kprobe_multi.
     abi_order = ("event", "perf")

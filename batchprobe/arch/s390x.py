@@ -43,6 +43,7 @@ class _S390x(Arch):
         arguments=tuple(range(40, 80, 8)),
         result=40,
     )
+    largest_result = 0
     syscall_prefixes = ("__s390x_sys_", "__s390_sys_", "sys_")
     prefers_after = True
     # ftrace-based probes report their own address, breakpoints the address after the breakpoint.

@@ -128,6 +128,23 @@ def test_whole_registers(arch: Arch) -> None:
     assert Run(made.packed, arch, registers).values[:count] == registers
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "has_arguments"),
+    [
+        ("x86_64", 16, True),
+        ("x86_64", 24, False),
+        ("arm64", 224, True),
+        ("s390x", 8, False),
+        ("i386", 8, True),
+        ("arm", 8, False),
+    ],
+)
+def test_a_large_result_moves_the_arguments(name: str, size: int, has_arguments: bool) -> None:
+    result = ValueType("struct path", ValueKind.OTHER, size)
+    assert registers_of(signature(U8, U8, result=result), adapter(name)) == [0, 1] * has_arguments
+    assert registers_of(signature(U8, U8, result=POINTER), adapter(name)) == [0, 1]
+
+
 @BY_NAME
 def test_without_types_there_are_registers(arch: Arch) -> None:
     made = plan(None, arch=arch)
