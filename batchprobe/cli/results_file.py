@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 
 from batchprobe.errors import UsageError
 
@@ -22,6 +23,9 @@ def results_file(path: str | None) -> Iterator[TextIO]:
     if path is None:
         if sys.stdout is None:
             raise UsageError("standard output is closed: write the results to a file with -o FILE")
+        if isinstance(sys.stdout, TextIOWrapper):
+            # Names of tasks and texts may have characters that this locale's encoding lacks.
+            sys.stdout.reconfigure(errors="backslashreplace")
         yield sys.stdout
         return
     try:

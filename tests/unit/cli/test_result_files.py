@@ -1,21 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file of another form than text has nothing else in it."""
+"""What results are written to: a file of another form than text has nothing else in it."""
 
 from __future__ import annotations
 
 import io
+import sys
 
 import pytest
 
 from batchprobe.actions.events import EventCounts, Events
 from batchprobe.actions.stacks import CallStack, Stacks, StackSum, StackSums
 from batchprobe.cli.args import StacksOptions
+from batchprobe.cli.results_file import results_file
 from batchprobe.cli.stacks import StackSink
 from batchprobe.funclist.spec import Kind, ProbeSpec, Source
 from batchprobe.functions.targets import Target
 from batchprobe.probe import Probe
 
 PROBE = Probe(Target("vfs_read", ProbeSpec("vfs_read", Source("a list", 1), Kind.NAME), None))
+
+
+def test_characters_that_the_locale_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="latin-1"))
+    with results_file(None) as out:
+        out.write("caf\xe9 \u65e5\n")
+        out.flush()
+    assert raw.getvalue() == b"caf\xe9 \\u65e5\n"
 
 
 @pytest.mark.parametrize("file", ["a.svg", "a.folded", "a.json", "a.txt", None])
