@@ -56,7 +56,10 @@ class UserAddresses:
     def frame(self, pid: int, ip: int) -> Frame:
         """`libc.so.6!read+0x10`; unknown if the process has ended or its files have no symbols."""
         found = self._sym(ip, pid, show_module=True, show_offset=True).decode(errors="replace")
-        name, _, module = found.partition(" [")
+        # The name may have brackets too: `f(int) [clone .cold]+0x10 [libc.so.6]`.
+        name, has_module, module = found.rpartition(" [")
+        if not has_module:
+            name, module = found, ""
         module = module.rstrip("]").rpartition("/")[2]
         if name.startswith("[unknown]"):
             return Frame(f"{module}!{UNKNOWN.name}" if module else UNKNOWN.name, is_kernel=False)

@@ -19,7 +19,7 @@ from batchprobe.cli import stacks as stacks_command
 from batchprobe.cli import trace as trace_command
 from batchprobe.cli.args import StacksOptions, TraceOptions
 from batchprobe.cli.signals import Stop
-from batchprobe.cli.stacks import StackSink, stack_lists
+from batchprobe.cli.stacks import StackSink, UserAddresses, stack_lists
 from batchprobe.cli.trace import trace_lists
 from batchprobe.errors import ExitStatus, UsageError
 from batchprobe.output.event_text import EventTextSink
@@ -158,6 +158,23 @@ def test_they_are_errors_of_usage(arguments: Sequence[str], lines: Sequence[str]
     )
     assert (done.stdout, done.stderr.splitlines()) == ("", lines)
     assert done.returncode == ExitStatus.USAGE == 2
+
+
+@pytest.mark.parametrize(
+    ("symbol", "name"),
+    [
+        (b"read+0x10 [libc.so.6]", "libc.so.6!read+0x10"),
+        (b"f(int) [clone .cold]+0x4 [libx.so]", "libx.so!f(int) [clone .cold]+0x4"),
+        (b"main+0x1", "main+0x1"),
+        (b"[unknown]", "[unknown]"),
+        (b"[unknown] [libx.so]", "libx.so![unknown]"),
+    ],
+)
+def test_names_in_user_space(symbol: bytes, name: str) -> None:
+    addresses = UserAddresses.__new__(UserAddresses)
+    addresses._sym = lambda *_, **_options: symbol
+    frame = addresses.frame(1, 0x1000)
+    assert (frame.name, frame.is_kernel) == (name, False)
 
 
 @pytest.mark.parametrize("option", ["--limit=0", "--rate=0", "--limit=x", "--rate=-1"])
