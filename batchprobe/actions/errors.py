@@ -7,7 +7,6 @@ import struct
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from batchprobe._util.counted import counted
 from batchprobe._util.printable import printable
 from batchprobe.actions.base import Action, Column, Reader
 from batchprobe.actions.event_records import error_name
@@ -125,14 +124,7 @@ class Errors(Action):
 
     def notes(self) -> Sequence[str]:
         """For which functions it was guessed what is an error."""
-        if not self._results.untyped:
-            return ()
-        labels = list(self._results.untyped)
-        reason = self._results.untyped[labels[0]]
-        return [
-            f"{counted(len(labels), 'function')} of unknown type ({labels[0]}: {reason}): "
-            "a negative int or long was taken as an error"
-        ]
+        return self._results.notes()
 
     def maps(self, layout: SlotLayout) -> Sequence[MapSpec]:
         """The errors of all slots, and what each function returns."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from batchprobe._util.counted import counted
 from batchprobe.actions.event_records import can_be_error
 from batchprobe.functions.kernel_symbols import KernelSymbols
 from batchprobe.functions.signatures import NoTypesError, Signatures, signatures_of
@@ -49,6 +50,16 @@ class Results:
             else:
                 refused[target] = f"it returns no error but {result.name}"
         return refused
+
+    def notes(self) -> Sequence[str]:
+        """For which functions it was guessed what is an error."""
+        if not self.untyped:
+            return ()
+        labels = list(self.untyped)
+        return [
+            f"{counted(len(labels), 'function')} of unknown type ({labels[0]}: "
+            f"{self.untyped[labels[0]]}): a negative int or long was taken as an error"
+        ]
 
     @staticmethod
     def map(slots: int) -> MapSpec:

@@ -213,6 +213,10 @@ class CallTimeStacks(Stacks):
         """Leave out functions that return no error, if that is what is asked for."""
         return self._results.prepare(targets, symbols) if self._only_errors else {}
 
+    def notes(self) -> Sequence[str]:
+        """As for Errors."""
+        return self._results.notes()
+
     def constants_at_return(self) -> Mapping[str, int]:
         """Which calls count."""
         return {"ONLY_ERRORS": int(self._only_errors)}

@@ -129,7 +129,9 @@ class Attacher:
             lacks = self._prepare(found, action)
             if not found.targets:
                 self._note(found, ())
-                raise NothingAttachedError(lacks or "no entry of the list names a function to probe")
+                raise NothingAttachedError(
+                    lacks or "no entry of the list names a function to probe"
+                )
             programs = loader.get(check, self._progress)
             for one in self._sharers(action):
                 one.start()
@@ -215,7 +217,9 @@ class Attacher:
         if not unnamed:
             return ""
         functions = counted(len(unnamed), "function")
-        return f"{functions} {Reason.LACKS.value}, such as {unnamed[0].label}: {refused[unnamed[0]]}"
+        return (
+            f"{functions} {Reason.LACKS.value}, such as {unnamed[0].label}: {refused[unnamed[0]]}"
+        )
 
     def _attach(
         self, found: Resolution, context: AttachContext

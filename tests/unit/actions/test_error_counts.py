@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
+import pytest
 from c_layout import ERRORS
 from fake_maps import FakeMaps, probe
 
 from batchprobe.actions.errors import Errors, Failure, Failures
+from batchprobe.actions.stacks import CallTimeStacks
 from batchprobe.output.text import TextSink
 
 
@@ -117,8 +121,9 @@ def test_what_found_no_room_is_lost() -> None:
     assert reader.lost() == 7
 
 
-def test_a_note_says_what_was_guessed() -> None:
-    errors = Errors()
+@pytest.mark.parametrize("make", [Errors, partial(CallTimeStacks, only_errors=True)])
+def test_a_note_says_what_was_guessed(make: Callable[[], Errors | CallTimeStacks]) -> None:
+    errors = make()
     assert errors.notes() == ()
     errors._results.untyped = {"one": "BTF leaves it out", "two": "another reason"}
     assert errors.notes() == [
