@@ -38,6 +38,6 @@ def test_events_that_a_caller_leaves_do_not_pile_up() -> None:
 def test_a_call_takes_more_than_what_was_left() -> None:
     live, full = LiveProbes(cast(Any, None)), Full()
     assert live.add([], [cast(Any, full)])
-    seen = list(islice(live.events(), 1000))
+    seen: list[Any] = list(islice(live.events(), 1000))
     seen += islice(live.events(), 2 * AT_ONCE)
     assert seen == list(range(1000 + 2 * AT_ONCE))

@@ -24,7 +24,8 @@ class FakeSession:
 
 def flow_of(limit: int | None) -> tuple[EventFlow, FakeSession, Any, list[Any]]:
     """A flow, its session, its sink, and what the sink got."""
-    session, got = FakeSession(limit), cast(list[Any], [])
+    session = FakeSession(limit)
+    got: list[Any] = []
     sink = SimpleNamespace(event=got.append, events_over=lambda: None)
     return EventFlow(cast(Any, session)), session, sink, got
 
