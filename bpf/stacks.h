@@ -98,5 +98,7 @@ static inline void add_to_stack(struct stack_key *key, u64 time)
 		return;
 	}
 	__sync_fetch_and_add(&sum->calls, 1);
-	__sync_fetch_and_add(&sum->time, time);
+	/* Of an addition of 0 clang makes an instruction that only Linux 5.12 has. */
+	if (time)
+		__sync_fetch_and_add(&sum->time, time);
 }

@@ -27,13 +27,12 @@ BPF_HASH(saved, u64, u64, 1);
 
 static inline void forget_calls(u64 tid)
 {
-	u64 *depth = threads.lookup(&tid), key;
+	u64 key;
 
-	if (!depth)
+	if (!threads.lookup(&tid))
 		return;
+	/* Calls above its depth may have been saved too, if their returns were missed. */
 	for (u64 at = 0; at < DEPTH; at++) {
-		if (at >= *depth)
-			break;
 		key = tid * DEPTH + at;
 		saved.delete(&key);
 	}
