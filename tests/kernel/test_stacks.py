@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from helpers.command import run, run_script
-from helpers.machine import ABIS, BCC_COMPILES, MACHINE, PREFIX, kinds
+from helpers.machine import ABIS, BCC_COMPILES, MACHINE, kinds
 
 from batchprobe import Probe, Session
 from batchprobe.actions import stacks as stacks_module
@@ -71,7 +71,10 @@ def test_a_stack_begins_at_the_function_and_ends_at_the_system_call(abi: str, fi
     assert report.barriers == 1
     (stack,) = probe.value
     assert names(stack)[0] == FALLOCATE
-    assert any("fallocate" in name and name != FALLOCATE for name in names(stack)[1:])
+    assert len(stack.kernel) > 1
+    # Unwinders that follow frame pointers miss the callers of a function that has no frame yet.
+    if MACHINE == "x86_64":
+        assert any("fallocate" in name and name != FALLOCATE for name in names(stack)[1:])
     assert calls(probe) == probe.count == 9
     assert not stack.user
     assert session.lost() == 0
@@ -134,6 +137,7 @@ def test_only_failing_calls_count_if_that_is_asked_for(abi: str) -> None:
 
 
 @pytest.mark.skipif(not BCC_COMPILES, reason="no working bcc here, which names them")
+@pytest.mark.skipif(MACHINE != "x86_64", reason="the C library has no frame pointers everywhere")
 def test_user_frames_have_names() -> None:
     """In a process of its own, because bcc keeps files of the processes it looks at open."""
     done = run_script(USER_STACKS)
@@ -162,4 +166,4 @@ def test_the_command_lists_stacks() -> None:
     first, frame, *_ = done.stdout.splitlines()
     assert first == "1 call, 100.0 %"
     assert frame.strip().startswith(f"{FALLOCATE}+0x")
-    assert PREFIX in done.stdout or "sys_fallocate" in done.stdout
+    assert MACHINE != "x86_64" or "sys_fallocate" in done.stdout
