@@ -16,16 +16,19 @@ _DEPTH = 32
 _THREAD_CELLS = 1 + 4 * _DEPTH
 _MAX_THREADS = 1 << 14
 """Threads with open calls at one time, or that had some and live: 17 MB."""
-_THREADS = "threads"
+_THREADS, _SAVED = "threads", "saved"
 
 
 class CallStacks:
     """Nested calls may be those of several kernel objects, which share the stacks."""
 
-    def __init__(self, forgets: str) -> None:
-        """`forgets` is the program of bpf/threads.c that forgets a thread which is gone."""
-        self._forgets = forgets
-        self._threads = -1
+    def __init__(self, *, saved_size: int = 0, most_saved: int = 0) -> None:
+        """`saved_size` bytes are saved at the entry of each open call, of `most_saved` at one time;
+        with 0, nothing is saved.
+        """
+        self._saved_size = saved_size
+        self._most_saved = most_saved
+        self._fds: dict[str, int] = {}
         self._tasks: TaskPrograms | None = None
 
     @staticmethod
@@ -36,37 +39,43 @@ class CallStacks:
             MapSpec.array("stack_moves", 1),
         ]
 
-    def start(self, others: Mapping[str, int] | None = None) -> None:
-        """Create them. `others` are descriptors of maps that the program also needs.
+    def start(self) -> None:
+        """Create them, and the place for what is saved.
 
         Raises KernelError, or UnsupportedError where neither BTF nor tracefs can be read.
         """
-        if self._threads >= 0:
+        if self._fds:
             return
         lift_memlock_limit()
-        self._threads = bpf.map_create(
-            _THREADS,
-            bpf.BPF_MAP_TYPE_HASH,
-            key_size=CELL_SIZE,
-            value_size=_THREAD_CELLS * CELL_SIZE,
-            entries=_MAX_THREADS,
-        )
         try:
-            self._tasks = TaskPrograms({**(others or {}), _THREADS: self._threads})
-            self._tasks.run_with_pid(self._forgets, "sched_process_free", "pid")
+            self._create(_THREADS, _THREAD_CELLS * CELL_SIZE, _MAX_THREADS)
+            if self._saved_size:
+                self._create(_SAVED, self._saved_size, self._most_saved)
+            # A program of bpf/threads.c.
+            forgets = "saved_free" if self._saved_size else "thread_free"
+            self._tasks = TaskPrograms(self._fds)
+            self._tasks.run_with_pid(forgets, "sched_process_free", "pid")
         except BaseException:
             self.stop()
             raise
 
+    def _create(self, name: str, value_size: int, entries: int) -> None:
+        self._fds[name] = bpf.map_create(
+            name,
+            bpf.BPF_MAP_TYPE_HASH,
+            key_size=CELL_SIZE,
+            value_size=value_size,
+            entries=entries,
+        )
+
     def shared(self) -> Mapping[str, int]:
-        """Their descriptor."""
-        return {_THREADS: self._threads}
+        """Their descriptors."""
+        return self._fds
 
     def stop(self) -> None:
         """Free them."""
         if self._tasks is not None:
             self._tasks.close()
             self._tasks = None
-        if self._threads >= 0:
-            fds.close(self._threads)
-            self._threads = -1
+        while self._fds:
+            fds.close(self._fds.popitem()[1])

@@ -28,7 +28,6 @@ from batchprobe.probe import Probe
 from batchprobe.programs.maps import CELL_SIZE, Cells, MapSpec, SlotLayout, lift_memlock_limit
 from batchprobe.programs.probe_maps import Hits, ProbeMaps
 from batchprobe.programs.source import read_bpf
-from batchprobe.sys import bpf, fds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -256,8 +255,7 @@ class CallEvents(Events):
     def __init__(self, **options: Any) -> None:
         """As for Events; `where` may also name `result` and `duration`."""
         super().__init__(**options)
-        self._stacks = CallStacks("saved_free")
-        self._saved = -1
+        self._stacks = CallStacks(saved_size=CELL_SIZE * _EVENT, most_saved=_MAX_SAVED)
         self.probe_ns: dict[str, float] = {}
         """As in Latency."""
 
@@ -276,31 +274,20 @@ class CallEvents(Events):
     def start(self) -> None:
         """Create the stacks of open calls, and the place for what was read at their entries."""
         super().start()
-        if self._saved < 0:
-            self._saved = bpf.map_create(
-                "saved",
-                bpf.BPF_MAP_TYPE_HASH,
-                key_size=8,
-                value_size=8 * _EVENT,
-                entries=_MAX_SAVED,
-            )
         try:
-            self._stacks.start({"saved": self._saved})
+            self._stacks.start()
         except BaseException:
             self.stop()
             raise
 
     def shared(self) -> Mapping[str, int]:
         """All that they share."""
-        return {**super().shared(), **self._stacks.shared(), "saved": self._saved}
+        return {**super().shared(), **self._stacks.shared()}
 
     def stop(self) -> None:
         """Free it."""
         super().stop()
         self._stacks.stop()
-        if self._saved >= 0:
-            fds.close(self._saved)
-            self._saved = -1
 
 
 class _Reader(Reader):

@@ -181,7 +181,7 @@ class Latency(Action):
         self.probe_ns: dict[str, float] = {}
         """By ABI, what the probes of a call add to it in nanoseconds, as measured on one function
         before the first attach, or once since the boot."""
-        self._stacks = CallStacks("thread_free")
+        self._stacks = CallStacks()
 
     # -- output ------------------------------------------------------------------------------
 

@@ -206,8 +206,7 @@ class CallTimeStacks(Stacks):
         super().__init__(user=user)
         self._only_errors = only_errors
         self._results = Results()
-        self._calls = CallStacks("saved_free")
-        self._saved = -1
+        self._calls = CallStacks(saved_size=_KEY.size, most_saved=_MAX_SAVED)
 
     def prepare(self, targets: Sequence[Target], symbols: KernelSymbols) -> Mapping[Target, str]:
         """Leave out functions that return no error, if that is what is asked for."""
@@ -236,31 +235,20 @@ class CallTimeStacks(Stacks):
     def start(self) -> None:
         """Create the stacks of open calls too."""
         super().start()
-        if self._saved < 0:
-            self._saved = bpf.map_create(
-                "saved",
-                bpf.BPF_MAP_TYPE_HASH,
-                key_size=CELL_SIZE,
-                value_size=_KEY.size,
-                entries=_MAX_SAVED,
-            )
         try:
-            self._calls.start({"saved": self._saved})
+            self._calls.start()
         except BaseException:
             self.stop()
             raise
 
     def shared(self) -> Mapping[str, int]:
         """All that they share."""
-        return {**super().shared(), **self._calls.shared(), "saved": self._saved}
+        return {**super().shared(), **self._calls.shared()}
 
     def stop(self) -> None:
         """Free it."""
         super().stop()
         self._calls.stop()
-        if self._saved >= 0:
-            fds.close(self._saved)
-            self._saved = -1
 
 
 class _Reader(Reader):
