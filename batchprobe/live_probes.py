@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LiveProbes"]
 
-# A round of events with fewer than this has emptied the buffers. So many rounds empty full ones.
+# A round with fewer events than this has emptied the buffers; this many rounds empty full ones.
 _MANY = 1024
 _MOST_ROUNDS = 64
 

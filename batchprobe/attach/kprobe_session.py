@@ -13,7 +13,7 @@ from batchprobe.sys import bpf
 
 __all__ = ["SessionAttachment", "is_return_id"]
 
-# A function for programs; it tells them which end of a call they run at.
+# A function for programs; it returns at which end of a call they run.
 _IS_RETURN = "bpf_session_is_return"
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EventFlow"]
 
-# The kernel wakes nobody for an event (bpf/events.h).
+# Events come without a wakeup (bpf/events.h).
 _SECONDS = 0.05
 # Then it is time to look whether the run is over.
 _AT_ONCE = 1000

@@ -133,7 +133,7 @@ class ValueTypes:
             number = types.element(one)[0] if one.kind == Kind.ARRAY else one.of
 
     def size(self, number: int) -> int:
-        """The bytes of a type in memory; 0 if nobody knows."""
+        """The bytes of a type in memory; 0 if it is unknown."""
         _, plain = self.types.plain(number)
         if plain.kind == Kind.ARRAY:
             element, count = self.types.element(plain)

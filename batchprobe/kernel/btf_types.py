@@ -145,7 +145,7 @@ class BtfTypes:
     def read(cls, raw: bytes, base: BtfTypes | None = None) -> Self:
         """Find the types in the bytes of a BTF: one walk, 0.06 s for a kernel's 100,000 types.
 
-        Raises UnsupportedError if it has types of an unknown kind, whose size nobody knows.
+        Raises UnsupportedError if it has types of an unknown kind, whose size is unknown.
         """
         view = memoryview(raw)
         words, names = _sections(view)

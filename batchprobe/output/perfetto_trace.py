@@ -22,7 +22,7 @@ __all__ = ["PerfettoWriter", "require_perfetto"]
 _REQUIREMENTS = ("perfetto>=0.16", "protobuf>=6.31.1")
 
 _WINDOW = 4096
-"""So many events are held back, to bring those of each thread into the order of their calls. That
+"""Events that are held back, to bring those of each thread into the order of their calls. That
 matters only where an outer call and an inner one begin in the same nanosecond.
 """
 # Of all packets: interned names are those of one sequence.
