@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 
@@ -14,7 +14,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TextIO
 
-__all__ = ["results_file"]
+__all__ = ["refuse_json", "results_file"]
+
+
+def refuse_json(path: str | None, endings: Sequence[str], *, as_json: bool) -> None:
+    """Raise UsageError where --json was given beside a file whose name asks for another form."""
+    if as_json and path is not None and path.endswith(tuple(endings)):
+        raise UsageError(f"--json -o {path}: which form? Leave out --json, or name another file")
 
 
 @contextmanager

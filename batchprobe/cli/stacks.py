@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from batchprobe.actions.stacks import CallStack, CallTimeStacks, Stacks
 from batchprobe.cli.args import AttachOptions, StacksOptions
 from batchprobe.cli.attach import attach_lists
+from batchprobe.cli.results_file import refuse_json
 from batchprobe.cli.signals import Stop
 from batchprobe.errors import bcc_is_missing
 from batchprobe.functions.addresses import KernelAddresses
@@ -29,6 +30,8 @@ _SHOWN = 10
 
 def stack_lists(lists: Sequence[str], options: StacksOptions, stop: Stop) -> int:
     """As `attach_lists`, with stacks of callers instead of the number of hits."""
+    # Records are JSON too, so `.json` is no contradiction.
+    refuse_json(options.output, [".svg", ".folded"], as_json=options.as_json)
     action = (CallTimeStacks if options.by_time else Stacks)(user=options.user)
     user = UserAddresses() if options.user else None
     return attach_lists(

@@ -32,6 +32,11 @@ class TimelineSink(TextSink):
     def event(self, event: Event) -> None:
         fields: Any = event.fields
         outcome = {name: fields[name] for name in ("result", "error") if name in fields}
+        # As conditions name an argument that is called `result`.
+        arguments = {
+            f"arg.{name}" if name in outcome else name: value
+            for name, value in fields.get("args", {}).items()
+        }
         self._writer.event(
             fields["time_ns"],
             fields["tid"],
@@ -39,7 +44,7 @@ class TimelineSink(TextSink):
             fields["comm"],
             fields["cpu"],
             event.probe.label,
-            {**fields.get("args", {}), **outcome},
+            {**arguments, **outcome},
             fields.get("duration_ns"),
         )
 

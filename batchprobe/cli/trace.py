@@ -11,6 +11,7 @@ from batchprobe.actions.errors import Errors
 from batchprobe.actions.events import CallEvents, Events
 from batchprobe.cli.args import TraceOptions
 from batchprobe.cli.attach import attach_lists
+from batchprobe.cli.results_file import refuse_json
 from batchprobe.cli.signals import Stop
 from batchprobe.errors import UsageError
 from batchprobe.output.event_text import EventTextSink
@@ -39,6 +40,7 @@ def trace_lists(lists: Sequence[str], options: TraceOptions, stop: Stop) -> int:
     if options.stacks:
         raise UsageError("--stacks: of what? Say --errors, or use `batchprobe stacks`")
     events = _events(options)
+    refuse_json(options.output, [_TIMELINE], as_json=options.as_json)
     if (options.output or "").endswith(_TIMELINE):
         from batchprobe.cli.timeline import TimelineSink  # noqa: PLC0415  (few write one)
         from batchprobe.output.perfetto_trace import require_perfetto  # noqa: PLC0415

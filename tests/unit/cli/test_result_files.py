@@ -11,11 +11,12 @@ import pytest
 from batchprobe.actions.events import EventCounts, Events
 from batchprobe.actions.stacks import CallStack, Stacks, StackSum, StackSums
 from batchprobe.cli.args import StacksOptions
-from batchprobe.cli.results_file import results_file
+from batchprobe.cli.results_file import refuse_json, results_file
 from batchprobe.cli.stacks import StackSink
+from batchprobe.errors import UsageError
 from batchprobe.funclist.spec import Kind, ProbeSpec, Source
 from batchprobe.functions.targets import Target
-from batchprobe.probe import Probe
+from batchprobe.probe import Event, Probe
 
 PROBE = Probe(Target("vfs_read", ProbeSpec("vfs_read", Source("a list", 1), Kind.NAME), None))
 
@@ -51,3 +52,25 @@ def test_intervals_of_a_timeline() -> None:
     sink.interval(1.0, values, values)
     out.flush()
     assert raw.getvalue() == b""
+
+
+def test_json_in_a_file_of_another_form() -> None:
+    with pytest.raises(UsageError, match=r"--json -o a\.svg: which form"):
+        refuse_json("a.svg", [".svg", ".folded"], as_json=True)
+    refuse_json("a.svg", [".svg"], as_json=False)
+    refuse_json("a.json", [".svg"], as_json=True)
+    refuse_json(None, [".svg"], as_json=True)
+
+
+def test_an_argument_that_is_called_result() -> None:
+    pytest.importorskip("perfetto")
+    from batchprobe.cli.timeline import TimelineSink  # noqa: PLC0415  (an extra)
+
+    raw = io.BytesIO()
+    sink = TimelineSink(io.TextIOWrapper(raw), Events())
+    head = {"time_ns": 5, "tid": 1, "pid": 1, "comm": "cat", "cpu": 0}
+    sink.event(Event(PROBE, {**head, "args": {"result": 111, "size": 7}, "result": 222}))
+    sink.final({})
+    found = raw.getvalue()
+    assert b"arg.result" in found
+    assert b"arg.size" not in found
