@@ -58,13 +58,18 @@ class StackSum(NamedTuple):
 
 
 class StackSums(Mapping[CallStack, StackSum]):
-    """The stacks of one function; `lost` calls have none, because there was no room."""
+    """The stacks of one function; `lost` calls have none, because there was no room, and
+    `unfinished` ones had not returned.
+    """
 
-    __slots__ = ("_found", "lost")
+    __slots__ = ("_found", "lost", "unfinished")
 
-    def __init__(self, found: Mapping[CallStack, StackSum], lost: int = 0) -> None:
+    def __init__(
+        self, found: Mapping[CallStack, StackSum], lost: int = 0, unfinished: int = 0
+    ) -> None:
         self._found = found
         self.lost = lost
+        self.unfinished = unfinished
 
     def __getitem__(self, stack: CallStack) -> StackSum:
         return self._found[stack]
@@ -94,7 +99,8 @@ class StackSums(Mapping[CallStack, StackSum]):
             for stack, now in self.items()
             if (was := earlier.get(stack, none)) != now
         }
-        return StackSums(found, self.lost - earlier.lost)
+        # Calls that are open now, not since.
+        return StackSums(found, self.lost - earlier.lost, self.unfinished)
 
     def __repr__(self) -> str:
         return f"<StackSums {self.total.calls} calls from {len(self)} stacks>"
@@ -107,6 +113,7 @@ class Stacks(Action):
     unit = "functions"
     source = f"#include <uapi/linux/ptrace.h>\n{read_bpf('stacks.h', 'hit_stacks.h')}"
     kind = ProbeKind.ENTRY
+    knows_unfinished = False
 
     def __init__(self, *, user: bool = False) -> None:
         """With `user`, stacks are those of processes, and go on in user space."""
@@ -205,6 +212,8 @@ class CallTimeStacks(Stacks):
         """With `only_errors`, only calls that return an error count."""
         super().__init__(user=user)
         self._only_errors = only_errors
+        # Calls that return no error are in no sum.
+        self.knows_unfinished = not only_errors
         self._results = Results()
         self._calls = CallStacks(saved_size=_KEY.size, most_saved=_MAX_SAVED)
 
@@ -215,6 +224,11 @@ class CallTimeStacks(Stacks):
     def notes(self) -> Sequence[str]:
         """As for Errors."""
         return self._results.notes()
+
+    def unfinished(self, value: Any) -> int | None:
+        """Calls that have not returned."""
+        unfinished: int = value.unfinished
+        return unfinished if self.knows_unfinished else None
 
     def constants_at_return(self) -> Mapping[str, int]:
         """Which calls count."""
@@ -257,7 +271,6 @@ class _Reader(Reader):
         self._action = action
 
     def snapshot(self, hits: Hits) -> _Values:
-        del hits
         # After the sums, so that each has its stack.
         sums = self._maps.raw_items("stack_sums", _KEY.size, _SUM.size)
         frames = self._action.frames()
@@ -279,7 +292,8 @@ class _Reader(Reader):
                 was = of_slot.get(stack, StackSum(0))
                 of_slot[stack] = StackSum(was.calls + calls, was.time_ns + time_ns)
         lost = self._maps.arrays["stacks_lost"]
-        return _Values(found, memoryview(lost.cells.tobytes()).cast("Q") if lost else None)
+        losses = memoryview(lost.cells.tobytes()).cast("Q") if lost else None
+        return _Values(found, losses, hits if self._action.knows_unfinished else None)
 
     def lost(self) -> int:
         """Calls for which there was no room."""
@@ -291,10 +305,19 @@ class _Values:
     """StackSums by slot."""
 
     def __init__(
-        self, found: Mapping[int, Mapping[CallStack, StackSum]], lost: memoryview | None
+        self,
+        found: Mapping[int, Mapping[CallStack, StackSum]],
+        lost: memoryview | None,
+        hits: Hits | None,
     ) -> None:
+        """`hits` only of calls that each come to a sum."""
         self._found = found
         self._lost = lost
+        self._hits = hits
 
     def __getitem__(self, slot: int) -> StackSums:
-        return StackSums(self._found.get(slot, {}), self._lost[slot] if self._lost else 0)
+        sums = StackSums(self._found.get(slot, {}), self._lost[slot] if self._lost else 0)
+        if self._hits is not None:
+            # A call may return between the two looks.
+            sums.unfinished = max(self._hits[slot] - sums.total.calls - sums.lost, 0)
+        return sums

@@ -172,3 +172,24 @@ def test_what_found_no_room_is_lost() -> None:
     assert reader.lost() == 0
     maps.arrays["stacks_lost"].cells[2] = 5
     assert reader.lost() == 5
+
+
+@pytest.mark.parametrize(
+    ("action", "expected"),
+    [(Stacks(), 0), (CallTimeStacks(only_errors=True), 0), (CallTimeStacks(), 3)],
+)
+def test_calls_that_have_not_returned(
+    monkeypatch: pytest.MonkeyPatch, action: Stacks, expected: int
+) -> None:
+    maps = FakeMaps(
+        {"stacks_lost": 4}, hashes={"stack_sums": [sum_element(4, 40, slot=2, kernel=11)]}
+    )
+    maps.arrays["stacks_lost"].cells[2] = 1
+    monkeypatch.setattr(bpf, "map_items", lambda *_arguments: [])
+    found = action.reader(cast(Any, maps)).snapshot(cast(Any, [0, 0, 8, 0]))
+    assert found[2].unfinished == expected
+    is_known = isinstance(action, CallTimeStacks) and expected
+    assert action.unfinished(found[2]) == (expected if is_known else None)
+    # A call was added up after its hit could be read.
+    early = action.reader(cast(Any, maps)).snapshot(cast(Any, [0, 0, 4, 0]))
+    assert early[2].unfinished == 0
