@@ -17,35 +17,39 @@ static inline void missed_return(u64 slot)
 		tell(&tally->missed);
 }
 
-static inline void on_hit(struct pt_regs *ctx, u64 slot, u32 cell)
+#define ON_HIT_ASKS_FOR_RETURN
+
+static inline int on_hit(struct pt_regs *ctx, u64 slot, u32 cell)
 {
 	struct tally *tally = tally_of(slot);
 	struct plan *plan = plan_of(slot);
 	u64 thread = thread_key(), at, key;
-	struct scratch *found;
+	struct event *found;
 	struct call *call;
 
 	if (!plan || !tally)
-		return;
+		return 0;
 	found = read_entry(ctx, plan, slot);
 	if (!found)
-		return;
-	if (!is_wanted(plan, &found->event, plan->at_entry)) {
+		return 0;
+	if (!is_wanted(plan, found, plan->at_entry)) {
 		tell(&tally->unwanted);
-		return;
+		return 0;
 	}
 	call = push_call(ctx, slot, thread, &at);
 	if (!call) {
 		tell(&tally->dropped);
-		return;
+		return 0;
 	}
 	key = saved_key(thread, at);
-	if (saved.update(&key, &found->event)) {
+	if (saved.update(&key, found)) {
 		tell(&tally->dropped);
 		/* Neither its return nor a search for missed ones shall find it. */
 		call->owner = 0;
+		return 0;
 	}
 	call->start = bpf_ktime_get_ns();
+	return 1;
 }
 
 static inline void on_return(struct pt_regs *ctx, u64 slot, u32 cell)

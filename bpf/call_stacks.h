@@ -12,7 +12,9 @@ static inline void missed_return(u64 slot)
 	lose_stack(slot);
 }
 
-static inline void on_hit(struct pt_regs *ctx, u64 slot, u32 cell)
+#define ON_HIT_ASKS_FOR_RETURN
+
+static inline int on_hit(struct pt_regs *ctx, u64 slot, u32 cell)
 {
 	u64 thread = thread_key(), at, saved_at;
 	struct stack_key key = {};
@@ -20,20 +22,22 @@ static inline void on_hit(struct pt_regs *ctx, u64 slot, u32 cell)
 
 	if (!take_stacks(ctx, slot, &key)) {
 		lose_stack(slot);
-		return;
+		return 0;
 	}
 	call = push_call(ctx, slot, thread, &at);
 	if (!call) {
 		lose_stack(slot);
-		return;
+		return 0;
 	}
 	saved_at = thread * DEPTH + at;
 	if (saved.update(&saved_at, &key)) {
 		lose_stack(slot);
 		/* Neither its return nor a search for missed ones shall find it. */
 		call->owner = 0;
+		return 0;
 	}
 	call->start = bpf_ktime_get_ns();
+	return 1;
 }
 
 static inline void on_return(struct pt_regs *ctx, u64 slot, u32 cell)

@@ -4,10 +4,6 @@
  * hit_events.h and call_events.h use it; actions/events.py reads it.
  */
 
-struct scratch {
-	u64 registers[REGISTERS];
-	struct event event;
-};
 /* What became of the hits of a slot. actions/events.py has the same order. */
 struct tally {
 	u64 emitted;
@@ -27,7 +23,7 @@ struct budget {
 };
 
 BPF_RINGBUF_OUTPUT(ring, 1);
-BPF_PERCPU_ARRAY(scratch, struct scratch, 1);
+BPF_PERCPU_ARRAY(scratch, struct event, 1);
 /* [slot] */
 BPF_ARRAY(tallies, struct tally, 1);
 /* [0]: shared by all kernel objects of the session. */
@@ -62,7 +58,8 @@ static inline int is_within_budget(u64 now)
 		return 0;
 	if (left->rate) {
 		second = now / 1000000000;
-		if (left->second != second) {
+		/* A CPU that read the clock before another one must not begin its second again. */
+		if (left->second < second) {
 			left->second = second;
 			left->used_in_second = 0;
 		}
@@ -72,6 +69,17 @@ static inline int is_within_budget(u64 now)
 	}
 	__sync_fetch_and_add(&left->used, 1);
 	return 1;
+}
+
+/* What was lost is no part of the limit. */
+static inline void give_back(void)
+{
+	struct budget *left;
+	u32 first = 0;
+
+	left = budget.lookup(&first);
+	if (left && left->limit)
+		__sync_fetch_and_add(&left->used, -1);
 }
 
 /* `event` has what was read, and a call's result and duration. */
@@ -85,35 +93,37 @@ static inline void emit(struct plan *plan, struct event *event, struct tally *ta
 			size = TEXTS * TEXT_SIZE;
 		size += offsetof(struct event, text);
 	}
-	if (ring.ringbuf_output(event, size, NO_WAKEUP))
+	if (ring.ringbuf_output(event, size, NO_WAKEUP)) {
 		tell(&tally->lost);
-	else
+		give_back();
+	} else {
 		tell(&tally->emitted);
+	}
 }
 
-static inline struct scratch *read_entry(struct pt_regs *ctx, struct plan *plan, u64 slot)
+static inline struct event *read_entry(struct pt_regs *ctx, struct plan *plan, u64 slot)
 {
 	u64 ids = bpf_get_current_pid_tgid();
-	struct scratch *to;
+	struct event *to;
 	u32 first = 0;
 
 	to = scratch.lookup(&first);
 	if (!to)
 		return NULL;
-	to->event.slot = slot;
-	to->event.tid = ids;
-	to->event.pid = ids >> 32;
-	to->event.cpu = bpf_get_smp_processor_id();
-	bpf_get_current_comm(to->event.comm, sizeof(to->event.comm));
-	to->registers[0] = *(WORD *)((char *)ctx + ARGUMENT_0_AT);
-	to->registers[1] = *(WORD *)((char *)ctx + ARGUMENT_1_AT);
-	to->registers[2] = *(WORD *)((char *)ctx + ARGUMENT_2_AT);
-	to->registers[3] = *(WORD *)((char *)ctx + ARGUMENT_3_AT);
-	to->registers[4] = *(WORD *)((char *)ctx + ARGUMENT_4_AT);
-	to->registers[5] = *(WORD *)((char *)ctx + ARGUMENT_5_AT);
-	to->registers[6] = *(WORD *)((char *)ctx + ARGUMENT_6_AT);
-	to->registers[7] = *(WORD *)((char *)ctx + ARGUMENT_7_AT);
-	read_values(plan, to->registers, &to->event);
-	to->event.time = bpf_ktime_get_ns();
+	to->slot = slot;
+	to->tid = ids;
+	to->pid = ids >> 32;
+	to->cpu = bpf_get_smp_processor_id();
+	bpf_get_current_comm(to->comm, sizeof(to->comm));
+	to->value[0] = *(WORD *)((char *)ctx + ARGUMENT_0_AT);
+	to->value[1] = *(WORD *)((char *)ctx + ARGUMENT_1_AT);
+	to->value[2] = *(WORD *)((char *)ctx + ARGUMENT_2_AT);
+	to->value[3] = *(WORD *)((char *)ctx + ARGUMENT_3_AT);
+	to->value[4] = *(WORD *)((char *)ctx + ARGUMENT_4_AT);
+	to->value[5] = *(WORD *)((char *)ctx + ARGUMENT_5_AT);
+	to->value[6] = *(WORD *)((char *)ctx + ARGUMENT_6_AT);
+	to->value[7] = *(WORD *)((char *)ctx + ARGUMENT_7_AT);
+	read_values(plan, to);
+	to->time = bpf_ktime_get_ns();
 	return to;
 }

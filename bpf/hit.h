@@ -39,7 +39,7 @@ BPF_HASH(unclaimed, u64, u64, 1);
 #define ON_HIT(ctx, slot, cell)
 #endif
 
-/* Returns the slot, 0 if the probe does not count. */
+/* Returns 0 if the probe does not count, or the action does not want the call's return. */
 static inline u64 hit(struct pt_regs *ctx, u64 slot)
 {
 	u32 index = slot, cell;
@@ -67,10 +67,14 @@ static inline u64 hit(struct pt_regs *ctx, u64 slot)
 		*count += 1;
 #endif
 	}
+#ifdef ON_HIT_ASKS_FOR_RETURN
+	return slot ? ON_HIT(ctx, slot, cell) : 0;
+#else
 	if (slot) {
 		ON_HIT(ctx, slot, cell);
 	}
 	return slot;
+#endif
 }
 
 static inline u64 hit_at(struct pt_regs *ctx, u64 ip)

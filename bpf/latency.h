@@ -34,7 +34,9 @@ static inline void missed_return(u64 slot)
 		__sync_fetch_and_add(&latency->missed, 1);
 }
 
-static inline void on_hit(struct pt_regs *ctx, u64 slot, u32 cell)
+#define ON_HIT_ASKS_FOR_RETURN
+
+static inline int on_hit(struct pt_regs *ctx, u64 slot, u32 cell)
 {
 	struct latency *latency;
 	struct call *call;
@@ -43,11 +45,12 @@ static inline void on_hit(struct pt_regs *ctx, u64 slot, u32 cell)
 	call = push_call(ctx, slot, thread_key(), &at);
 	if (call) {
 		call->start = bpf_ktime_get_ns();
-		return;
+		return 1;
 	}
 	latency = latency_of(slot);
 	if (latency)
 		__sync_fetch_and_add(&latency->dropped, 1);
+	return 0;
 }
 
 static inline void on_return(struct pt_regs *ctx, u64 slot, u32 cell)

@@ -6,7 +6,7 @@
 
 #define STEPS 24
 #define COMPARISONS 16
-#define REGISTERS 8
+#define REGISTERS 8	/* how many arguments can be in */
 /* The last two are the result and the duration. */
 #define VALUES 16
 #define RESULT 14
@@ -20,13 +20,14 @@
 #define STEP_SIGNED 2
 #define STEP_SWAP 4	/* its bytes are in network order */
 #define STEP_TEXT 8	/* read the text at the value */
+#define STEP_USER 16	/* which is user space's */
 /* step.from: the value of the last step. */
 #define STEP_PREVIOUS 0xff
 
 /* (base + offset), or what is in memory there. */
 struct step {
 	s32 offset;
-	u8 from;		/* the register that is the base */
+	u8 from;		/* the number of the value that is the base */
 	u8 size;		/* bytes to read; 0: read nothing */
 	u8 to;
 	u8 flags;
@@ -72,7 +73,7 @@ struct event {
 	u8 texts;
 	u8 unused;
 	char comm[16];
-	u64 value[VALUES];
+	u64 value[VALUES];	/* arguments in registers first, as they are */
 	char text[(TEXTS + 1) * TEXT_SIZE];
 };
 
@@ -109,15 +110,17 @@ static inline u64 loaded(u64 address, u32 size, u64 *bad)
 	return value;
 }
 
-static inline void read_text(struct event *to, u64 address)
+static inline void read_text(struct event *to, u64 address, u32 flags)
 {
 	u64 at = to->texts, used = to->text_used;
-	long size;
+	long size = -1;
 
 	if (at >= TEXTS || used > TEXTS * TEXT_SIZE)
 		return;
-	/* Most pointers to text are the kernel's; those of system calls are not. */
-	size = bpf_probe_read_kernel_str(&to->text[used], TEXT_SIZE, (void *)(WORD)address);
+	/* Most pointers to text are the kernel's. */
+	if (!(flags & STEP_USER))
+		size = bpf_probe_read_kernel_str(&to->text[used], TEXT_SIZE,
+						 (void *)(WORD)address);
 	if (size < 0)
 		size = bpf_probe_read_user_str(&to->text[used], TEXT_SIZE, (void *)(WORD)address);
 	if (size < 0 || size > TEXT_SIZE)
@@ -127,8 +130,8 @@ static inline void read_text(struct event *to, u64 address)
 	to->texts = at + 1;
 }
 
-/* Read what the plan wants at the entry. `registers` are those of arguments. */
-static inline void read_values(struct plan *plan, u64 *registers, struct event *to)
+/* Read what the plan wants at the entry beside the registers, which are the first values. */
+static inline void read_values(struct plan *plan, struct event *to)
 {
 	u64 value = 0, kept, bad = 0;
 
@@ -140,7 +143,7 @@ static inline void read_values(struct plan *plan, u64 *registers, struct event *
 		if (i >= plan->steps)
 			break;
 		if (step->from != STEP_PREVIOUS) {
-			value = registers[step->from & (REGISTERS - 1)];
+			value = to->value[step->from & (VALUES - 1)];
 			bad = 0;
 		}
 		value += (s64)step->offset;
@@ -149,7 +152,7 @@ static inline void read_values(struct plan *plan, u64 *registers, struct event *
 			value = loaded(value, size, &bad);
 		flags = step->flags;
 		if (flags & STEP_TEXT)
-			read_text(to, value);
+			read_text(to, value, flags);
 		if (flags & STEP_KEEP) {
 			kept = value;
 			if (flags & STEP_SWAP)

@@ -101,11 +101,6 @@ class Action(ABC):
     """Events after which the run is over."""
 
     @property
-    def is_spent(self) -> bool:
-        """Whether the kernel records no more events, because of the limit."""
-        return False
-
-    @property
     def columns(self) -> Sequence[Column]:
         """How a table shows its values."""
         return (Column(self.unit.upper(), lambda value: value),)

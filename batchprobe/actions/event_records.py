@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, overload
@@ -21,7 +22,8 @@ _VALUES = 16
 _TEXT_AT = _HEADER.size + 8 * _VALUES
 _MAX_ERRNO = 4095
 _SLOT, _SLOT_AT = struct.Struct("=I"), 24
-_INT_SIZE = 4
+_INT_SIZE, _VALUE_SIZE = 4, 8
+_FORMATS = {1: "b", 2: "h", 4: "i", 8: "q"}
 
 
 class Text(str):
@@ -78,7 +80,7 @@ class Decoder:
     def __init__(self, plan: Plan, *, is_call: bool) -> None:
         self._names = [shown.name for shown in plan.shown]
         self._shown = [(shown.is_text, converter(shown.type)) for shown in plan.shown]
-        # A value is sign-extended if its type is signed.
+        # A register may have anything above its argument.
         self._values = struct.Struct("=" + "".join(map(_format, plan.shown)))
         self._result = plan.result
         self._has_result = plan.has_result
@@ -147,7 +149,15 @@ def can_be_error(type_: ValueType) -> bool:
 
 
 def _format(shown: Shown) -> str:
-    return "q" if shown.type is not None and shown.type.is_signed else "Q"
+    """The bytes of a value's type among its eight."""
+    type_ = shown.type
+    # Of an array, the value is the address.
+    if type_ is None or type_.kind is ValueKind.OTHER:
+        return "Q"
+    letter = _FORMATS[type_.size]
+    number = letter if type_.is_signed else letter.upper()
+    unused = f"{_VALUE_SIZE - type_.size}x" if type_.size < _VALUE_SIZE else ""
+    return number + unused if sys.byteorder == "little" else unused + number
 
 
 @lru_cache(maxsize=1024)

@@ -37,8 +37,8 @@ __all__ = ["CallEvents", "EventCounts", "Events"]
 
 # As in bpf/events.h and bpf/values.h, in u64.
 _EMITTED, _LOST, _UNWANTED, _LIMITED, _MISSED, _DROPPED, _TALLY = range(7)
-_LIMIT, _USED, _RATE, _BUDGET = 0, 1, 2, 5
-_REGISTERS, _EVENT = 8, (64 + 8 * 16 + 5 * 64) // 8
+_LIMIT, _RATE, _BUDGET = 0, 2, 5
+_EVENT = (64 + 8 * 16 + 5 * 64) // 8
 _RING_BYTES = 16 << 20
 _AT_ONCE = 4096
 _MAX_SAVED = 1 << 13
@@ -191,7 +191,7 @@ class Events(Action):
         return [
             MapSpec.array("plans", layout.slots + 1, PLAN_SIZE // CELL_SIZE),
             MapSpec.array("tallies", layout.slots + 1, _TALLY),
-            MapSpec.per_cpu("scratch", _REGISTERS + _EVENT),
+            MapSpec.per_cpu("scratch", _EVENT),
             MapSpec.ring("ring", _RING_BYTES),
         ]
 
@@ -202,12 +202,6 @@ class Events(Action):
             self._budget = Cells(MapSpec.array("budget", 1, _BUDGET))
             self._budget.cells[_LIMIT] = self.limit or 0
             self._budget.cells[_RATE] = self._rate or 0
-
-    @property
-    def is_spent(self) -> bool:
-        """Events that found no room in the ring buffer count too (bpf/events.h)."""
-        budget = self._budget
-        return budget is not None and 0 < budget.cells[_LIMIT] <= budget.cells[_USED]
 
     def shared(self) -> Mapping[str, int]:
         """The limits."""

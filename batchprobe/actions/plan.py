@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is read at a hit, and which hits are wanted: the plan of one function, for bpf/values.h.
 
-One program serves all functions. It walks the steps of its slot's plan: each takes a register or
-the value of the last step, adds an offset, may read memory there, and may keep the value. Then it
-follows the comparisons.
+One program serves all functions. The first values of a hit are the registers of arguments, as they
+are. Then it walks the steps of its slot's plan: each takes one of the values or what the last step
+came to, adds an offset, may read memory there, and may keep the outcome as a value. Then it follows
+the comparisons.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from batchprobe.actions.condition import ACCEPT, ALL_BITS, REJECT, Comparison, Condition
@@ -35,7 +36,7 @@ MAX_SHOWN = 12
 _KEPT = 14
 _RESULT, _DURATION = 14, 15
 _TEXTS = 4
-_KEEP, _SIGNED, _SWAP, _TEXT = 1, 2, 4, 8
+_KEEP, _SIGNED, _SWAP, _TEXT, _USER = 1, 2, 4, 8, 16
 _PREVIOUS = 0xFF
 _VERDICTS = {ACCEPT: 0xFF, REJECT: 0xFE}
 _EQUAL, _BELOW, _BELOW_OR_EQUAL, _LESS, _LESS_OR_EQUAL = range(5)
@@ -72,36 +73,44 @@ class Plan(NamedTuple):
 
 
 class _Steps:
-    def __init__(self, arch: Arch) -> None:
+    def __init__(self, arch: Arch, compared: Collection[str]) -> None:
+        """`compared` are the names in the condition."""
+        self._compared = compared
         self._word = arch.bits // 8
         self._swaps = arch.byteorder == "little"
         self._packed: list[bytes] = []
         self.texts = 0
 
-    def keep_argument(self, signature: Signature, register: int, to: int) -> bool:
-        """Keep a whole argument; returns whether the text that it points to is read."""
-        type_ = signature.parameters[register].type
+    def copy(self, register: int, to: int) -> None:
+        """Keep a register whose place another value takes."""
+        self._add(0, register, 0, to, _KEEP)
+
+    def keep_argument(self, signature: Signature, number: int, base: int) -> bool:
+        """Make an argument the value of its number; returns whether the text there is read.
+
+        `base` has the address of what `accesses` says. In its register it needs a step only if the
+        kernel looks at more than the bits of its type, which is all that a reader takes.
+        """
+        name, type_, _ = signature.parameters[number]
         is_text = type_.kind is ValueKind.STRING and self.texts < _TEXTS
         if signature.accesses:
-            where = signature.accesses[register]
-            self.keep(where.parameter, where, to, is_text=is_text)
-        elif is_text or type_.is_network_order or type_.kind is ValueKind.OTHER:
-            whole = Access(register, (), type_, 0, 8 * type_.size)
-            self.keep(register, whole, to, is_text=is_text)
-        else:
-            unused = 64 - 8 * type_.size
-            flags = _KEEP | _SIGNED if type_.is_signed else _KEEP
-            self._packed.append(_STEP.pack(0, register, 0, to, flags, unused, unused))
+            # What system calls point to is user space's.
+            self.keep(base, signature.accesses[number], number, is_text=is_text, is_user=True)
+        elif is_text or type_.is_network_order or name in self._compared:
+            whole = Access(number, (), type_, 0, 8 * type_.size)
+            self.keep(number, whole, number, is_text=is_text)
         return is_text
 
-    def keep(self, register: int, access: Access, to: int, *, is_text: bool) -> None:
-        """Read a value, and keep it as number `to`."""
+    def keep(
+        self, base: int, access: Access, to: int, *, is_text: bool, is_user: bool = False
+    ) -> None:
+        """Read a value by way of the one of number `base`, and keep it as number `to`."""
         flags, left, right = _KEEP, 0, 0
         if is_text:
             if self.texts == _TEXTS:
                 raise PlanError(f"an event has at most {_TEXTS} texts")
             self.texts += 1
-            flags |= _TEXT
+            flags |= _TEXT | _USER if is_user else _TEXT
         elif access.is_embedded:
             raise PlanError("text cannot be compared in the kernel")
         elif access.type.kind is ValueKind.OTHER:
@@ -109,7 +118,7 @@ class _Steps:
         else:
             how, left, right = self._conversion(access.type, access.shift, access.bits)
             flags |= how
-        base, steps = register, access.steps
+        steps = access.steps
         for offset in steps[:-1]:
             self._add(offset, base, self._word)
             base = _PREVIOUS
@@ -161,6 +170,8 @@ def registers_of(signature: Signature, arch: Arch) -> list[int]:
     result = signature.result
     if result is not None and result.kind is ValueKind.OTHER and result.size > arch.largest_result:
         return []
+    if signature.is_variadic and not arch.variadic_in_registers:
+        return []
     found = []
     for number, parameter in enumerate(signature.parameters):
         if not _is_plain(parameter.type, arch) or number >= len(arch.registers.arguments):
@@ -184,21 +195,24 @@ def make_plan(
     `access` finds a path, and raises an exception whose text says why there is none. Raises
     PlanError for a function that lacks what `paths` or the condition name.
     """
-    steps = _Steps(arch)
+    steps = _Steps(arch, condition.paths if condition is not None else ())
     shown: list[Shown] = []
     accesses: dict[str, tuple[int, ValueType]] = {}
     registers: list[int] = []
+    # Each argument of a system call is found through the first register.
+    has_accesses = signature is not None and bool(signature.accesses) and at_entry
+    most_kept = _KEPT - has_accesses
+    if has_accesses:
+        steps.copy(0, to=most_kept)
     if signature is not None and at_entry:
         registers = registers_of(signature, arch)
         for number in registers[:MAX_SHOWN]:
             parameter = signature.parameters[number]
-            is_text = steps.keep_argument(signature, number, len(shown))
+            is_text = steps.keep_argument(signature, number, base=most_kept)
             accesses[parameter.name] = len(shown), parameter.type
             shown.append(Shown(parameter.name, parameter.type, is_text))
     elif at_entry:
-        for number in range(len(arch.registers.arguments)):
-            steps.keep(number, Access(number, (), _REGISTER, 0, 64), len(shown), is_text=False)
-            shown.append(Shown(f"arg{number}", None))
+        shown += [Shown(f"arg{number}", None) for number in range(len(arch.registers.arguments))]
 
     def find(path: str, to: int, *, may_be_text: bool) -> tuple[ValueType, bool]:
         if signature is None:
@@ -208,8 +222,12 @@ def make_plan(
         found = access(signature, _without_prefix(path, signature))
         if found.parameter not in registers:
             raise PlanError(f"{path} is not passed in a register of its own")
+        base = found.parameter
+        if signature.accesses:
+            # A member of an argument is none of these: their types have no members.
+            base, found = most_kept, signature.accesses[base]
         is_text = may_be_text and (_is_text(found.type) or found.is_embedded)
-        steps.keep(found.parameter, found, to, is_text=is_text)
+        steps.keep(base, found, to, is_text=is_text, is_user=bool(signature.accesses))
         return found.type, is_text
 
     for path in paths:
@@ -222,8 +240,8 @@ def make_plan(
     kept = len(shown)
     for path in condition.paths if condition is not None else ():
         if path not in accesses:
-            if kept == _KEPT:
-                raise PlanError(f"at most {_KEPT} values can be read")
+            if kept == most_kept:
+                raise PlanError(f"at most {most_kept} values can be read")
             accesses[path] = kept, find(path, kept, may_be_text=False)[0]
             kept += 1
     result = signature.result if signature is not None else None
@@ -254,8 +272,6 @@ def _without_prefix(path: str, signature: Signature) -> str:
         return path
     return path.removeprefix("arg.")
 
-
-_REGISTER = ValueType("unsigned long", ValueKind.INTEGER, 8)
 
 NOTHING = _PLAN.pack(0, 0, 0xFF, 0xFE, 0, 0, 0, 0).ljust(PLAN_SIZE, b"\0")
 """The plan of a probe that is only tried: its calls are followed, and none is wanted."""

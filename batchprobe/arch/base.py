@@ -81,6 +81,8 @@ class Arch:
     # Bytes of the largest struct that a function returns in registers. The address of a larger one
     # is passed in the register of the first argument, and the others move on by one.
     largest_result: ClassVar[int] = 16
+    # Whether a function with "..." has its arguments in registers as others have.
+    variadic_in_registers: ClassVar[bool] = True
     # Offsets into struct pt_regs of user space, where the function of a system call finds its
     # arguments; empty if they are passed as to any function.
     syscall_arguments: ClassVar[tuple[int, ...]] = ()

@@ -24,6 +24,8 @@ class _I386(Arch):
     )
     # It is built with -freg-struct-return too.
     largest_result = 8
+    # The kernel is built with -mregparm=3, which variadic functions ignore (arch/x86/Makefile).
+    variadic_in_registers = False
     syscall_prefixes = ("__ia32_sys_", "sys_")
     # No fprobes, hence no kprobe_multi.
     abi_order = ("event", "perf")

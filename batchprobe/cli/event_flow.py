@@ -26,23 +26,17 @@ class EventFlow:
         self._session = session
         self._limit = session.action.limit
         self._passed = 0
-        self._is_dry = False
         self.wait = _SECONDS
         """Seconds until the next look."""
 
     @property
     def is_over(self) -> bool:
-        """Whether there were as many events as were asked for, or no more will come because some of
-        them were lost.
-        """
-        return self._is_dry or (self._limit is not None and self._passed >= self._limit)
+        """Whether there were as many events as were asked for."""
+        return self._limit is not None and self._passed >= self._limit
 
     def pass_some(self, sink: Sink) -> None:
         """Hand some events on; `wait` is 0 if there may be more."""
-        # Before the last events are taken.
-        is_spent = self._session.action.is_spent
         passed = self._pass(sink, _AT_ONCE)
-        self._is_dry = is_spent and not passed
         self.wait = 0.0 if passed == _AT_ONCE else _SECONDS
 
     def pass_all(self, sink: Sink) -> None:

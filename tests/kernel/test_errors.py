@@ -18,7 +18,9 @@ from batchprobe import Session
 from batchprobe.actions.errors import Errors
 from batchprobe.filters.pid import Pid
 
-LOOKUP = "do_filp_open"
+# Linux 7.2 has another name for it.
+IS_RENAMED = " do_file_open\n" in Path("/proc/kallsyms").read_text()
+LOOKUP = "do_file_open" if IS_RENAMED else "do_filp_open"
 OPEN = "do_sys_openat2"
 
 
@@ -32,7 +34,7 @@ def session(request: pytest.FixtureRequest) -> Iterator[Session]:
 
 
 def test_error_pointers_and_negative_numbers_are_counted(session: Session) -> None:
-    """do_filp_open() returns a pointer, do_sys_openat2() a long."""
+    """do_filp_open(), or do_file_open(), returns a pointer, do_sys_openat2() a long."""
     probes = {probe.label: probe for probe in session.attach([LOOKUP, OPEN])}
     assert not session.skipped
     for _ in range(7):

@@ -309,6 +309,30 @@ def test_a_limit_acts_in_the_kernel() -> None:
     check([probe])
 
 
+def test_lost_events_are_no_part_of_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events_module, "_RING_BYTES", os.sysconf("SC_PAGE_SIZE"))
+    limit = 3_000
+    with ours(Events(limit=limit)) as session:
+        (probe,) = session.attach([GETSID])
+        for _ in range(10 * limit):
+            os.getsid(0)
+        assert session.lost()
+        found = list(session.events())
+        assert 0 < len(found) < limit
+        for _ in range(limit):
+            if len(found) >= limit:
+                break
+            for _ in range(10):
+                os.getsid(0)
+            found += session.events()
+        os.getsid(0)
+        session.detach_all()
+        found += session.events()
+    assert len(found) == probe.value.emitted == limit
+    assert probe.value.limited
+    check([probe])
+
+
 def test_a_rate_acts_in_the_kernel() -> None:
     began = time.monotonic()
     with ours(Events(rate=5)) as session:

@@ -82,14 +82,17 @@ class Run:
         self.packed = packed
         self.head = fields("plan", packed, 0)
         self.values = [0] * _LIMITS["VALUES"]
+        assert len(registers) <= _LIMITS["REGISTERS"]
+        self.values[: len(registers)] = registers
         self.failed: set[int] = set()
         self.texts: list[bytes] = []
+        self.user_texts = 0
         memory = memory or Memory()
         value, is_bad = 0, False
         steps = elements(packed, "step")[: self.head["steps"]]
         for step in steps:
             if step["from"] != _LIMITS["STEP_PREVIOUS"]:
-                value, is_bad = registers[step["from"]], False
+                value, is_bad = self.values[step["from"]], False
             value = (value + step["offset"]) % WORD
             if step["size"]:
                 # A pointer of the program has the kernel's size.
@@ -99,6 +102,7 @@ class Run:
             if step["flags"] & _LIMITS["STEP_TEXT"]:
                 assert len(self.texts) < _LIMITS["TEXTS"]
                 self.texts.append(memory.text(value % (1 << arch.bits)) or b"")
+                self.user_texts += bool(step["flags"] & _LIMITS["STEP_USER"])
             if step["flags"] & _LIMITS["STEP_KEEP"]:
                 self._keep(step, value, is_bad)
 

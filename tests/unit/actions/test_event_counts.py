@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from btf import LONG, Btf
 from c_layout import EVENTS, VALUES
-from fake_maps import FakeArray, FakeMaps, probe, target
+from fake_maps import FakeMaps, probe, target
 
 from batchprobe.actions import events
 from batchprobe.actions.condition import ConditionError
@@ -63,22 +63,6 @@ def test_tallies() -> None:
 def test_what_was_lost() -> None:
     reader = Events().reader(cast(Any, maps_of(lost=3, dropped=4, unwanted=8)))
     assert reader.lost() == 7
-
-
-def test_a_limit_is_spent_when_it_is_used_up() -> None:
-    action = Events(limit=3)
-    assert not action.is_spent
-    budget = FakeArray(events._BUDGET)
-    action._budget = cast(Any, budget)
-    budget.cells[events._LIMIT], budget.cells[events._USED] = 3, 2
-    assert not action.is_spent
-    # Two CPUs may both have the last one.
-    for used in 3, 4:
-        budget.cells[events._USED] = used
-        assert action.is_spent
-    # Without a limit.
-    budget.cells[events._LIMIT] = 0
-    assert not action.is_spent
 
 
 def test_differences() -> None:

@@ -106,11 +106,9 @@ def test_maps_of_events() -> None:
         assert getattr(events, f"_{name.upper()}") == index
     budget = EVENTS.names("budget")
     assert budget.index("limit") == events._LIMIT
-    assert budget.index("used") == events._USED
     assert budget.index("rate") == events._RATE
     assert EVENTS.size("budget") == 8 * events._BUDGET
     assert EVENTS.size("event") == 8 * events._EVENT
-    assert EVENTS.size("scratch") == 8 * (events._REGISTERS + events._EVENT)
 
 
 def test_open_calls() -> None:

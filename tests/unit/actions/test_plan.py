@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import operator
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from values_model import ACCEPT, REJECT, WORD, Memory, Run, elements, fields, si
 
 from batchprobe.actions.condition import ALL_BITS, ConditionError
 from batchprobe.actions.condition_parse import parse
+from batchprobe.actions.event_records import Decoder, converter
 from batchprobe.actions.plan import MAX_SHOWN, NOTHING, Plan, PlanError, make_plan, registers_of
 from batchprobe.arch import ADAPTERS, Arch, adapter
 from batchprobe.functions.member_path import RESULT, Access, PathError
@@ -88,6 +90,16 @@ def refusal(*arguments: object, **options: object) -> str:
     return str(error.value)
 
 
+def read(run: Run, made: Plan) -> list[object]:
+    """What a reader makes of the values of a hit without texts, on a machine of this byte order."""
+    values = run.values[: len(made.shown)]
+    event = VALUES.structs["event"].members
+    record = bytes(event["value"].offset) + struct.pack(f"={len(values)}Q", *values)
+    found = Decoder(made, is_call=False).fields(record, 0, 0)["args"]
+    assert isinstance(found, dict)
+    return list(found.values())
+
+
 def shown(made: Plan) -> list[str]:
     return [one.name for one in made.shown]
 
@@ -101,7 +113,8 @@ def in_register(raw: int, size: int, arch: Arch) -> int:
 
 
 @BY_NAME
-def test_arguments_are_converted(arch: Arch) -> None:
+@pytest.mark.parametrize("is_compared", [False, True])
+def test_arguments_are_converted(arch: Arch, is_compared: bool) -> None:
     network = int.from_bytes(b"\x01\xbb", arch.byteorder)
     values = [
         (S32, 0xFFFF_FFE4, -28),
@@ -111,11 +124,14 @@ def test_arguments_are_converted(arch: Arch) -> None:
         (ENUM, 0xFFFF_FFFF, -1),
         (U8, 0xFE, 0xFE),
     ][: len(arch.registers.arguments)]
-    made = plan(signature(*(type_ for type_, _, _ in values)), arch=arch)
+    where = " && ".join(f"{name} != 77" for name in "abcdef"[: len(values)]) * is_compared
+    made = plan(signature(*(type_ for type_, _, _ in values)), where, arch=arch)
     run = Run(made.packed, arch, [in_register(raw, t.size, arch) for t, raw, _ in values])
     assert shown(made) == list("abcdef")[: len(values)]
-    for (type_, _, expected), value in zip(values, run.values, strict=False):
-        assert (signed(value) if type_.is_signed else value) == expected
+    assert read(run, made) == [converter(type_)(expected) for type_, _, expected in values]
+    if is_compared:
+        for (type_, _, expected), value in zip(values, run.values, strict=False):
+            assert (signed(value) if type_.is_signed else value) == expected
     assert not run.failed
 
 
@@ -143,6 +159,12 @@ def test_a_large_result_moves_the_arguments(name: str, size: int, has_arguments:
     result = ValueType("struct path", ValueKind.OTHER, size)
     assert registers_of(signature(U8, U8, result=result), adapter(name)) == [0, 1] * has_arguments
     assert registers_of(signature(U8, U8, result=POINTER), adapter(name)) == [0, 1]
+
+
+@BY_NAME
+def test_variadic_functions(arch: Arch) -> None:
+    of = signature(U32, U32)._replace(is_variadic=True)
+    assert registers_of(of, arch) == ([] if arch.name == "i386" else [0, 1])
 
 
 @BY_NAME
@@ -242,6 +264,7 @@ def test_a_path_is_shown_once() -> None:
     made = plan(signature(POINTER), "a.x > 1 && a", paths=asked, reached=reached)
     assert shown(made) == ["a", "a.x"]
     assert fields("plan", made.packed, 0)["steps"] == 2
+    assert fields("plan", plan(signature(POINTER, S32)).packed, 0)["steps"] == 0
 
 
 def test_what_only_the_condition_needs_is_read_behind() -> None:
@@ -249,8 +272,8 @@ def test_what_only_the_condition_needs_is_read_behind() -> None:
     made = plan(signature(POINTER), "a.x > 1", reached=reached)
     assert shown(made) == ["a"]
     head = fields("plan", made.packed, 0)
-    assert (head["steps"], head["values"]) == (2, 1)
-    assert elements(made.packed, "step")[1]["to"] == 1
+    assert (head["steps"], head["values"]) == (1, 1)
+    assert elements(made.packed, "step")[0]["to"] == 1
 
 
 @pytest.mark.parametrize("name", ["x86_64", "arm64", "riscv64"])
@@ -278,8 +301,13 @@ def test_arguments_of_system_calls(name: str) -> None:
     }
     run = Run(made.packed, arch, [0x1000], Memory({**regions, 0x4000: b"/etc/passwd\0"}))
     assert run.texts == [b"/etc/passwd\0"]
+    assert run.user_texts == 1
     assert [signed(run.values[0]), *run.values[1:3]] == [-100, 0x4000, 6]
     assert run.is_wanted_at_entry
+    # The argument is where the pointer leads, by its longer name too.
+    reached = {"flags": Access(2, (), U32, 0, 32)}
+    made = plan(of, "arg.flags == 6", arch=arch, reached=reached)
+    assert Run(made.packed, arch, [0x1000], Memory(regions)).is_wanted_at_entry
 
 
 @NEEDS_LITTLE_ENDIAN

@@ -14,7 +14,7 @@ class FakeSession:
     """A session that has these events."""
 
     def __init__(self, limit: int | None) -> None:
-        self.action = SimpleNamespace(limit=limit, is_spent=False)
+        self.action = SimpleNamespace(limit=limit)
         self.left: list[int] = []
 
     def events(self) -> Iterator[Any]:
@@ -40,20 +40,6 @@ def test_events_over_the_limit_are_cut() -> None:
     assert flow.is_over
     flow.pass_all(sink)
     assert got == [1, 2, 3, 4, 5]
-
-
-def test_a_limit_that_lost_events_have_used_up() -> None:
-    flow, session, sink, got = flow_of(5)
-    session.left = [1, 2, 3]
-    session.action.is_spent = True
-    # The last ones may be on their way.
-    flow.pass_some(sink)
-    assert not flow.is_over
-    flow.pass_some(sink)
-    assert flow.is_over
-    session.left = [4]
-    flow.pass_all(sink)
-    assert got == [1, 2, 3, 4]
 
 
 def test_without_a_limit() -> None:
