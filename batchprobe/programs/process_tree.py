@@ -43,6 +43,7 @@ class ProcessTree:
             entries=_MAX_THREADS,
         )
         self._lost: Cells | None = None
+        self._lost_before_close = 0
         try:
             self._lost = Cells(MapSpec.array("tree_lost", 1))
             self._follow(self._lost.fd)
@@ -84,7 +85,7 @@ class ProcessTree:
     @property
     def lost(self) -> int:
         """Threads of the tree for which the map had no room: their hits are missing."""
-        return self._lost.cells[0] if self._lost else 0
+        return self._lost.cells[0] if self._lost else self._lost_before_close
 
     def close(self) -> None:
         """Stop following. A second call does nothing."""
@@ -96,6 +97,8 @@ class ProcessTree:
             self.fd = -1
         lost, self._lost = self._lost, None
         if lost is not None:
+            # Reported at the end of a run, when the session is closed.
+            self._lost_before_close = lost.cells[0]
             lost.close()
 
 

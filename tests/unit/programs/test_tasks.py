@@ -9,9 +9,12 @@ import subprocess
 import threading
 
 import pytest
+from fake_maps import FakeArray
 
 from batchprobe.errors import KernelError
-from batchprobe.programs.process_tree import family
+from batchprobe.programs import process_tree
+from batchprobe.programs.maps import MapSpec
+from batchprobe.programs.process_tree import ProcessTree, family
 from batchprobe.programs.tasks import _field_at
 
 # /sys/kernel/tracing/events/sched/sched_process_fork/format, Linux 6.1.
@@ -56,3 +59,27 @@ def test_a_family_has_all_threads_of_all_descendants() -> None:
             os.kill(grandchild, signal.SIGKILL)
             wait.set()
     thread.join()
+
+
+def test_what_was_lost_is_known_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Cells(FakeArray):
+        fd = -1
+
+        def __init__(self, spec: MapSpec) -> None:
+            super().__init__(spec.entries)
+
+        def close(self) -> None:
+            self.cells.release()
+
+    monkeypatch.setattr(process_tree, "Cells", Cells)
+    monkeypatch.setattr(process_tree, "lift_memlock_limit", lambda: None)
+    monkeypatch.setattr(process_tree.bpf, "map_create", lambda *_, **__: -1)
+    monkeypatch.setattr(ProcessTree, "_follow", lambda *_: None)
+    tree = ProcessTree()
+    assert tree._lost is not None
+    tree._lost.cells[0] = 3
+    assert tree.lost == 3
+    tree.close()
+    assert tree.lost == 3
+    tree.close()
+    assert tree.lost == 3
