@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from batchprobe.errors import UnsupportedError
@@ -33,6 +33,10 @@ class Cgroup(ScopeFilter):
     def constants(self) -> Mapping[str, int]:
         """How many there are."""
         return {"SCOPE_CGROUPS": len(self._paths)}
+
+    def arguments(self) -> Sequence[int | str]:
+        """Their folders."""
+        return self._paths
 
     def open_cgroups(self) -> list[int]:
         """Open their folders. Raises OSError for one that is gone."""

@@ -23,11 +23,16 @@ class Comm(ScopeFilter):
     def __init__(self, *comms: str) -> None:
         if not all(comms) or not comms:
             raise ValueError("a task's name is not empty")
+        self._names = comms
         self._comms = tuple(dict.fromkeys(comm.encode()[: _SIZE - 1] for comm in comms))
 
     def constants(self) -> Mapping[str, int]:
         """Names are looked up."""
         return {"SCOPE_COMMS": 1}
+
+    def arguments(self) -> Sequence[int | str]:
+        """The names."""
+        return self._names
 
     def sets(self) -> Mapping[str, Sequence[bytes]]:
         """The names, padded as the kernel pads them."""

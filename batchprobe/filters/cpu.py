@@ -42,6 +42,10 @@ class Cpu(ScopeFilter):
         """CPUs are looked up."""
         return {"SCOPE_CPUS": 1}
 
+    def arguments(self) -> Sequence[int | str]:
+        """The CPUs."""
+        return self._cpus
+
     def cpus(self) -> Sequence[int]:
         """The CPUs."""
         return self._cpus

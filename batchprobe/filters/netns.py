@@ -41,6 +41,10 @@ class NetNamespace(ScopeFilter):
                 "NET_INODE_AT": btf.offset("net", "ns", "inum"),
             }
 
+    def arguments(self) -> Sequence[int | str]:
+        """The namespaces."""
+        return self._inodes
+
     def sets(self) -> Mapping[str, Sequence[bytes]]:
         """The namespaces."""
         return {"scope_nets": u64(self._inodes)}

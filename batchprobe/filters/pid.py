@@ -28,6 +28,10 @@ class Pid(ScopeFilter):
         """A single process is compared with, several are looked up."""
         return {"SCOPE_PID": self.pids[0]} if len(self.pids) == 1 else {"SCOPE_PIDS": 1}
 
+    def arguments(self) -> Sequence[int | str]:
+        """The processes."""
+        return self.pids
+
     def sets(self) -> Mapping[str, Sequence[bytes]]:
         """The processes."""
         require_initial_pid_namespace()
@@ -49,6 +53,10 @@ class Tid(ScopeFilter):
     def constants(self) -> Mapping[str, int]:
         """Threads are looked up."""
         return {"SCOPE_TIDS": 1}
+
+    def arguments(self) -> Sequence[int | str]:
+        """The threads."""
+        return self.tids
 
     def sets(self) -> Mapping[str, Sequence[bytes]]:
         """The threads."""

@@ -49,6 +49,15 @@ class ScopeFilter(Filter):
 
     source = ""
 
+    def arguments(self) -> Sequence[int | str]:
+        """What its class is called with to make it again, in another process."""
+        return ()
+
+    @property
+    def lost(self) -> int:
+        """Threads for which there was no room: their hits did not count."""
+        return 0
+
     def sets(self) -> Mapping[str, Sequence[bytes]]:
         """What counts: keys by the name of their map."""
         return {}

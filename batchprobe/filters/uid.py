@@ -26,6 +26,10 @@ class Uid(ScopeFilter):
         """Users are looked up."""
         return {"SCOPE_UIDS": 1}
 
+    def arguments(self) -> Sequence[int | str]:
+        """The users."""
+        return self._uids
+
     def sets(self) -> Mapping[str, Sequence[bytes]]:
         """The users."""
         return {"scope_uids": u64(self._uids)}
