@@ -49,6 +49,12 @@ class Summary:
         """Kprobes that bcc attached itself, by the reason."""
         self.handed_over = 0
         """Probes whose kernel objects the guardian goes on to remove."""
+        self.unfiltered: dict[str, int] = {}
+        """What the filters know nothing of, because bcc attached it itself, by kind."""
+
+    def note_unfiltered(self, kind: str) -> None:
+        """Count one more of what bcc attached."""
+        self.unfiltered[kind] = self.unfiltered.get(kind, 0) + 1
 
     def add(self, report: CommitReport) -> None:
         """Add a commit."""
@@ -70,7 +76,14 @@ class Summary:
         text = ", ".join(parts) or "nothing to batch"
         for reason, count in self.left_to_bcc.items():
             text += f"; {counted(count, 'kprobe')} left to bcc: {reason}"
+        if self.unfiltered:
+            text += f"; {self.unfiltered_text()}"
         return text
+
+    def unfiltered_text(self) -> str:
+        """What saw the hits of everybody; empty if that is nothing."""
+        kinds = ", ".join(counted(count, kind) for kind, count in self.unfiltered.items())
+        return f"unfiltered: {kinds}" if kinds else ""
 
 
 class Batch:
@@ -82,12 +95,16 @@ class Batch:
         make_session: Callable[[], ToolSession],
         say: Callable[[str], None],
         *,
+        is_filtered: bool = False,
         first_token: int = _FIRST_TOKEN,
     ) -> None:
-        """`say` reports to the user what bcc would swallow."""
+        """`say` reports to the user what bcc would swallow. `is_filtered` says that the sessions
+        count the hits of some only, which bcc's own kprobes do not.
+        """
         self._library = library
         self._make_session = make_session
         self._say = say
+        self._is_filtered = is_filtered
         self._session: ToolSession | None = None
         self._kprobes: dict[int, Kprobe] = {}
         self._waiting: dict[int, Kprobe] = {}
@@ -123,6 +140,8 @@ class Batch:
                     self._session = self._make_session()
                 kprobe.address = self._session.locate(kprobe)
         except (BatchprobeError, OSError) as error:
+            if self._is_filtered:
+                raise
             return self._leave_to_bcc(kprobe, str(error))
         if not kprobe.address:
             # Refused, mostly: bcc's own call fails in its own words.
@@ -165,6 +184,8 @@ class Batch:
         if fd >= 0:
             self._native_events.add(kprobe.arguments[2])
             self.summary.left_to_bcc[reason] = self.summary.left_to_bcc.get(reason, 0) + 1
+            if self._is_filtered:
+                self.summary.note_unfiltered("kprobe")
         return fd
 
     # -- arming and committing -------------------------------------------------------------------
@@ -225,6 +246,11 @@ class Batch:
             # The process ends. Attached by bcc one by one, they would only hold that up.
             return
         except (BatchprobeError, OSError) as error:
+            if self._is_filtered:
+                # It may be the filters that failed. Attached by bcc, all would see everybody's
+                # hits, and nothing of the tool's output would show that.
+                self._say(f"error: {counted(len(kprobes), 'kprobe')} not attached: {error}")
+                return
             probes, why = [], str(error)
         else:
             why = ""

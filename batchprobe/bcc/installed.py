@@ -28,20 +28,23 @@ class Installed:
     """bcc's kprobes of this process go through a batch, until `uninstall`.
 
     `make_session` is called when bcc attaches its first kprobe. `at_end` is called with the summary
-    when the interpreter exits, after everything was removed.
+    when the interpreter exits, after everything was removed. `is_filtered` is as in `Batch`.
     """
 
     def __init__(
         self,
         make_session: Callable[[], ToolSession],
         at_end: Callable[[Summary], None] | None = None,
+        *,
+        is_filtered: bool = False,
     ) -> None:
         self._make_session = make_session
+        self._is_filtered = is_filtered
         self._at_end = at_end
         self._pid = os.getpid()
         self._hooked_exit = False
         self.library = Library()
-        self._batch = Batch(self.library, make_session, say)
+        self._batch = Batch(self.library, make_session, say, is_filtered=is_filtered)
         self._moments = Moments(self.settle, lambda: self._batch.changed_at)
         # Called after bcc's own, which are registered later.
         atexit.register(self._end)
@@ -51,6 +54,8 @@ class Installed:
             detach=self._detach,
             before_read=self.settle,
         )
+        if is_filtered:
+            self.library.note_others(self._note_unfiltered)
         self._moments.begin()
 
     @property
@@ -58,7 +63,11 @@ class Installed:
         """Of this process: a forked child has one of its own, which knows none of its parent's."""
         if self._batch.pid != os.getpid():
             self._batch = Batch(
-                self.library, self._make_session, say, first_token=self._batch.next_token
+                self.library,
+                self._make_session,
+                say,
+                is_filtered=self._is_filtered,
+                first_token=self._batch.next_token,
             )
             self._hooked_exit = False
         return self._batch
@@ -107,6 +116,9 @@ class Installed:
             return 0
         status: int = self.library.detach(event)
         return status
+
+    def _note_unfiltered(self, kind: str) -> None:
+        self.batch.summary.note_unfiltered(kind)
 
     def _finish(self) -> None:
         try:

@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs a bcc tool in this process, its kprobes through the commit.
 
-    PYTHON launcher.py ABI PLACEMENT BARRIER loud|quiet TOOL [ARGUMENTS...]
+    PYTHON launcher.py ABI PLACEMENT BARRIER loud|quiet SCOPE TOOL [ARGUMENTS...]
 
-`batchprobe run` executes this with the tool's own Python, which need not know batchprobe.
+`batchprobe run` executes this with the tool's own Python, which need not know batchprobe. SCOPE is
+a word of `batchprobe.filters.word`, empty if everybody's hits count.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _SITE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__
 
 def main(arguments: list[str]) -> None:
     """Become the tool. Does not return before it ends."""
-    abi, placement, barrier, loudness, tool, *rest = arguments
+    abi, placement, barrier, loudness, scope, tool, *rest = arguments
     if sys.version_info < _OLDEST:
         sys.exit(f"batchprobe: error: {sys.executable} is older than Python 3.11")
     # Under PYTHONSAFEPATH or -P, Python puts no folder of a script in front.
@@ -35,7 +36,7 @@ def main(arguments: list[str]) -> None:
     sys.path.insert(0, _SITE)
     from batchprobe.bcc.tool import prepare  # noqa: PLC0415
 
-    prepare(abi, placement, barrier, quiet=loudness == "quiet", tool=tool)
+    prepare(abi, placement, barrier, quiet=loudness == "quiet", scope=scope, tool=tool)
     # What the tool would see if it was executed.
     sys.argv[:] = [tool, *rest]
     del sys.path[0]

@@ -33,6 +33,16 @@ _READS = (
     "perf_reader_consume",
     "perf_reader_poll",
 )
+# What else bcc attaches, in the words of a summary. Some releases lack some of these calls.
+_OTHERS = {
+    "bpf_attach_kfunc": "fentry program",
+    "bpf_attach_lsm": "LSM program",
+    "bpf_attach_perf_event": "perf event",
+    "bpf_attach_perf_event_raw": "perf event",
+    "bpf_attach_raw_tracepoint": "tracepoint",
+    "bpf_attach_tracepoint": "tracepoint",
+    "bpf_attach_uprobe": "uprobe",
+}
 # The arguments of bcc_func_load() before the attach type, the last one since bcc 0.19.
 _LOAD_ARGUMENTS = 11
 
@@ -76,6 +86,12 @@ class Library:
         for name in _READS:
             if hasattr(self._lib, name):
                 self._set(name, _after(before_read, getattr(self._lib, name)))
+
+    def note_others(self, note: Callable[[str], None]) -> None:
+        """Call `note` with the kind of each attach that succeeds and is no kprobe."""
+        for name, kind in _OTHERS.items():
+            if hasattr(self._lib, name):
+                self._set(name, _noting(note, kind, getattr(self._lib, name)))
 
     def restore(self) -> None:
         """Put the library's own functions back."""
@@ -121,6 +137,18 @@ class Library:
 
     def _original_load(self) -> Any:
         return self._originals.get("bcc_func_load", self._lib.bcc_func_load)
+
+
+def _noting(
+    note: Callable[[str], None], kind: str, attach: Callable[..., int]
+) -> Callable[..., int]:
+    def noting(*arguments: Any) -> int:
+        fd = attach(*arguments)
+        if fd >= 0:
+            note(kind)
+        return fd
+
+    return noting
 
 
 def _after(before: Callable[[], None], function: Callable[..., Any]) -> Callable[..., Any]:

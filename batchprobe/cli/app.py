@@ -255,14 +255,20 @@ def run_script(
     TOOL is the name of a tool on PATH, or its path; what follows it is the tool's own. The tool is
     unchanged, and so are its output, exit status and signals. Its kprobes share a kernel object,
     and are removed together after one RCU grace period.
+
+    Options such as -p say whose hits its kprobes count. What else it attaches (tracepoints,
+    uprobes, perf events) is bcc's, and sees everybody; the last line says so. With --cpu, a call
+    that moves to another CPU may be seen at one end only.
     """
     run_tool(tool, arguments or [], quiet=quiet, **asked)
 
 
 def _run_signature() -> inspect.Signature:
     own = list(inspect.signature(run_script, eval_str=True).parameters.values())[:-1]
-    shared = {name: OPTIONS[name] for name in SHARED_OPTIONS}
-    return inspect.Signature([*own, *_parameters(shared)])
+    pid = OPTIONS["pid"]
+    text = "Count hits of this process, in all its threads; the tool goes on when it ends."
+    other = {"pid": Option(pid.flags, pid.kind, text, pid.metavar, pid.minimum, pid.repeats)}
+    return inspect.Signature([*own, *_parameters(SHARED_OPTIONS | other)])
 
 
 _sign(run_script, _run_signature())

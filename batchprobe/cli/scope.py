@@ -13,8 +13,8 @@ from typing import Self, TypeVar
 from batchprobe._util.counted import counted
 from batchprobe.cli.args import SCOPE, AttachOptions
 from batchprobe.errors import UsageError
-from batchprobe.filters.base import Filter
 from batchprobe.filters.children import Children
+from batchprobe.filters.scope import ScopeFilter
 from batchprobe.sys.files import read_text
 
 __all__ = ["Scope"]
@@ -44,7 +44,7 @@ class Scope:
         """Descriptors, readable when the run is over: that of the first process of -p."""
         self._children = Children() if options.follows else None
         try:
-            self.filters: list[Filter] = list(_filters(options))
+            self.filters: list[ScopeFilter] = list(_filters(options))
         except BaseException:
             self.close()
             raise
@@ -114,7 +114,10 @@ class Scope:
 def _refuse_contradictions(options: AttachOptions) -> None:
     processes = [flag for flag in ("pid", "tid") if getattr(options, flag)]
     if options.children and not processes:
-        raise UsageError("--children: whose? Name a process with -p (-c always includes them)")
+        whose = "whose? Name a process with -p"
+        if options.command is not None:
+            whose = "leave it out: -c always includes them"
+        raise UsageError(f"--children: {whose}")
     if options.all_processes and any(getattr(options, field) for field in SCOPE):
         raise UsageError("--all counts the whole machine: leave out the options that narrow that")
     if processes and options.command is not None:
@@ -138,7 +141,7 @@ def _process_of(tid: int) -> int | None:
     return int(status.partition("\nTgid:")[2].split()[0])
 
 
-def _filters(options: AttachOptions) -> Iterator[Filter]:
+def _filters(options: AttachOptions) -> Iterator[ScopeFilter]:
     # Each is imported only where it is asked for.
     if options.pid or options.tid:
         from batchprobe.filters.pid import Pid, Tid  # noqa: PLC0415

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from batchprobe.cli.args import OPTIONS, converted, walk
+from batchprobe.cli.args import OPTIONS, SCOPE, AttachOptions, Option, converted, walk
 from batchprobe.errors import UsageError
 
 TYPE_CHECKING = False
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = ["QUIET", "SHARED_OPTIONS", "find", "interpreter", "read_plain", "run_tool"]
 
-SHARED_OPTIONS = ("abi", "placement", "barrier")
+_ALWAYS = ("abi", "placement", "barrier")
+SHARED_OPTIONS = {
+    name: option for name, option in OPTIONS.items() if name in (*_ALWAYS, "children", *SCOPE)
+}
 """Of `attach`, and of `run`."""
 QUIET = ("-q", "--quiet")
 
@@ -35,16 +38,16 @@ def read_plain(arguments: Sequence[str]) -> tuple[str, list[str], dict[str, Any]
     """
     if list(arguments[:1]) != ["run"]:
         return None
-    names = {OPTIONS[name]: name for name in SHARED_OPTIONS}
-    asked: dict[str, Any] = {name: OPTIONS[name].default for name in SHARED_OPTIONS}
+    names = {option: name for name, option in SHARED_OPTIONS.items()}
+    asked: dict[str, Any] = {name: SHARED_OPTIONS[name].default for name in _ALWAYS}
     asked["quiet"] = False
     words = iter(arguments[1:])
     for word, option, value in walk(words):
         if option in names:
-            given = converted(value or "", option)
+            name, given = names[option], _given(option, value)
             if given is None:
                 return None
-            asked[names[option]] = given
+            asked[name] = [*asked.get(name, ()), given] if option.repeats else given
         elif word in QUIET:
             asked["quiet"] = True
         elif word.startswith("-"):
@@ -54,18 +57,53 @@ def read_plain(arguments: Sequence[str]) -> tuple[str, list[str], dict[str, Any]
     return None
 
 
+def _given(option: Option, value: str | None) -> object:
+    """The value of an option; None if typer has to look at it."""
+    if option.kind is bool:
+        return True if value is None else None
+    return converted(value or "", option)
+
+
 def run_tool(
-    tool: str, arguments: Sequence[str], *, abi: str, placement: str, barrier: str, quiet: bool
+    tool: str,
+    arguments: Sequence[str],
+    *,
+    abi: str,
+    placement: str,
+    barrier: str,
+    quiet: bool,
+    **scope: Any,
 ) -> NoReturn:
-    """Replace this process by the tool. Raises UsageError if there is no such Python script,
-    OSError if it cannot be executed.
+    """Replace this process by the tool; `scope` are options that say whose hits it sees.
+
+    Raises UsageError if there is no such Python script, or for options that cannot be meant,
+    UnsupportedError where the kernel cannot do what they ask, OSError if the tool cannot be
+    executed.
     """
     path = find(tool)
-    options = (abi, placement, barrier, "quiet" if quiet else "loud")
     python = interpreter(path)
+    loudness = "quiet" if quiet else "loud"
+    options = (abi, placement, barrier, loudness, _scope_word(AttachOptions(**scope)))
     os.execvp(  # noqa: S606  (no shell is wanted)
         python[0], [*python, _LAUNCHER, *options, path, *arguments]
     )
+
+
+def _scope_word(options: AttachOptions) -> str:
+    """Whose hits the tool sees, as the launcher takes it. Names are looked up here, because the
+    tool's Python may lack what that needs.
+    """
+    if not options.narrows:
+        return ""
+    from batchprobe.cli.scope import Scope  # noqa: PLC0415  (most tools see everybody's hits)
+    from batchprobe.filters.word import as_word  # noqa: PLC0415  (as above)
+
+    with Scope(options) as scope:
+        for one in scope.filters:
+            # What the kernel lacks is an error here. In the tool it would be one of its attaches.
+            one.constants()
+            one.sets()
+        return as_word(scope.filters)
 
 
 def find(tool: str) -> str:

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from typing import Any, NoReturn
+
 import pytest
 
-from batchprobe.bcc.batch import Summary, rounds
+from batchprobe.bcc.batch import Batch, Summary, rounds
 from batchprobe.bcc.kprobe import Kprobe
 from batchprobe.commit.queue import CommitReport
+from batchprobe.errors import UnsupportedError
 from batchprobe.programs.user_program import UserProgram
 
 
@@ -56,3 +59,96 @@ def test_the_summary(
     for report in reports:
         summary.add(report)
     assert str(summary) == text
+
+
+def test_the_summary_names_what_no_filter_sees() -> None:
+    summary = Summary()
+    assert summary.unfiltered_text() == ""
+    for kind in ("tracepoint", "kprobe", "tracepoint"):
+        summary.note_unfiltered(kind)
+    assert summary.unfiltered_text() == "unfiltered: 2 tracepoints, 1 kprobe"
+    assert str(summary) == "nothing to batch; unfiltered: 2 tracepoints, 1 kprobe"
+
+
+class FakeLibrary:
+    """bcc's, which attaches whatever is left to it."""
+
+    def __init__(self) -> None:
+        self.attached: list[bytes] = []
+
+    def program(self, fd: int) -> UserProgram:
+        return UserProgram("program", fd)
+
+    def attach(self, *arguments: Any) -> int:
+        self.attached.append(arguments[3])
+        return 5
+
+
+class FailingSession:
+    """One that can do nothing."""
+
+    skipped = ()
+
+    def __init__(self, *, locates: bool = True) -> None:
+        self.locates = locates
+
+    def locate(self, kprobe: Kprobe) -> int:
+        if not self.locates:
+            raise UnsupportedError("no symbols")
+        return 1
+
+    def attach(self, *_: object, **__: object) -> NoReturn:
+        raise UnsupportedError("no filters here")
+
+    def end_trial(self) -> None:
+        pass
+
+
+def batch_of(session: FailingSession, said: list[str], *, is_filtered: bool) -> Batch:
+    library: Any = FakeLibrary()
+    make: Any = lambda: session  # noqa: E731
+    return Batch(library, make, said.append, is_filtered=is_filtered)
+
+
+def attached(batch: Batch) -> list[bytes]:
+    library: Any = batch._library
+    names: list[bytes] = library.attached
+    return names
+
+
+ARGUMENTS = (7, 0, b"p_function", b"function", 0, 0)
+
+
+def test_what_fails_goes_to_bcc() -> None:
+    said: list[str] = []
+    batch = batch_of(FailingSession(), said, is_filtered=False)
+    batch.attach(*ARGUMENTS)
+    batch.settle()
+    assert (attached(batch), said) == ([b"function"], [])
+    assert batch.summary.left_to_bcc == {"no filters here": 1}
+    assert batch.summary.unfiltered == {}
+    batch = batch_of(FailingSession(locates=False), said, is_filtered=False)
+    assert batch.attach(*ARGUMENTS) == 5
+
+
+def test_what_fails_with_filters_does_not_go_to_bcc_without_them() -> None:
+    said: list[str] = []
+    batch = batch_of(FailingSession(), said, is_filtered=True)
+    batch.attach(*ARGUMENTS)
+    batch.attach(*ARGUMENTS[:3], b"other", 8, 0)
+    batch.settle()
+    # Two at one place are attached one after the other.
+    assert said == ["error: 1 kprobe not attached: no filters here"] * 2
+    assert attached(batch) == []
+    batch = batch_of(FailingSession(locates=False), said, is_filtered=True)
+    with pytest.raises(UnsupportedError, match="no symbols"):
+        batch.attach(*ARGUMENTS)
+    assert attached(batch) == []
+
+
+def test_what_only_bcc_can_attach_is_named_as_unfiltered() -> None:
+    batch = batch_of(FailingSession(), [], is_filtered=True)
+    assert batch.attach(7, 1, b"r_function", b"function", 0, 9) == 5
+    assert attached(batch) == [b"function"]
+    text = "nothing to batch; 1 kprobe left to bcc: maxactive; unfiltered: 1 kprobe"
+    assert str(batch.summary) == text

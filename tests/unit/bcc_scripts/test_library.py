@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where bcc is missing."""
+"""Where bcc is missing, and what of its library is replaced."""
 
 from __future__ import annotations
 
 import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -22,3 +23,30 @@ def test_a_tool_and_a_compilation_ask_for_the_same_package(monkeypatch: pytest.M
         compile_now(compose(arch.current()))
     assert "apt install python3-bpfcc" in of_tool.value.remedy
     assert of_tool.value.remedy == of_compiler.value.remedy
+
+
+def test_attaches_that_succeed_and_are_no_kprobes_are_noted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def attach(fd: int) -> int:
+        return fd
+
+    names = ("tracepoint", "raw_tracepoint", "uprobe", "perf_event", "kfunc", "lsm", "kprobe")
+    others = {f"bpf_attach_{name}": attach for name in names}
+    bcc = ModuleType("bcc")
+    # Not each release has all of them: here there is no bpf_attach_perf_event_raw.
+    lib = bcc.lib = SimpleNamespace(  # type: ignore[attr-defined]
+        **others, bpf_close_perf_event_fd=attach, bpf_detach_kprobe=attach
+    )
+    monkeypatch.setitem(sys.modules, "bcc", bcc)
+    library, noted = Library(), list[str]()
+    library.note_others(noted.append)
+    for name in names:
+        replaced = getattr(lib, f"bpf_attach_{name}")
+        assert replaced(3) == 3
+        assert replaced(-1) == -1
+    assert noted == [
+        *("tracepoint", "tracepoint", "uprobe", "perf event", "fentry program", "LSM program")
+    ]
+    library.restore()
+    assert vars(lib).items() >= others.items()

@@ -73,7 +73,7 @@ def test_what_was_lost_is_known_after_the_end(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(process_tree, "Cells", Cells)
     monkeypatch.setattr(process_tree, "lift_memlock_limit", lambda: None)
-    monkeypatch.setattr(process_tree.bpf, "map_create", lambda *_, **__: -1)
+    monkeypatch.setattr("batchprobe.sys.bpf.map_create", lambda *_, **__: -1)
     monkeypatch.setattr(ProcessTree, "_follow", lambda *_: None)
     tree = ProcessTree()
     assert tree._lost is not None
