@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -18,10 +19,13 @@ from helpers.machine import (
     BCC_COMPILES,
     GUARDIAN,
     HANG_SECONDS,
+    PREFIX,
     eventually,
     our_events,
     our_processes,
 )
+from helpers.tree import CALLS, SCRIPT
+from helpers.workers import Worker
 
 import batchprobe
 
@@ -192,7 +196,7 @@ def test_a_script_sees_what_it_sees_without_us(story: Path) -> None:
 def test_without_the_package_on_the_path(story: Path) -> None:
     """As installed: the tool's Python does not know batchprobe, and need not."""
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    words = (PYTHON, LAUNCHER, "auto", "auto", "auto", "quiet", str(story))
+    words = (PYTHON, LAUNCHER, "auto", "auto", "auto", "quiet", "", str(story))
     done = subprocess.run(words, capture_output=True, text=True, env=env, check=False)
     assert done.returncode == 3, done
     assert "batchprobe" not in done.stderr
@@ -254,6 +258,92 @@ def test_a_tool_of_the_distribution() -> None:
     assert done.status == 0, done
     assert "vfs_read" in done.stdout
     assert "1 kernel object, 1 barrier" in done.stderr
+
+
+def test_a_tool_sees_the_hits_of_one_process(workers: list[Worker]) -> None:
+    """To the last one, and nobody else's, while a neighbour makes the same calls."""
+    one, neighbour = workers
+    function = f"{PREFIX}getsid"
+    words = ("run", "-p", str(one.pid), "funccount", function)
+    neighbour.begin(["getsid"])
+    try:
+        with Running(*words, env={**os.environ, "PYTHONUNBUFFERED": "1"}) as running:
+            # Printed when its kprobes are armed.
+            running.until_stdout("Hit Ctrl-C to end")
+            neighbour.reach(10)
+            one.call(["getsid"], 100)
+            neighbour.reach(10)
+            running.signal(signal.SIGINT)
+            done = running.finish()
+    finally:
+        neighbour.end()
+    assert done.status == 0, done
+    rows = [line.split() for line in done.stdout.splitlines()]
+    (row,) = (row for row in rows if len(row) == 2 and function in row[0])
+    assert row[1] == "100", done
+    *_, last = done.stderr.splitlines()
+    assert last.startswith("batchprobe: 1 probe, 1 kernel object, 1 barrier, "), done
+    assert "unfiltered" not in last
+
+
+# Says what its kprobes saw of the hits, and has a tracepoint too.
+SCOPED = f"""#!{PYTHON}
+import time
+from bcc import BPF
+b = BPF(text=b'''
+BPF_ARRAY(runs, u64, 2);
+int entered(void *ctx) {{ runs.increment(0); return 0; }}
+int returned(void *ctx) {{ runs.increment(1); return 0; }}
+int nothing(void *ctx) {{ return 0; }}
+''')
+sid = b.get_syscall_fnname(b"getsid")
+b.attach_raw_tracepoint(tp=b"sched_process_exit", fn_name=b"nothing")
+b.attach_kprobe(event=sid, fn_name=b"entered")
+b.attach_kretprobe(event=sid, fn_name=b"returned")
+try:
+    print('{{"type":"counts"}}', flush=True)
+    time.sleep(1000)
+except KeyboardInterrupt:
+    print([b[b"runs"][at].value for at in range(2)], flush=True)
+"""
+
+
+@pytest.mark.parametrize("abi", ABIS)
+def test_a_script_sees_a_process_with_its_descendants(
+    abi: str, tmp_path: Path, workers: list[Worker]
+) -> None:
+    tree = (sys.executable, SCRIPT, "wait")
+    script = _script(tmp_path / "scoped", SCOPED)
+    neighbour = workers[1]
+    neighbour.begin(["getsid"])
+    try:
+        with subprocess.Popen(tree, stdin=subprocess.PIPE) as parent:
+            words = ("run", "--abi", abi, "-p", str(parent.pid), "--children", script)
+            with Running(*words) as running:
+                running.until_line("counts")
+                parent.communicate(b"\n", HANG_SECONDS)
+                # The tool goes on without the process.
+                neighbour.reach(10)
+                running.signal(signal.SIGINT)
+                done = running.finish()
+    finally:
+        neighbour.end()
+    assert done.status == 0, done
+    assert done.stdout.splitlines()[-1] == str([CALLS, CALLS]), done
+    assert done.stderr.splitlines()[-1].endswith("; unfiltered: 1 tracepoint"), done
+
+
+@pytest.mark.one_kernel
+def test_a_scope_that_cannot_be_meant_runs_no_tool() -> None:
+    for words, wrong in (
+        (("-p", "999999999"), "no such process"),
+        (("--children",), "whose?"),
+        (("--cgroup", "/proc"), "is no cgroup"),
+        (("--unit", "absent"), "no running unit"),
+    ):
+        done = run("run", *words, "funccount", "vfs_read")
+        assert (done.status, done.stdout) == (2, ""), done
+        assert wrong in done.stderr
 
 
 INSTALLED = """

@@ -148,6 +148,10 @@ class Running:
         """Wait for these words on stderr."""
         self.until(lambda: words in "".join(self._output["stderr"]), f"{words!r} on stderr")
 
+    def until_stdout(self, words: str) -> None:
+        """Wait for these words on stdout."""
+        self.until(lambda: words in "".join(self._output["stdout"]), f"{words!r} on stdout")
+
     def until_signals_are_caught(self) -> None:
         """Wait until the process handles SIGHUP, SIGINT and SIGTERM."""
         wanted = sum(1 << (n - 1) for n in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM))
