@@ -27,7 +27,7 @@ def printed(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize(
-    "command", ["", "attach", "latency", "trace", "stacks", "functions", "doctor", "cleanup"]
+    "command", ["", "attach", "latency", "trace", "stacks", "functions", "run", "doctor", "cleanup"]
 )
 def test_usage_names_the_command_as_typed(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
