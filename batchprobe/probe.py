@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
+from itertools import groupby
 
 from batchprobe.errors import NotAttachedError
 from batchprobe.functions.targets import Target
@@ -214,18 +215,16 @@ def values_of(probes: Iterable[Probe]) -> dict[Probe, Any]:
 
     Raises NotAttachedError, and what their readers raise.
     """
-    together: dict[Holder, Snapshot] = {}
     values = {}
-    for probe in probes:
-        holder = probe.attachment
-        snapshot = together.get(holder)
-        if snapshot is None:
-            group = None if holder is None else holder.detach_group
-            if group is None or group.state is not ProbeState.DETACHED:
+    for holder, those in groupby(probes, lambda probe: probe.attachment):
+        group = None if holder is None else holder.detach_group
+        if group is None or group.state is not ProbeState.DETACHED:
+            for probe in those:
                 values[probe] = probe.value
-                continue
-            snapshot = together[holder] = group.finals[holder].values
-        values[probe] = snapshot[probe.slot]
+            continue
+        snapshot = group.finals[holder].values
+        for probe in those:
+            values[probe] = snapshot[probe.slot]
     return values
 
 

@@ -6,6 +6,10 @@ from __future__ import annotations
 from batchprobe.actions.base import Action, Reader
 from batchprobe.programs.probe_maps import Hits, ProbeMaps
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from batchprobe.probe import Snapshot
+
 __all__ = ["Count", "HitsReader"]
 
 
@@ -24,5 +28,5 @@ class Count(Action):
 class HitsReader(Reader):
     """Reads no map of its own: the values are the hits."""
 
-    def snapshot(self, hits: Hits) -> Hits:
-        return hits
+    def snapshot(self, hits: Hits) -> Snapshot:
+        return hits.totals()

@@ -355,6 +355,11 @@ class Attachment(ABC):
         self.refused.append(Refusal(probe, error.errno, str(error)))
 
     def _forget(self, gone: Sequence[Probe]) -> None:
+        # Usually all, and up to 40,000. After an error, some may be forgotten already.
+        is_whole = len(gone) == len(self.live) > 0
+        if is_whole and gone[0] in self.live and gone[-1] in self.live:
+            self.live.clear()
+            return
         for probe in gone:
             self.live.pop(probe, None)
 

@@ -324,7 +324,8 @@ class _Run:
         values: dict[Probe, Any] = {}
 
         def final() -> None:
-            values.update(values_of(probes))
+            nonlocal values
+            values = values_of(probes)
             with self._outliving_output():
                 if self._flow is not None:
                     self._flow.pass_all(self._sink)

@@ -105,10 +105,9 @@ class TextSink(Sink):
 def _summary(summary: Summary, action: Action) -> list[str]:
     commit = summary.commit
     lost = f", lost: {_or_unknown(summary.lost)}"
-    open_ones = [action.unfinished(value) for value in summary.values.values()]
-    if open_ones and None not in open_ones:
-        lost += f", unfinished: {sum(one or 0 for one in open_ones)}"
-    never = sum(1 for hits in summary.hits.values() if not hits)
+    if (unfinished := _unfinished(summary, action)) is not None:
+        lost += f", unfinished: {unfinished}"
+    never = list(summary.hits.values()).count(0)
     lines = [
         f"{counted(len(summary.hits), 'probe')} ({summary.abi}, {summary.placement}) attached in "
         f"{summary.attach_seconds:.2f} s, {len(summary.skipped)} skipped"
@@ -131,6 +130,18 @@ def _summary(summary: Summary, action: Action) -> list[str]:
     if summary.barrier_note:
         lines.append(f"grace periods were not expedited: {summary.barrier_note}")
     return lines
+
+
+def _unfinished(summary: Summary, action: Action) -> int | None:
+    """The sum of all; None if there are no values, or hits have no end."""
+    if not summary.values:
+        return None
+    unfinished = 0
+    for value in summary.values.values():
+        if (one := action.unfinished(value)) is None:
+            return None
+        unfinished += one
+    return unfinished
 
 
 def _missed(summary: Summary) -> str:

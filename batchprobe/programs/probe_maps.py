@@ -72,12 +72,16 @@ class Hits:
         return hits
 
     def __getitem__(self, slot: int) -> int:
+        return self.totals()[slot]
+
+    def totals(self) -> list[int] | dict[int, int]:
+        """All of them by slot."""
         cells = self._cells
         if cells is not None:
             # Two threads may both add up, to the same sums.
             self._totals = self._summed(cells)
             self._cells = None
-        return self._totals[slot]
+        return self._totals
 
     def _summed(self, cells: memoryview) -> list[int]:
         stride = len(cells) // self._cpus
