@@ -260,6 +260,7 @@ def test_a_tool_of_the_distribution() -> None:
     assert "1 kernel object, 1 barrier" in done.stderr
 
 
+@pytest.mark.one_kernel
 def test_a_tool_sees_the_hits_of_one_process(workers: list[Worker]) -> None:
     """To the last one, and nobody else's, while a neighbour makes the same calls."""
     one, neighbour = workers
