@@ -151,8 +151,8 @@ def can_be_error(type_: ValueType) -> bool:
 def _format(shown: Shown) -> str:
     """The bytes of a value's type among its eight."""
     type_ = shown.type
-    # Of an array, the value is the address.
-    if type_ is None or type_.kind is ValueKind.OTHER:
+    # Of a text, which may be an array of any size, the value is the address.
+    if type_ is None or shown.is_text or type_.kind is ValueKind.OTHER:
         return "Q"
     letter = _FORMATS[type_.size]
     number = letter if type_.is_signed else letter.upper()

@@ -88,8 +88,8 @@ class _Steps:
     def keep_argument(self, signature: Signature, number: int, base: int) -> bool:
         """Make an argument the value of its number; returns whether the text there is read.
 
-        `base` has the address of what `accesses` says. In its register it needs a step only if the
-        kernel looks at more than the bits of its type, which is all that a reader takes.
+        `base` has the address of what `accesses` says. An argument in a register needs a step only
+        if the program compares, swaps or follows it: a reader takes the bits of its type.
         """
         name, type_, _ = signature.parameters[number]
         is_text = type_.kind is ValueKind.STRING and self.texts < _TEXTS
@@ -222,10 +222,7 @@ def make_plan(
         found = access(signature, _without_prefix(path, signature))
         if found.parameter not in registers:
             raise PlanError(f"{path} is not passed in a register of its own")
-        base = found.parameter
-        if signature.accesses:
-            # A member of an argument is none of these: their types have no members.
-            base, found = most_kept, signature.accesses[base]
+        base, found = _from_value(found, signature, address=most_kept)
         is_text = may_be_text and (_is_text(found.type) or found.is_embedded)
         steps.keep(base, found, to, is_text=is_text, is_user=bool(signature.accesses))
         return found.type, is_text
@@ -257,6 +254,17 @@ def make_plan(
         steps.count, len(shown), *begins, at_return and not at_entry, *_result_conversion(result)
     )
     return Plan(head + steps.packed + comparisons, tuple(shown), result, has_result)
+
+
+def _from_value(found: Access, signature: Signature, address: int) -> tuple[int, Access]:
+    """The value that a path begins at, and its way from there. `address` is that of `accesses`."""
+    if signature.accesses:
+        # A whole argument: the types of trace events have no members.
+        return address, signature.accesses[found.parameter]
+    if not found.steps:
+        # Its value is in the machine's order by now.
+        found = found._replace(type=found.type._replace(is_network_order=False))
+    return found.parameter, found
 
 
 def _result_conversion(result: ValueType | None) -> tuple[int, int, int]:

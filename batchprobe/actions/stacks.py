@@ -310,7 +310,7 @@ class _Values:
         lost: memoryview | None,
         hits: Hits | None,
     ) -> None:
-        """`hits` only of calls that each come to a sum."""
+        """`hits` is None where not every call ends up in a sum."""
         self._found = found
         self._lost = lost
         self._hits = hits

@@ -356,8 +356,7 @@ class Attachment(ABC):
 
     def _forget(self, gone: Sequence[Probe]) -> None:
         # Usually all, and up to 40,000. After an error, some may be forgotten already.
-        is_whole = len(gone) == len(self.live) > 0
-        if is_whole and gone[0] in self.live and gone[-1] in self.live:
+        if len(gone) == len(self.live) and all(map(self.live.__contains__, gone)):
             self.live.clear()
             return
         for probe in gone:

@@ -266,7 +266,7 @@ def run_script(
 def _run_signature() -> inspect.Signature:
     own = list(inspect.signature(run_script, eval_str=True).parameters.values())[:-1]
     pid = OPTIONS["pid"]
-    text = "Count hits of this process, in all its threads; the tool goes on when it ends."
+    text = "Count hits of this process, in all its threads; the tool does not end with it."
     other = {"pid": Option(pid.flags, pid.kind, text, pid.metavar, pid.minimum, pid.repeats)}
     return inspect.Signature([*own, *_parameters(SHARED_OPTIONS | other)])
 

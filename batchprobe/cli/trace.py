@@ -54,6 +54,7 @@ def trace_lists(lists: Sequence[str], options: TraceOptions, stop: Stop) -> int:
 def _errors(options: TraceOptions) -> tuple[Action, Callable[[TextIO], Sink] | None]:
     if not options.stacks:
         return Errors(), None
+    refuse_json(options.output, [".svg", ".folded"], as_json=options.as_json)
     from batchprobe.actions.stacks import CallTimeStacks  # noqa: PLC0415  (few ask)
     from batchprobe.cli.stacks import StackSink  # noqa: PLC0415
 

@@ -250,7 +250,10 @@ def test_conditions_on_results_and_durations(file: int) -> None:
 
 @needs_types
 def test_paths_are_read_through_pointers(file: int) -> None:
-    action = Events(arguments=["file.f_inode.i_ino", "file.f_path.dentry.d_name.name"])
+    # The last one is an array in the struct.
+    file_system = "file.f_inode.i_sb.s_id"
+    paths = ["file.f_inode.i_ino", "file.f_path.dentry.d_name.name", file_system]
+    action = Events(arguments=paths)
     with ours(action) as session:
         session.attach([FALLOCATE])
         fallocate(file, KEEP_SIZE, 0, 4096)
@@ -258,6 +261,7 @@ def test_paths_are_read_through_pointers(file: int) -> None:
         (event,) = session.events()
     assert args(event)["file.f_inode.i_ino"] == os.fstat(file).st_ino
     assert args(event)["file.f_path.dentry.d_name.name"] == "memfd:events"
+    assert args(event)[file_system] == "tmpfs"
 
 
 @needs_types

@@ -56,8 +56,9 @@ def test_limits_of_plans() -> None:
 
 def test_words_of_plans() -> None:
     constants = VALUES.constants
-    flags = (plan._KEEP, plan._SIGNED, plan._SWAP, plan._TEXT)
-    assert flags == tuple(constants[f"STEP_{name}"] for name in ("KEEP", "SIGNED", "SWAP", "TEXT"))
+    flags = (plan._KEEP, plan._SIGNED, plan._SWAP, plan._TEXT, plan._USER)
+    names = ("KEEP", "SIGNED", "SWAP", "TEXT", "USER")
+    assert flags == tuple(constants[f"STEP_{name}"] for name in names)
     operations = ("EQUAL", "BELOW", "BELOW_OR_EQUAL", "LESS", "LESS_OR_EQUAL")
     assert [getattr(plan, f"_{name}") for name in operations] == [
         constants[f"IS_{name}"] for name in operations

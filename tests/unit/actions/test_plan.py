@@ -258,6 +258,37 @@ def test_more_texts_than_fit_are_addresses() -> None:
     assert run.values[:6] == registers
 
 
+@BY_NAME
+def test_an_argument_in_network_order_by_its_longer_name(arch: Arch) -> None:
+    network = int.from_bytes(b"\x01\xbb", arch.byteorder)
+    reached = {"a": Access(0, (), BE16, 0, 16)}
+    made = plan(signature(BE16), "arg.a == 443", arch=arch, paths=["arg.a"], reached=reached)
+    run = Run(made.packed, arch, [in_register(network, 2, arch)])
+    assert read(run, made) == [443, 443]
+    assert run.is_wanted_at_entry
+
+
+@NEEDS_LITTLE_ENDIAN
+def test_text_in_an_array_of_any_size() -> None:
+    """name is a char[16] in struct net_device of the recorded types."""
+    signatures = Signatures(None, read_recorded)
+    made = make_plan(
+        X86,
+        signatures.of("ip_queue_xmit"),
+        signatures.access,
+        at_entry=True,
+        at_return=False,
+        paths=["skb.dev.name"],
+    )
+    *_, name = made.shown
+    assert name.is_text
+    assert name.type is not None
+    assert name.type.size == 16
+    unreadable = Run(made.packed, X86, [0, 0, 0])
+    assert unreadable.texts == [b""]
+    assert read(unreadable, made)[-1] is not None
+
+
 def test_a_path_is_shown_once() -> None:
     reached = {"a.x": Access(0, (0,), U64, 0, 64)}
     asked = ["a.x", "a", "a.x"]
