@@ -99,6 +99,16 @@ def test_stacks() -> None:
     assert "2 probes off with 1 barrier" in done.stderr
 
 
+def test_errors() -> None:
+    done = script("errors.py", "do_sys_openat2", "--", "cat", "/nonexistent")
+    assert done.returncode == 1, done.stderr
+    totals = [line.split() for line in done.stdout.splitlines() if line.startswith("all ")]
+    (row,) = (row for row in totals if row[2] == "ENOENT")
+    assert row[3:5] == ["do_sys_openat2%return", "last"]
+    assert int(row[1]) >= 1
+    assert "0 errors without room; 1 probes off with 1 barrier" in done.stderr
+
+
 def test_narrow_down() -> None:
     done = script("narrow_down.py", "vfs_*", "--rounds", "2")
     assert done.returncode == 0, done.stderr
