@@ -309,9 +309,8 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize("abi", ABIS)
 def test_a_script_sees_a_process_with_its_descendants(
-    abi: str, tmp_path: Path, workers: list[Worker]
+    tmp_path: Path, workers: list[Worker]
 ) -> None:
     tree = (sys.executable, SCRIPT, "wait")
     script = _script(tmp_path / "scoped", SCOPED)
@@ -319,7 +318,7 @@ def test_a_script_sees_a_process_with_its_descendants(
     neighbour.begin(["getsid"])
     try:
         with subprocess.Popen(tree, stdin=subprocess.PIPE) as parent:
-            words = ("run", "--abi", abi, "-p", str(parent.pid), "--children", script)
+            words = ("run", "-p", str(parent.pid), "--children", script)
             with Running(*words) as running:
                 running.until_line("counts")
                 parent.communicate(b"\n", HANG_SECONDS)

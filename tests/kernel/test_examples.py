@@ -99,6 +99,7 @@ def test_stacks() -> None:
     assert "2 probes off with 1 barrier" in done.stderr
 
 
+@pytest.mark.one_kernel
 def test_errors() -> None:
     done = script("errors.py", "do_sys_openat2", "--", "cat", "/nonexistent")
     assert done.returncode == 1, done.stderr
