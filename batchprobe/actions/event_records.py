@@ -156,7 +156,7 @@ def _format(shown: Shown) -> str:
         return "Q"
     letter = _FORMATS[type_.size]
     number = letter if type_.is_signed else letter.upper()
-    unused = f"{_VALUE_SIZE - type_.size}x" if type_.size < _VALUE_SIZE else ""
+    unused = f"{_VALUE_SIZE - type_.size}x"
     return number + unused if sys.byteorder == "little" else unused + number
 
 

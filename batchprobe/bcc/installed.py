@@ -44,7 +44,7 @@ class Installed:
         self._pid = os.getpid()
         self._hooked_exit = False
         self.library = Library()
-        self._batch = Batch(self.library, make_session, say, is_filtered=is_filtered)
+        self._batch = self._new_batch()
         self._moments = Moments(self.settle, lambda: self._batch.changed_at)
         # Called after bcc's own, which are registered later.
         atexit.register(self._end)
@@ -62,13 +62,7 @@ class Installed:
     def batch(self) -> Batch:
         """Of this process: a forked child has one of its own, which knows none of its parent's."""
         if self._batch.pid != os.getpid():
-            self._batch = Batch(
-                self.library,
-                self._make_session,
-                say,
-                is_filtered=self._is_filtered,
-                first_token=self._batch.next_token,
-            )
+            self._batch = self._new_batch(first_token=self._batch.next_token)
             self._hooked_exit = False
         return self._batch
 
@@ -116,6 +110,11 @@ class Installed:
             return 0
         status: int = self.library.detach(event)
         return status
+
+    def _new_batch(self, **first_token: int) -> Batch:
+        return Batch(
+            self.library, self._make_session, say, is_filtered=self._is_filtered, **first_token
+        )
 
     def _note_unfiltered(self, kind: str) -> None:
         self.batch.summary.note_unfiltered(kind)
