@@ -262,7 +262,7 @@ def test_a_tool_of_the_distribution() -> None:
 
 @pytest.mark.one_kernel
 def test_a_tool_sees_the_hits_of_one_process(workers: list[Worker]) -> None:
-    """To the last one, and nobody else's, while a neighbour makes the same calls."""
+    """All of them, and none of a neighbour that makes the same calls."""
     one, neighbour = workers
     function = f"{PREFIX}getsid"
     words = ("run", "-p", str(one.pid), "funccount", function)
