@@ -40,6 +40,8 @@ def leave(status: int) -> NoReturn:
     except OSError:
         # The interpreter knows what to say of that.
         sys.exit(status)
+    # What shares our descriptors for a moment must not hold up who reads our output.
+    os.closerange(0, 3)
     os._exit(status)
 
 

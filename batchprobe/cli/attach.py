@@ -30,6 +30,7 @@ from batchprobe.output.progress import ProgressBar
 from batchprobe.output.stderr import drop_unwritten, say, say_not_removed, say_pending, say_skipped
 from batchprobe.probe import Probe, values_of
 from batchprobe.session import Session
+from batchprobe.sys.libc import share_memory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ _COMMAND_POLL_SECONDS = 0.02
 _LIVE_SECONDS = 1.0
 # Looking at the switches causes hits: not at every interval.
 _SWITCHES_SECONDS = 1.0
+# Time to end in; the memory goes after it.
+_MEMORY_SECONDS = 0.3
 
 
 def attach_lists(
@@ -348,6 +351,8 @@ class _Run:
                 f"{commit.handed_over} probes count nothing any more; a background process removes "
                 "them, and `batchprobe cleanup --wait` waits for that"
             )
+            # While they are there, freeing thousands of pages takes several times as long.
+            share_memory(_MEMORY_SECONDS)
 
     def _waits(self) -> bool:
         """Whether to wait for the reclaim."""

@@ -13,8 +13,10 @@ from _ctypes import (
     _SimpleCData,
     addressof,
     dlopen,
+    dlsym,
     get_errno,
 )
+from contextlib import suppress
 
 from batchprobe import arch
 from batchprobe.errors import KernelError
@@ -23,7 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["address_of", "ioctl", "mapped", "membarrier_global", "syscall"]
+__all__ = ["address_of", "ioctl", "mapped", "membarrier_global", "share_memory", "syscall"]
 
 # include/uapi/linux/membarrier.h
 _MEMBARRIER_CMD_GLOBAL = 1
@@ -32,6 +34,12 @@ _MEMBARRIER_CMD_GLOBAL = 1
 _PROT_READ, _PROT_WRITE = 1, 2
 _MAP_SHARED = 1
 _MAP_FAILED = -1
+
+# include/uapi/linux/sched.h
+_CLONE_VM, _CLONE_FILES = 0x100, 0x400
+# Above the stack pointer some ABIs keep a frame; all want it aligned.
+_STACK_HEADROOM, _STACK_ALIGNMENT = 1024, 16
+_stack = bytearray(1 << 16)
 
 
 class _Byte(_SimpleCData):  # type: ignore[type-arg]
@@ -116,3 +124,17 @@ def membarrier_global() -> None:
     """
     number = arch.current().syscalls.membarrier
     syscall("membarrier(MEMBARRIER_CMD_GLOBAL)", number, _MEMBARRIER_CMD_GLOBAL, 0, 0)
+
+
+def share_memory(seconds: float) -> None:
+    """Start a process that shares our memory and descriptors, sleeps this long, and ends.
+
+    If we end meanwhile, that process frees them, and whoever waits for our end does not wait for
+    that. Without clone(2) nothing happens.
+    """
+    top = addressof(_Byte.from_buffer(_stack)) + len(_stack) - _STACK_HEADROOM
+    with suppress(AttributeError, OSError):  # ia64 has __clone2 instead
+        # The process runs usleep(3) on a stack of its own, and then _exit(2).
+        sleep, clone = dlsym(_Process._handle, "usleep"), _Function("clone")
+        flags, stack = _CLONE_VM | _CLONE_FILES, top & -_STACK_ALIGNMENT
+        clone(*map(_Long, (sleep, stack, flags, int(seconds * 1e6))))

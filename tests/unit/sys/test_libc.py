@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mappings of files, without a kernel of our own."""
+"""Mappings of files, and shared memory, without a kernel of our own."""
 
 from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,3 +59,28 @@ def test_a_failed_call_raises_its_errno() -> None:
     with Path(os.devnull).open() as null, pytest.raises(KernelError, match="ioctl") as raised:
         libc.ioctl("ioctl", null.fileno(), 0, 0)
     assert raised.value.errno == errno.ENOTTY
+
+
+SHARES = """
+import os
+from batchprobe.sys import libc
+
+memory = bytearray(b"kept")
+libc.share_memory(2)
+os._exit(7)
+"""
+
+
+def test_what_shares_memory_outlives_the_process_and_ends() -> None:
+    reader, writer = os.pipe()
+    process = subprocess.Popen((sys.executable, "-c", SHARES), pass_fds=(writer,))
+    os.close(writer)
+    try:
+        assert process.wait() == 7
+        os.set_blocking(reader, False)
+        with pytest.raises(BlockingIOError):
+            os.read(reader, 1)
+        os.set_blocking(reader, True)
+        assert os.read(reader, 1) == b"", "it ended, and closed what it shared"
+    finally:
+        os.close(reader)
