@@ -29,8 +29,8 @@ _PROVIDER = re.compile(r"(?P<provider>[A-Za-z_]+):(?P<rest>.*)")
 
 _ENTRY_PROVIDERS = frozenset(("kprobe", "k", "p", "fentry", "kfunc", "f"))
 _RETURN_PROVIDERS = frozenset(("kretprobe", "kr", "r", "fexit", "kretfunc", "fr"))
-_TRACEPOINT = "a tracepoint, not a function"
-_USER = "a probe in a user program, not a kernel function"
+_TRACEPOINT = "a tracepoint"
+_USER = "a probe in a user program"
 _OTHERS = {
     **dict.fromkeys(("tracepoint", "t", "rawtracepoint", "raw_tracepoint", "rt"), _TRACEPOINT),
     **dict.fromkeys(("uprobe", "u", "uretprobe", "ur", "usdt", "U"), _USER),

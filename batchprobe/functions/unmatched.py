@@ -15,7 +15,7 @@ __all__ = ["Unmatched"]
 # Searching for similar names takes longer than all the rest. This bounds the time for a list made
 # for another kernel.
 _MAX_SUGGESTIONS = 10
-_TRACEPOINT = "a tracepoint, not a function"
+_TRACEPOINT = "a tracepoint"
 
 
 class Unmatched:
