@@ -9,13 +9,16 @@ from __future__ import annotations
 import compileall
 import json
 import os
+import pty
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import MappingProxyType
 
@@ -42,6 +45,8 @@ def main(names: Sequence[str]) -> None:
     for name in names:
         tool = tools[name]
         command = (f"{name}-bpfcc", *tool.arguments)
+        if tool.module:
+            subprocess.run(("modprobe", tool.module), check=True)
         plain = _run(tool, command)
         batched = _run(tool, (sys.executable, "-m", "batchprobe", "run", *command), local)
         record = {"tool": name, "plain": plain.to_json(), "batched": batched.to_json()}
@@ -65,9 +70,14 @@ def _run(tool: Tool, command: Sequence[str], more: Mapping[str, str] = MappingPr
     env |= {"PYTHONUNBUFFERED": "1", "TERM": "xterm", "COLUMNS": "200", **more}
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         began = time.monotonic()
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=env
-        )
+        with _terminal(output.fileno()) if tool.on_terminal else nullcontext() as terminal:
+            process = subprocess.Popen(
+                command,
+                stdin=terminal or subprocess.DEVNULL,
+                stdout=terminal or output,
+                stderr=errors,
+                env=env,
+            )
         _wait_until_ready(process, output.fileno())
         ready_seconds = time.monotonic() - began
         stopped = None
@@ -85,6 +95,24 @@ def _run(tool: Tool, command: Sequence[str], more: Mapping[str, str] = MappingPr
             file.seek(0)
             texts.append(file.read())
     return Run(status, texts[0], texts[1], ready_seconds, exit_seconds)
+
+
+@contextmanager
+def _terminal(output: int) -> Iterator[int]:
+    """A terminal for a process that is started meanwhile; what is drawn on it goes to `output`."""
+    ours, theirs = pty.openpty()
+
+    def copy() -> None:
+        with suppress(OSError):  # the process has ended
+            while data := os.read(ours, 1 << 16):
+                os.write(output, data)
+        os.close(ours)
+
+    threading.Thread(target=copy, daemon=True).start()
+    try:
+        yield theirs
+    finally:
+        os.close(theirs)
 
 
 def _end(process: subprocess.Popen[bytes]) -> int | None:

@@ -19,6 +19,10 @@ class Tool:
     """A regex of output lines that must be equal, numbers included: what only the workload does."""
     ends: bool = False
     """Whether it ends by itself with these arguments; else it gets SIGINT."""
+    module: str = ""
+    """The module that has the functions."""
+    on_terminal: bool = False
+    """Whether it draws on a terminal, with curses."""
 
     @property
     def is_slow(self) -> bool:
@@ -30,6 +34,7 @@ class Tool:
 _CALLS = ("vfs_fallocate", "generic_fadvise")
 _PATTERN = f"^({'|'.join(_CALLS)})$"
 _EITHER = "|".join(_CALLS)
+_LIBC = "/lib/x86_64-linux-gnu/libc.so.6"
 
 TOOLS = (
     Tool(
@@ -44,36 +49,38 @@ TOOLS = (
     Tool("bindsnoop"),
     Tool("biolatency"),
     Tool("biosnoop"),
-    Tool("biotop", ("2", "2"), ends=True),
-    Tool("btrfsdist"),
-    Tool("btrfsslower", ("0",)),
+    Tool("biotop", ("-C", "2", "2"), ends=True),
+    Tool("btrfsdist", module="btrfs"),
+    Tool("btrfsslower", ("0",), module="btrfs"),
     Tool("cachestat", ("2", "2"), ends=True),
-    Tool("cachetop", ("2",)),
+    Tool("cachetop", ("2",), on_terminal=True),
     Tool("capable"),
     Tool("compactsnoop"),
     Tool("cpudist"),
     Tool("dcsnoop", ("-a",)),
     Tool("dcstat", ("2", "2"), ends=True),
-    Tool("deadlock", ("1",)),
-    Tool("dirtop", ("-d", "/root", "2", "2"), ends=True),
+    Tool("deadlock", ("--binary", _LIBC, "1")),
+    Tool("dirtop", ("-C", "-d", "/root", "2", "2"), ends=True),
     Tool("execsnoop"),
     Tool("ext4dist"),
     Tool("ext4slower", ("0",)),
     Tool("filegone"),
     Tool("filelife"),
-    Tool("fileslower", ("0",)),
+    # Not 0: it would report each line that it prints itself, and miss Ctrl-C while it does.
+    Tool("fileslower", ("1",)),
     Tool("filetop", ("-C", "2", "2"), ends=True),
     Tool("funccount", ("-r", _PATTERN), _EITHER),
     Tool("funcinterval", ("vfs_fallocate",)),
     Tool("funclatency", ("-F", "-r", _PATTERN), f"Function = ({_EITHER})"),
     Tool("funcslower", ("-u", "0", *_CALLS)),
-    Tool("inject", ("kmalloc", "-P", "0.01", "btwork_never()")),
-    Tool("killsnoop"),
+    Tool("inject", ("kmalloc", "-P", "0.000001", "vfs_fallocate()")),
+    # Without -s it reports our SIGINT, and misses it while it does.
+    Tool("killsnoop", ("-s", "15")),
     Tool("klockstat", ("-d", "3"), ends=True),
-    Tool("mdflush"),
+    Tool("mdflush", module="md_mod"),
     Tool("mountsnoop"),
-    Tool("nfsdist"),
-    Tool("nfsslower", ("0",)),
+    Tool("nfsdist", module="nfs"),
+    Tool("nfsslower", ("0",), module="nfs"),
     Tool("offcputime", ("-K",)),
     Tool("offwaketime", ("-K",)),
     Tool("oomkill"),
@@ -81,7 +88,7 @@ TOOLS = (
     Tool("pidpersec"),
     Tool("readahead", ("-d", "4"), ends=True),
     Tool("runqlat"),
-    Tool("runqslower", ("0",)),
+    Tool("runqslower", ("1000",)),
     Tool("shmsnoop"),
     Tool("slabratetop", ("-C", "2", "2"), ends=True),
     Tool("sofdsnoop"),
@@ -110,13 +117,13 @@ TOOLS = (
             'r::generic_fadvise "%d", retval',
         ),
     ),
-    Tool("ttysnoop", ("/dev/ttyS0",)),
+    Tool("ttysnoop", ("-C", "/dev/ttyS0")),
     Tool("vfscount"),
     Tool("vfsstat", ("2", "2"), ends=True),
     Tool("virtiostat", ("2", "2"), ends=True),
     Tool("wakeuptime"),
-    Tool("xfsdist"),
-    Tool("xfsslower", ("0",)),
+    Tool("xfsdist", module="xfs"),
+    Tool("xfsslower", ("0",), module="xfs"),
     Tool("zfsdist"),
     Tool("zfsslower", ("0",)),
 )
