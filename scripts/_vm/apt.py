@@ -11,6 +11,8 @@ from _vm.errors import VmError
 from _vm.run import progress, tool
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+# A mirror may have stopped following sid. What it has is signed, and runs in a guest only.
+STALE: Final = "Acquire::Check-Valid-Until"
 
 # While a mirror syncs a point release, a suite's indexes can be older than its Release file, and
 # apt refuses them. Under another name of the suite they may already match.
@@ -84,6 +86,7 @@ class PrivateApt:
             "APT::Architectures": self._architecture,
             "APT::Sandbox::User": "root",
             "Acquire::Languages": "none",
+            STALE: "false",
             "Acquire::Retries": "3",
         }
         self._options = [x for k, v in settings.items() for x in ("-o", f"{k}={v}")]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from _vm import cache
-from _vm.apt import KEYRING, PrivateApt
+from _vm.apt import KEYRING, STALE, PrivateApt
 from _vm.arch import Arch
 from _vm.disk import make_ext4
 from _vm.run import progress, tool
@@ -112,6 +112,7 @@ def _extract(tree: Path, architecture: str, suite: str, packages: Collection[str
         [
             *("mmdebstrap", "--quiet", "--mode=root", "--variant=extract", f"--hook-dir={hooks}"),
             *(f"--keyring={KEYRING}", f"--architectures={architecture}"),
+            f'--aptopt={STALE} "false"',
             f"--include={','.join(packages)}",
             *(suite, str(tree), apt.source),
         ],
