@@ -118,9 +118,7 @@ def test_tracepoints() -> None:
 @pytest.mark.parametrize("text", ["pagemap:mm_lru_insertion", "mm_lru_insertion"])
 def test_an_event_of_a_subsystem(text: str, installed: InstalledModules | None) -> None:
     (skipped,) = run(text, installed).skipped
-    assert (skipped.reason, skipped.detail) == (
-        *(Reason.NOT_A_FUNCTION, "a tracepoint"),
-    )
+    assert (skipped.reason, skipped.detail) == (*(Reason.NOT_A_FUNCTION, "a tracepoint"),)
 
 
 def test_a_built_in_module_is_the_core_kernel() -> None:
