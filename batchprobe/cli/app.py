@@ -105,7 +105,7 @@ def _complete(incomplete: str) -> list[str]:
 
 
 def attach(context: typer.Context, lists: list[str], **asked: Any) -> None:
-    """Count hits of the functions that lists name, until Ctrl-C.
+    """Count hits of the listed functions, until Ctrl-C.
 
     Attaches a probe to each function; the counts of all are final after one RCU grace period.
     ENTRY is an entry of a function list, FILE a list; - is standard input. An argument that names
@@ -117,8 +117,8 @@ def attach(context: typer.Context, lists: list[str], **asked: Any) -> None:
 def latency(context: typer.Context, lists: list[str], **asked: Any) -> None:
     """Measure how long calls of functions take, until Ctrl-C.
 
-    Attaches a probe to both ends of each function. SELF is the time of a call without that in
-    traced functions which it called. ENTRY is an entry of a function list, FILE a list; - is
+    Attaches a probe to both ends of each function. SELF is the time of calls less that in
+    traced functions that they called. ENTRY is an entry of a function list, FILE a list; - is
     standard input.
     """
     from batchprobe.cli.latency import measure_lists  # noqa: PLC0415  (one command is run)
@@ -186,10 +186,10 @@ def _time_parser(option: Option) -> Callable[[str], float]:
             time = seconds(text)
         except ValueError:
             raise typer.BadParameter(
-                f"{text!r} is no time: write 5, 0.5, 500ms, 5m or 1h"
+                f"{text!r} is not a time: write 5, 0.5, 500ms, 5m or 1h"
             ) from None
         if not math.isfinite(time):
-            raise typer.BadParameter(f"{text} is no time")
+            raise typer.BadParameter(f"{text} is not a time")
         if time < (option.minimum or 0.0):
             raise typer.BadParameter(f"{text} is less than {option.minimum:g} seconds")
         return time

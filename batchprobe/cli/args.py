@@ -104,7 +104,9 @@ class AttachOptions:
     )
     as_json: bool = _option("--json", kind=bool, text="Print one JSON object a line.")
     strict: bool = _option(
-        "--strict", kind=bool, text="Exit with 4 if anything was skipped or waited."
+        "--strict",
+        kind=bool,
+        text="Exit with 4 if anything was skipped, or waited for its module.",
     )
     abi: str = _option(
         "--abi",
@@ -216,7 +218,7 @@ class LatencyOptions(AttachOptions):
     sort: str = _option(
         "--sort",
         kind=("total", "self", "calls", "avg", "p50", "p99", "max"),
-        text="What the table is sorted by, largest first.",
+        text="Sort the table by this column, largest first.",
     )
     histogram: bool = _option(
         "--histogram", kind=bool, text="Draw how the times of the first functions are distributed."
@@ -235,17 +237,19 @@ class TraceOptions(AttachOptions):
         *("-w", "--where"),
         kind=str,
         metavar="CONDITION",
-        text="Only hits that meet it, such as 'size > 4096 && result < 0'. Decided in the kernel.",
+        text="Show only hits that meet it, such as 'size > 4096 && result < 0'.",
     )
     arg: list[str] = _option(
         "--arg",
         kind=str,
         metavar="PATH",
         repeats=True,
-        text="Show this too, read through pointers, such as sk.__sk_common.skc_dport.",
+        text="Show this value too, read through pointers, such as sk.__sk_common.skc_dport.",
     )
     errors: bool = _option(
-        "--errors", kind=bool, text="No events: count the errors that functions return, by name."
+        "--errors",
+        kind=bool,
+        text="Show no hits, but count the errors that functions return, by name.",
     )
     stacks: bool = _option(
         "--stacks", kind=bool, text="With --errors: show from where the failing calls came."
@@ -254,7 +258,7 @@ class TraceOptions(AttachOptions):
         *("-n", "--limit"), kind=int, metavar="N", minimum=1, text="Stop after N events."
     )
     rate: int | None = _option(
-        "--rate", kind=int, metavar="N", minimum=1, text="At most N events a second."
+        "--rate", kind=int, metavar="N", minimum=1, text="Record at most N events a second."
     )
 
 
@@ -264,10 +268,12 @@ class StacksOptions(AttachOptions):
     by_time: bool = _option(
         "--time",
         kind=bool,
-        text="Weigh stacks with the time in the calls, less that in traced functions they call.",
+        text="Weigh stacks by the time in the calls, less that in traced functions they call.",
     )
     user: bool = _option(
-        *("-u", "--user"), kind=bool, text="Go on in user space, with a stack for each process."
+        *("-u", "--user"),
+        kind=bool,
+        text="Continue stacks in user space, separately for each process.",
     )
 
 

@@ -73,6 +73,8 @@ def _fault_of_value(text: str, option: Option) -> str:
     try:
         number = seconds(text) if option.kind is float else option.kind(text)
     except ValueError:
-        return "not a whole number" if option.kind is int else "no time: write 5, 500ms, 5m or 1h"
+        return (
+            "not a whole number" if option.kind is int else "not a time: write 5, 500ms, 5m or 1h"
+        )
     too_small = option.minimum is not None and number < option.minimum
     return f"less than {option.minimum:g}" if too_small else ""

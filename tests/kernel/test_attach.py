@@ -147,7 +147,7 @@ def test_usage_errors_attach_nothing(tmp_path: Path) -> None:
         (good, "-c", "'"): "-c",
         (good, "--abi", "best"): "--abi",
         (good, "--abi", "multi", "--placement", "after"): "stand at a function's entry",
-        (good, "-d", "5x"): "no time",
+        (good, "-d", "5x"): "not a time",
     }
     started = [(Running("attach", *arguments), words) for arguments, words in cases.items()]
     for running, words in started:

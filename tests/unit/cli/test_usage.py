@@ -60,7 +60,7 @@ def test_typer_refuses_what_is_refused(line: list[str], monkeypatch: pytest.Monk
         ("f --zzz=1", "no such option: --zzz"),
         ("f -x", "no such option: -x"),
         ("f -d", "-d needs a value"),
-        ("f -d x", "-d 'x': no time: write 5, 500ms, 5m or 1h"),
+        ("f -d x", "-d 'x': not a time: write 5, 500ms, 5m or 1h"),
         ("f -d -1", "-d '-1': less than 0"),
         ("f --interval=0.001", "--interval '0.001': less than 0.01"),
         ("f --top 1.5", "--top '1.5': not a whole number"),
