@@ -4,8 +4,8 @@
 
     latency.py 'vfs_*' 'ext4_*' -- tar cf /tmp/etc.tar /etc
 
-Only calls of the command and of its descendants count. The time of a call is given without that in
-others of these functions which it called.
+Only calls of the command and of its descendants count. SELF is the time of a call less that in
+others of these functions that it called.
 """
 
 from __future__ import annotations
