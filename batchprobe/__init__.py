@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from batchprobe.programs.probe_maps import ProbeMaps as ProbeMaps
     from batchprobe.session import Session as Session
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 # Where each public name is defined. A module is imported when one of its names is first used,
 # because the command has to answer Ctrl-C before it has imported much, and the guardian needs
