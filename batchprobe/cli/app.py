@@ -77,7 +77,7 @@ def run(stop: Stop) -> int:
 
 def _told(error: Any) -> str:
     """typer's message in our form."""
-    message = error.format_message().rstrip(".")
+    message = error.format_message().replace("Value error, ", "").rstrip(".")
     command = error.ctx.command_path if error.ctx else _COMMAND
     return f"{message[:1].lower()}{message[1:]} (see `{command} --help`)"
 

@@ -124,7 +124,7 @@ class AttachOptions:
         text="Whether grace periods may be expedited (rcu_expedited).",
     )
     top: int | None = _option(
-        "--top", kind=int, metavar="N", minimum=1, text="Show only the first N functions."
+        "--top", kind=int, metavar="N", minimum=1, text="Show only the first N rows."
     )
     command: str | None = _option(
         "-c",

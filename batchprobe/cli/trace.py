@@ -39,6 +39,8 @@ def trace_lists(lists: Sequence[str], options: TraceOptions, stop: Stop) -> int:
         return attach_lists(lists, options, stop, action, make_sink)
     if options.stacks:
         raise UsageError("--stacks: of what? Say --errors, or use `batchprobe stacks`")
+    if options.top:
+        raise UsageError("--top is for counts: say --errors, or --limit N for the first N events")
     events = _events(options)
     refuse_json(options.output, [_TIMELINE], as_json=options.as_json)
     if (options.output or "").endswith(_TIMELINE):

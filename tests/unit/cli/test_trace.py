@@ -142,6 +142,20 @@ def test_a_bad_condition_is_shown_with_a_caret(runs: Runs, asked: dict[str, Any]
             ["batchprobe: error: --errors counts, and shows no events: leave out --where"],
         ),
         (
+            ("trace", "--top", "3", "vfs_read"),
+            [
+                "batchprobe: error: --top is for counts: say --errors, or --limit N for the first "
+                "N events"
+            ],
+        ),
+        (
+            ("latency", "--sort", "x", "vfs_read"),
+            [
+                "batchprobe: error: invalid value for '--sort': 'x' is not one of 'total', 'self', "
+                "'calls', 'avg', 'p50', 'p99', 'max' (see `batchprobe latency --help`)"
+            ],
+        ),
+        (
             ("trace", "--stacks", "vfs_read"),
             [
                 "batchprobe: error: --stacks: of what? Say --errors, or use `batchprobe stacks`",
