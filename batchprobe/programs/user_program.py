@@ -90,7 +90,8 @@ class UserProgram:
 
     @classmethod
     def _of_bcc(cls, function: Any) -> UserProgram:
-        bcc = sys.modules[type(function.bpf).__module__]
+        # Not that of the BPF object, whose class may be derived from bcc's.
+        bcc = sys.modules[type(function).__module__]
         library, module, name = bcc.lib, function.bpf.module, function.name
 
         arguments = (

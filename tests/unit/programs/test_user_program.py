@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import struct
-from types import SimpleNamespace
+import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from recorded import recorded
@@ -39,3 +40,26 @@ def test_what_is_a_program() -> None:
     for wrong in ("handler", None, SimpleNamespace(fd=3)):
         with pytest.raises(TypeError, match="load_func"):
             UserProgram.of(wrong)
+
+
+def test_a_function_of_a_class_derived_from_bccs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a script makes one, in whose module there is no library of bcc."""
+    bcc = ModuleType("bcc")
+    bcc.lib = SimpleNamespace(  # type: ignore[attr-defined]
+        bpf_function_start=lambda _module, _name: 0,
+        bpf_function_size=lambda _module, _name: 8,
+        bpf_module_license=lambda _module: b"GPL",
+        bpf_module_kern_version=lambda _module: 0,
+        bcc_func_load=lambda *arguments: arguments[-1],
+    )
+    monkeypatch.setitem(sys.modules, "bcc", bcc)
+
+    class Function:
+        __module__ = "bcc"
+        bpf = SimpleNamespace(module=1, dump_func=lambda _name: call(58))
+        name, fd = b"handler", 5
+
+    derived = UserProgram.of(Function())
+    assert (derived.name, derived.fd, derived.overrides_return) == ("handler", 5, True)
+    assert derived._load is not None
+    assert derived._load(42) == 42
