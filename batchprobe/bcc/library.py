@@ -26,6 +26,7 @@ _READS = (
     "bpf_consume_ringbuf",
     "bpf_get_first_key",
     "bpf_get_next_key",
+    "bpf_lookup_and_delete",
     "bpf_lookup_and_delete_batch",
     "bpf_lookup_batch",
     "bpf_lookup_elem",

@@ -50,3 +50,23 @@ def test_attaches_that_succeed_and_are_no_kprobes_are_noted(
     ]
     library.restore()
     assert vars(lib).items() >= others.items()
+
+
+def test_each_read_of_results_waits_for_the_kprobes(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = ("bpf_lookup_elem", "bpf_lookup_and_delete", "bpf_get_next_key", "perf_reader_poll")
+    bcc = ModuleType("bcc")
+    names = (*reads, "bpf_attach_kprobe", "bpf_close_perf_event_fd", "bpf_detach_kprobe")
+    lib = bcc.lib = SimpleNamespace(  # type: ignore[attr-defined]
+        **{name: lambda number: number for name in names}, bcc_func_load=None
+    )
+    monkeypatch.setitem(sys.modules, "bcc", bcc)
+    seen = list[str]()
+    Library().replace(
+        attach=lib.bpf_attach_kprobe,
+        close=lib.bpf_close_perf_event_fd,
+        detach=lib.bpf_detach_kprobe,
+        before_read=lambda: seen.append("armed"),
+    )
+    for at, name in enumerate(reads, 1):
+        assert getattr(lib, name)(at) == at
+        assert len(seen) == at, name
