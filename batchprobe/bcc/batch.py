@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from threading import RLock, get_ident
 
 from batchprobe._util.counted import counted
+from batchprobe._util.interrupts import Interrupt, deferred_interrupt
 from batchprobe.bcc.kprobe import Kprobe
 from batchprobe.bcc.library import Library
 from batchprobe.bcc.session import ToolSession
@@ -162,14 +163,19 @@ class Batch:
             self._waiting.pop(token, None)
             if kprobe is None:
                 return 0
+            kprobe.is_closed = True
             if kprobe.native_fd >= 0:
                 status: int = self._library.close(kprobe.native_fd)
                 return status or self._library.detach(kprobe.arguments[2])
-            probe, session = kprobe.probe, self._session
-            if session is not None and probe is not None and probe.state is ProbeState.ATTACHED:
-                session.detach(probe)
-                self._has_detached = True
+            self._detach(kprobe)
         return 0
+
+    def _detach(self, kprobe: Kprobe) -> None:
+        probe, session = kprobe.probe, self._session
+        if session is not None and probe is not None and probe.state is ProbeState.ATTACHED:
+            # Before, because Ctrl-C is raised by the detach when it is done.
+            self._has_detached = True
+            session.detach(probe)
 
     def owns(self, token: int) -> bool:
         """Whether `attach` returned it, and not the kernel."""
@@ -194,9 +200,10 @@ class Batch:
         """Arm what waits, and commit what was detached."""
         if self.is_settled or self._busy == get_ident() or os.getpid() != self.pid:
             return
-        with self._alone():
+        # Ctrl-C cancels the attach. It is raised here, when it is known what is attached.
+        with self._alone(), deferred_interrupt() as interrupt:
             # Another thread may have done it meanwhile.
-            self._arm()
+            self._arm(interrupt)
             self._commit()
 
     def finish(self) -> None:
@@ -205,7 +212,7 @@ class Batch:
             return
         # A thread that is arming stops.
         self._ends = True
-        with self._alone():
+        with self._alone(), deferred_interrupt():
             self._ends = False
             self._waiting.clear()
             session, self._session = self._session, None
@@ -225,25 +232,28 @@ class Batch:
             finally:
                 self._busy = before
 
-    def _arm(self) -> None:
+    def _arm(self, interrupt: Interrupt) -> None:
         waiting, self._waiting = list(self._waiting.values()), {}
         session = self._session
         if not waiting or session is None:
             return
         for kprobes in rounds(waiting):
-            self._arm_round(session, kprobes)
+            self._arm_round(session, kprobes, interrupt)
         self._end_trial(session)
 
-    def _arm_round(self, session: ToolSession, kprobes: Sequence[Kprobe]) -> None:
+    def _arm_round(
+        self, session: ToolSession, kprobes: Sequence[Kprobe], interrupt: Interrupt
+    ) -> None:
         reasons = len(session.skipped)
         try:
             probes = session.attach(
                 [_spec(kprobe, at) for at, kprobe in enumerate(kprobes, 1)],
                 program=[kprobe.program for kprobe in kprobes],
-                cancelled=lambda: self._ends,
+                cancelled=lambda: self._ends or interrupt.pressed,
             )
         except (AttachCancelledError, SessionError):
-            # The process ends. Attached by bcc one by one, they would only hold that up.
+            # The process ends, or soon will. Attached by bcc one by one, they would only hold that
+            # up.
             return
         except (BatchprobeError, OSError) as error:
             if self._is_filtered:
@@ -259,7 +269,10 @@ class Batch:
         self._count(probes)
         skipped = {one.source.line: one.message for one in session.skipped[reasons:]}
         for at, kprobe in enumerate(kprobes, 1):
-            if kprobe.probe is None:
+            if kprobe.is_closed:
+                # Meanwhile, by a signal handler: other threads wait for us.
+                self._detach(kprobe)
+            elif kprobe.probe is None:
                 self._attach_natively(kprobe, skipped.get(at) or why)
 
     def _attach_natively(self, kprobe: Kprobe, reason: str) -> None:

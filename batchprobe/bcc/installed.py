@@ -70,13 +70,15 @@ class Installed:
         """Arm and commit. An error is reported, because bcc's code swallows some."""
         try:
             self._batch.settle()
+        except (BatchprobeError, OSError) as error:
+            say(f"error: {error}")
+        finally:
+            # Ctrl-C, too, may come when some are armed.
             if self._batch.summary.probes and not self._hooked_exit:
                 # Called before the hooks of the session and of the BPF object, which are there by
                 # now: the one would give us no report, the other close each kprobe alone.
                 atexit.register(self._finish)
                 self._hooked_exit = True
-        except (BatchprobeError, OSError) as error:
-            say(f"error: {error}")
 
     def uninstall(self) -> None:
         """Remove all kprobes and give bcc its own functions back."""

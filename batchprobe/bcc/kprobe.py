@@ -16,7 +16,7 @@ __all__ = ["Kprobe"]
 class Kprobe:
     """One call of bpf_attach_kprobe(), and what became of it."""
 
-    __slots__ = ("address", "arguments", "native_fd", "probe", "program")
+    __slots__ = ("address", "arguments", "is_closed", "native_fd", "probe", "program")
 
     def __init__(self, program: UserProgram, arguments: tuple[Any, ...], address: int = 0) -> None:
         self.program = program
@@ -30,6 +30,8 @@ class Kprobe:
         """Once it is armed."""
         self.native_fd = -1
         """The perf event, if the kprobe was left to bcc after all."""
+        self.is_closed = False
+        """Whether bcc has detached it."""
 
     @property
     def is_return(self) -> bool:

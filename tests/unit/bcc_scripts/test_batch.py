@@ -3,14 +3,20 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import pytest
 
+from batchprobe._util.interrupts import deferred_interrupt
 from batchprobe.bcc.batch import Batch, Summary, rounds
 from batchprobe.bcc.kprobe import Kprobe
 from batchprobe.commit.queue import CommitReport
 from batchprobe.errors import UnsupportedError
+from batchprobe.funclist.spec import ProbeSpec
+from batchprobe.functions.targets import Target
+from batchprobe.probe import Probe
 from batchprobe.programs.user_program import UserProgram
 
 
@@ -104,7 +110,9 @@ class FailingSession:
         pass
 
 
-def batch_of(session: FailingSession, said: list[str], *, is_filtered: bool) -> Batch:
+def batch_of(
+    session: FailingSession | AttachingSession, said: list[str], *, is_filtered: bool = False
+) -> Batch:
     library: Any = FakeLibrary()
     make: Any = lambda: session  # noqa: E731
     return Batch(library, make, said.append, is_filtered=is_filtered)
@@ -152,3 +160,59 @@ def test_what_only_bcc_can_attach_is_named_as_unfiltered() -> None:
     assert attached(batch) == [b"function"]
     text = "nothing to batch; 1 kprobe left to bcc: maxactive; unfiltered: 1 kprobe"
     assert str(batch.summary) == text
+
+
+class AttachingSession:
+    """One that attaches, and calls `meanwhile` when all is attached."""
+
+    skipped = ()
+
+    def __init__(self, meanwhile: Callable[[], object] = lambda: None) -> None:
+        self.meanwhile = meanwhile
+        self.attached: list[Probe] = []
+        self.detached: list[Probe] = []
+        self.commits = 0
+
+    def locate(self, _kprobe: Kprobe) -> int:
+        return 1
+
+    def attach(self, entries: list[ProbeSpec], **_: object) -> list[Probe]:
+        # As Session does.
+        with deferred_interrupt():
+            found = [Probe(Target(spec.text, spec, None)) for spec in entries]
+            self.attached += found
+            self.meanwhile()
+            return found
+
+    def detach(self, probe: Probe) -> None:
+        self.detached.append(probe)
+
+    def commit(self, **_: object) -> CommitReport:
+        self.commits += 1
+        return CommitReport(barriers=1)
+
+    def end_trial(self) -> None:
+        pass
+
+
+def test_ctrl_c_at_the_end_of_an_attach_forgets_no_probe() -> None:
+    session = AttachingSession(lambda: signal.raise_signal(signal.SIGINT))
+    batch = batch_of(session, [])
+    token = batch.attach(*ARGUMENTS)
+    with pytest.raises(KeyboardInterrupt):
+        batch.settle()
+    assert batch.summary.probes == 1
+    batch.close(token)
+    assert session.detached == session.attached != []
+
+
+def test_a_signal_handler_detaches_what_is_being_attached() -> None:
+    session = AttachingSession(lambda: batch.close(first))
+    batch = batch_of(session, [])
+    first = batch.attach(*ARGUMENTS)
+    batch.attach(*ARGUMENTS[:3], b"other", 8, 0)
+    batch.settle()
+    # The second one is at the same place: attached after the first, and not detached.
+    assert len(session.attached) == 2
+    assert session.detached == session.attached[:1]
+    assert session.commits == 1
