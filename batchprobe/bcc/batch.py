@@ -7,6 +7,7 @@ is checked when bcc attaches it, and `settle` arms all that wait and commits all
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections import Counter
@@ -32,6 +33,8 @@ __all__ = ["Batch", "Summary", "rounds"]
 
 # No descriptor is as large: the kernel caps fs.nr_open below it (sysctl_nr_open_max, fs/file.c).
 _FIRST_TOKEN = 1 << 30
+# Of the process and not of a batch: bcc may still hold those of an earlier one, or of the parent.
+_tokens = itertools.count(_FIRST_TOKEN)
 # A reclaim that takes longer is left to the guardian.
 _WAIT_SECONDS = 1.0
 
@@ -97,7 +100,6 @@ class Batch:
         say: Callable[[str], None],
         *,
         is_filtered: bool = False,
-        first_token: int = _FIRST_TOKEN,
     ) -> None:
         """`say` reports to the user what bcc would swallow. `is_filtered` says that the sessions
         count the hits of some only, which bcc's own kprobes do not.
@@ -112,7 +114,6 @@ class Batch:
         self._native_events: set[bytes] = set()
         self._has_detached = False
         self._ends = False
-        self.next_token = first_token
         self.summary = Summary()
         self.pid = os.getpid()
         self.changed_at = 0.0
@@ -148,8 +149,7 @@ class Batch:
             # Refused, mostly: bcc's own call fails in its own words.
             return self._leave_to_bcc(kprobe, "not a function that batchprobe knows")
         with self._lock:
-            token = self.next_token
-            self.next_token += 1
+            token = next(_tokens)
             self._kprobes[token] = self._waiting[token] = kprobe
             self.changed_at = time.monotonic()
         return token
@@ -170,6 +170,13 @@ class Batch:
             self._detach(kprobe)
         return 0
 
+    def close_native(self) -> None:
+        """Close the kprobes that `attach` returned a token for and bcc attached after all."""
+        with self._lock:
+            for token, kprobe in list(self._kprobes.items()):
+                if kprobe.native_fd >= 0:
+                    self.close(token)
+
     def _detach(self, kprobe: Kprobe) -> None:
         probe, session = kprobe.probe, self._session
         if session is not None and probe is not None and probe.state is ProbeState.ATTACHED:
@@ -177,7 +184,8 @@ class Batch:
             self._has_detached = True
             session.detach(probe)
 
-    def owns(self, token: int) -> bool:
+    @staticmethod
+    def owns(token: int) -> bool:
         """Whether `attach` returned it, and not the kernel."""
         return token >= _FIRST_TOKEN
 

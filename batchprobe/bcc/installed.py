@@ -43,6 +43,7 @@ class Installed:
         self._at_end = at_end
         self._pid = os.getpid()
         self._hooked_exit = False
+        self._gave_tokens = False
         self.library = Library()
         self._batch = self._new_batch()
         self._moments = Moments(self.settle, lambda: self._batch.changed_at)
@@ -62,7 +63,7 @@ class Installed:
     def batch(self) -> Batch:
         """Of this process: a forked child has one of its own, which knows none of its parent's."""
         if self._batch.pid != os.getpid():
-            self._batch = self._new_batch(first_token=self._batch.next_token)
+            self._batch = self._new_batch()
             self._hooked_exit = False
         return self._batch
 
@@ -84,7 +85,10 @@ class Installed:
         """Remove all kprobes and give bcc its own functions back."""
         self._moments.end()
         self._finish()
+        self._batch.close_native()
         self.library.restore()
+        if self._gave_tokens:
+            self.library.ignore(Batch.owns)
         atexit.unregister(self._end)
 
     def _attach(self, *arguments: Any) -> int:
@@ -96,6 +100,7 @@ class Installed:
             say(f"error: {type(error).__name__}: {error}")
             raise
         if batch.owns(token):
+            self._gave_tokens = True
             self._moments.wake()
         return token
 
@@ -113,10 +118,8 @@ class Installed:
         status: int = self.library.detach(event)
         return status
 
-    def _new_batch(self, **first_token: int) -> Batch:
-        return Batch(
-            self.library, self._make_session, say, is_filtered=self._is_filtered, **first_token
-        )
+    def _new_batch(self) -> Batch:
+        return Batch(self.library, self._make_session, say, is_filtered=self._is_filtered)
 
     def _note_unfiltered(self, kind: str) -> None:
         self.batch.summary.note_unfiltered(kind)

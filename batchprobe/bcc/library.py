@@ -100,6 +100,13 @@ class Library:
             setattr(self._lib, name, original)
         self._originals.clear()
 
+    def ignore(self, is_token: Callable[[int], bool]) -> None:
+        """After `restore`: close no descriptor that is a token. bcc holds those of kprobes that it
+        has not detached, and would take the error for its own.
+        """
+        close = self.close
+        self._lib.bpf_close_perf_event_fd = lambda fd: 0 if is_token(fd) else close(fd)
+
     def _set(self, name: str, function: Callable[..., Any]) -> None:
         self._originals[name] = getattr(self._lib, name)
         setattr(self._lib, name, function)
