@@ -13,8 +13,8 @@ that is no kprobe is bcc's business as before.
 
 A kprobe is checked when bcc attaches it, and armed a little later, together with others: before the
 script prints, sleeps, polls, reads a table or starts a process, and after 200 ms in which bcc
-attached nothing. `flush` arms at once. A detached kprobe's program runs no more from the detach on;
-its kernel objects are removed at the next such moment.
+attached and detached nothing. `flush` arms at once. A detached kprobe's program runs no more from
+the detach on; its kernel objects are removed at the next such moment.
 
 `batchprobe run` does this for a tool that knows nothing of it.
 """

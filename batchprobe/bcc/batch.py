@@ -112,12 +112,13 @@ class Batch:
         self._kprobes: dict[int, Kprobe] = {}
         self._waiting: dict[int, Kprobe] = {}
         self._native_events: set[bytes] = set()
-        self._has_detached = False
+        self.has_detached = False
+        """Whether something is detached that no commit has removed."""
         self._ends = False
         self.summary = Summary()
         self.pid = os.getpid()
         self.changed_at = 0.0
-        """When bcc last attached something (CLOCK_MONOTONIC, seconds)."""
+        """When bcc last attached or detached something (CLOCK_MONOTONIC, seconds)."""
         # Reentrant because a signal handler may print while its thread arms.
         self._lock = RLock()
         self._busy = 0
@@ -125,7 +126,7 @@ class Batch:
     @property
     def is_settled(self) -> bool:
         """Whether `settle` has nothing to do, not even to wait for another thread that arms."""
-        return not (self._waiting or self._has_detached or self._busy)
+        return not (self._waiting or self.has_detached or self._busy)
 
     # -- what bcc calls ------------------------------------------------------------------------
 
@@ -181,7 +182,8 @@ class Batch:
         probe, session = kprobe.probe, self._session
         if session is not None and probe is not None and probe.state is ProbeState.ATTACHED:
             # Before, because Ctrl-C is raised by the detach when it is done.
-            self._has_detached = True
+            self.has_detached = True
+            self.changed_at = time.monotonic()
             session.detach(probe)
 
     @staticmethod
@@ -296,8 +298,8 @@ class Batch:
         )
 
     def _commit(self) -> None:
-        if self._has_detached and self._session is not None:
-            self._has_detached = False
+        if self.has_detached and self._session is not None:
+            self.has_detached = False
             self._note(self._session.commit(wait=_patience()))
 
     def _note(self, report: CommitReport) -> None:

@@ -106,7 +106,11 @@ class Installed:
 
     def _close(self, fd: int) -> int:
         if self._batch.owns(fd):
-            return self.batch.close(fd)
+            batch = self.batch
+            closed = batch.close(fd)
+            if batch.has_detached:
+                self._moments.wake()
+            return closed
         status: int = self.library.close(fd)
         return status
 

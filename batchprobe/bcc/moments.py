@@ -8,7 +8,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from threading import Event, Lock, Thread, current_thread
+from contextlib import suppress
+from threading import Event, RLock, Thread, current_thread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ class Moments:
     def __init__(self, settle: Callable[[], None], quiet_since: Callable[[], float]) -> None:
         self._settle = settle
         self._quiet_since = quiet_since
-        self._lock = Lock()
+        # Reentrant because a signal handler may attach or detach.
+        self._lock = RLock()
         self._watcher: Thread | None = None
         self._stop = Event()
         self._is_on = False
@@ -83,11 +85,13 @@ class Moments:
 
     def wake(self) -> None:
         """Something waits: settle when it has been quiet for a while."""
-        with self._lock:
+        # At the interpreter's exit no thread can be started any more, and all is settled anyway.
+        with self._lock, suppress(RuntimeError):
             if self._watcher is None and self._is_on:
                 self._stop = Event()
-                self._watcher = Thread(target=self._watch, name="batchprobe", daemon=True)
-                self._watcher.start()
+                watcher = Thread(target=self._watch, name="batchprobe", daemon=True)
+                watcher.start()
+                self._watcher = watcher
 
     def stop_watcher(self) -> None:
         """End our thread; the next `wake` starts another one."""

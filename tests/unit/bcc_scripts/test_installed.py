@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from threading import Event
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -32,6 +33,8 @@ class FakeSession:
     def __init__(self, **options: object) -> None:
         self.options = options
         self.detached: list[Probe] = []
+        self.commits = 0
+        self.committed = Event()
         FakeSession.last = self
 
     def locate(self, _kprobe: Kprobe) -> int:
@@ -46,6 +49,8 @@ class FakeSession:
         self.detached.append(probe)
 
     def commit(self, **_: object) -> CommitReport:
+        self.commits += 1
+        self.committed.set()
         return CommitReport(barriers=1)
 
     def close(self, **_: object) -> CommitReport:
@@ -124,3 +129,19 @@ def test_uninstall_removes_what_was_left_to_bcc_after_all(
     assert len(lib.open) == 1
     batchprobe.bcc.uninstall()
     assert lib.open == set()
+
+
+def test_what_is_detached_is_removed_when_it_is_quiet(lib: Any) -> None:
+    batchprobe.bcc.install()
+    tokens = [lib.bpf_attach_kprobe(*ARGUMENTS) for _ in range(2)]
+    batchprobe.bcc.flush()
+    # The thread that looks whether it is quiet after the attach.
+    assert installed._installed is not None
+    installed._installed._moments.stop_watcher()
+    for token in tokens:
+        lib.bpf_close_perf_event_fd(token)
+    session = FakeSession.last
+    assert len(session.detached) == 2
+    # Without a moment at which kprobes are armed, such as time.sleep.
+    assert session.committed.wait(5)
+    assert session.commits == 1
