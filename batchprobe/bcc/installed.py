@@ -29,6 +29,9 @@ class Installed:
 
     `make_session` is called when bcc attaches its first kprobe. `at_end` is called with the summary
     when the interpreter exits, after everything was removed. `is_filtered` is as in `Batch`.
+
+    Raises UnsupportedError without bcc, SessionError if there is another one: bcc's library is one
+    per process, too.
     """
 
     def __init__(
@@ -38,6 +41,9 @@ class Installed:
         *,
         is_filtered: bool = False,
     ) -> None:
+        global _installed  # noqa: PLW0603  (see above)
+        if _installed is not None:
+            raise SessionError("batchprobe.bcc is installed already")
         self._make_session = make_session
         self._is_filtered = is_filtered
         self._at_end = at_end
@@ -58,6 +64,12 @@ class Installed:
         if is_filtered:
             self.library.note_others(self._note_unfiltered)
         self._moments.begin()
+        _installed = self
+
+    @property
+    def is_for_tool(self) -> bool:
+        """Whether `batchprobe run` installed it."""
+        return self._at_end is not None
 
     @property
     def batch(self) -> Batch:
@@ -81,11 +93,15 @@ class Installed:
                 atexit.register(self._finish)
                 self._hooked_exit = True
 
+    def remove(self) -> None:
+        """Remove all kprobes."""
+        self._finish()
+        self._batch.close_native()
+
     def uninstall(self) -> None:
         """Remove all kprobes and give bcc its own functions back."""
         self._moments.end()
-        self._finish()
-        self._batch.close_native()
+        self.remove()
         self.library.restore()
         if self._gave_tokens:
             self.library.ignore(Batch.owns)
@@ -142,17 +158,16 @@ class Installed:
 
 
 def install(*, abi: str = "auto", placement: str = "auto", barrier: str = "auto") -> None:
-    """Route bcc's kprobes of this process through a session with these options.
+    """Route bcc's kprobes of this process through a session with these options. Under `batchprobe
+    run`, whose options are others, that is done already.
 
-    Raises UnsupportedError without bcc, ValueError for an unknown option, SessionError if it is
-    installed already.
+    Raises UnsupportedError without bcc, ValueError for an unknown option, SessionError if the
+    script has called it before.
     """
-    global _installed  # noqa: PLW0603  (bcc's library is one per process, too)
-    if _installed is not None:
-        raise SessionError("batchprobe.bcc is installed already")
     # Refuses a bad option here, and not in the middle of an attach.
     ToolSession(abi=abi, placement=placement, barrier=barrier)
-    _installed = Installed(lambda: ToolSession(abi=abi, placement=placement, barrier=barrier))
+    if _installed is None or not _installed.is_for_tool:
+        Installed(lambda: ToolSession(abi=abi, placement=placement, barrier=barrier))
 
 
 def flush() -> None:
@@ -166,8 +181,13 @@ def flush() -> None:
 
 
 def uninstall() -> None:
-    """Remove all kprobes of bcc, in one commit, and give bcc its own functions back."""
+    """Remove all kprobes of bcc, in one commit, and give bcc its own functions back; under
+    `batchprobe run`, when the process ends.
+    """
     global _installed
+    if _installed is not None and _installed.is_for_tool:
+        _installed.remove()
+        return
     installed, _installed = _installed, None
     if installed is not None:
         installed.uninstall()

@@ -15,7 +15,7 @@ import batchprobe.bcc
 from batchprobe.bcc import installed
 from batchprobe.bcc.kprobe import Kprobe
 from batchprobe.commit.queue import CommitReport
-from batchprobe.errors import UnsupportedError
+from batchprobe.errors import SessionError, UnsupportedError
 from batchprobe.funclist.spec import ProbeSpec
 from batchprobe.functions.targets import Target
 from batchprobe.probe import Probe
@@ -91,7 +91,9 @@ def lib(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setitem(sys.modules, "bcc", bcc)
     monkeypatch.setattr(installed, "ToolSession", FakeSession)
     yield bcc.lib
-    batchprobe.bcc.uninstall()
+    if installed._installed is not None:
+        installed._installed.uninstall()
+        installed._installed = None
 
 
 def test_bcc_may_close_its_kprobes_when_they_are_uninstalled(lib: Any) -> None:
@@ -145,3 +147,29 @@ def test_what_is_detached_is_removed_when_it_is_quiet(lib: Any) -> None:
     # Without a moment at which kprobes are armed, such as time.sleep.
     assert session.committed.wait(5)
     assert session.commits == 1
+
+
+def test_under_run_a_script_that_installs_has_the_options_of_run(lib: Any) -> None:
+    filters = ("those of -p",)
+    installed.Installed(
+        lambda: FakeSession(filters=filters),  # type: ignore[arg-type, return-value]
+        lambda _summary: None,
+        is_filtered=True,
+    )
+    batchprobe.bcc.install(abi="event")
+    lib.bpf_attach_kprobe(*ARGUMENTS)
+    batchprobe.bcc.flush()
+    assert FakeSession.last.options == {"filters": filters}
+    batchprobe.bcc.uninstall()
+    lib.bpf_attach_kprobe(*ARGUMENTS)
+    batchprobe.bcc.flush()
+    assert FakeSession.last.options == {"filters": filters}
+    assert lib.open == set()
+
+
+def test_a_script_installs_once(lib: Any) -> None:
+    batchprobe.bcc.install()
+    replaced = lib.bpf_attach_kprobe
+    with pytest.raises(SessionError, match="installed already"):
+        batchprobe.bcc.install()
+    assert lib.bpf_attach_kprobe == replaced
