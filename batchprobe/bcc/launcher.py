@@ -56,8 +56,13 @@ def _report(
         "<frozen runpy>",
     }:
         traceback = traceback.tb_next
+    from batchprobe.bcc.moments import unwatched  # noqa: PLC0415  (found by `main`)
+
+    # The tool ends: kprobes that wait would be armed only to be removed.
+    stream, sys.stderr = sys.stderr, unwatched(sys.stderr)
     # The traceback of the exception is what is printed, not the argument.
     sys.__excepthook__(kind, error.with_traceback(traceback), traceback)
+    sys.stderr = stream
 
 
 if __name__ == "__main__":
