@@ -96,7 +96,7 @@ class Installed:
     def remove(self) -> None:
         """Remove all kprobes."""
         self._finish()
-        self._batch.close_native()
+        self.batch.close_native()
 
     def uninstall(self) -> None:
         """Remove all kprobes and give bcc its own functions back."""
