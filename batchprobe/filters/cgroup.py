@@ -14,6 +14,12 @@ from batchprobe.sys.files import exists, read_text
 
 __all__ = ["Cgroup", "mount_point", "unit_cgroup"]
 
+# The types of systemd's units, systemd.unit(5). Other names may have dots too: php8.2-fpm.
+_UNIT_TYPES = (
+    *(".service", ".socket", ".device", ".mount", ".automount", ".swap", ".target", ".path"),
+    *(".timer", ".slice", ".scope"),
+)
+
 
 class Cgroup(ScopeFilter):
     """Counts hits of tasks in these cgroups (v2), each with everything below it: also of groups
@@ -61,7 +67,7 @@ def unit_cgroup(unit: str) -> str:
 
     Raises ValueError if there is none, or more than one.
     """
-    name = unit if "." in unit else f"{unit}.service"
+    name = unit if unit.endswith(_UNIT_TYPES) else f"{unit}.service"
     found = [folder for folder, _, _ in os.walk(mount_point()) if folder.endswith(f"/{name}")]
     if not found:
         raise ValueError(f"no running unit {name}: see `systemctl --all`")

@@ -11,8 +11,9 @@ import pytest
 from batchprobe import Filter
 from batchprobe.actions.count import Count
 from batchprobe.actions.loader import section_of
+from batchprobe.filters import cgroup as cgroup_filter
 from batchprobe.filters import cpu as cpu_filter
-from batchprobe.filters.cgroup import Cgroup
+from batchprobe.filters.cgroup import Cgroup, unit_cgroup
 from batchprobe.filters.children import Children
 from batchprobe.filters.comm import Comm
 from batchprobe.filters.cpu import Cpu
@@ -96,6 +97,25 @@ def test_cgroups_have_a_limit_that_the_program_knows() -> None:
     assert f"#define MAX_CGROUPS {MAX_CGROUPS}\n" in SCOPE
     with pytest.raises(ValueError, match="name 1 to 8"):
         Cgroup(*["/"] * (MAX_CGROUPS + 1))
+
+
+@pytest.mark.parametrize(
+    ("unit", "folder"),
+    [
+        ("nginx", "system.slice/nginx.service"),
+        ("php8.2-fpm", "system.slice/php8.2-fpm.service"),
+        ("php8.2-fpm.service", "system.slice/php8.2-fpm.service"),
+        ("user@1000", "user.slice/user@1000.service"),
+        ("system.slice", "system.slice"),
+        ("run-r1.scope", "user.slice/run-r1.scope"),
+    ],
+)
+def test_a_unit_is_a_service_unless_its_type_is_named(
+    unit: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.setattr(cgroup_filter, "mount_point", lambda: str(tmp_path))
+    assert unit_cgroup(unit) == str(tmp_path / folder)
 
 
 def test_names_are_cut_where_the_kernel_cuts_them() -> None:
