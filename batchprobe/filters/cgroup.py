@@ -19,6 +19,9 @@ _UNIT_TYPES = (
     *(".service", ".socket", ".device", ".mount", ".automount", ".swap", ".target", ".path"),
     *(".timer", ".slice", ".scope"),
 )
+# Version 1 has cgroup.procs too, and the kernel refuses its groups with EBADF
+# (cgroup_get_from_fd(), kernel/cgroup/cgroup.c).
+_ONLY_IN_V2 = "cgroup.controllers"
 
 
 class Cgroup(ScopeFilter):
@@ -78,8 +81,8 @@ def unit_cgroup(unit: str) -> str:
 
 def _found(path: str) -> str:
     folder = os.path.realpath(path)
-    if not exists(f"{folder}/cgroup.procs"):
+    if not exists(f"{folder}/{_ONLY_IN_V2}"):
         folder = os.path.realpath(f"{mount_point()}/{path}")
-    if not exists(f"{folder}/cgroup.procs"):
+    if not exists(f"{folder}/{_ONLY_IN_V2}"):
         raise ValueError(f"{path} is no cgroup of {mount_point()}")
     return folder

@@ -99,6 +99,21 @@ def test_cgroups_have_a_limit_that_the_program_knows() -> None:
         Cgroup(*["/"] * (MAX_CGROUPS + 1))
 
 
+def test_a_cgroup_is_one_of_version_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As systemd mounts them both: /sys/fs/cgroup/unified beside /sys/fs/cgroup/memory."""
+    old, new = tmp_path / "memory/a.slice", tmp_path / "unified/b.slice"
+    for folder, names in ((old, ["tasks"]), (new, ["cgroup.controllers"])):
+        folder.mkdir(parents=True)
+        for name in ("cgroup.procs", *names):
+            (folder / name).touch()
+    monkeypatch.setattr(cgroup_filter, "mount_point", lambda: str(tmp_path / "unified"))
+    for path in (str(new), "b.slice", "/b.slice"):
+        assert Cgroup(path).arguments() == [str(new)]
+    for path in (str(old), "a.slice"):
+        with pytest.raises(ValueError, match="is no cgroup of"):
+            Cgroup(path)
+
+
 @pytest.mark.parametrize(
     ("unit", "folder"),
     [
