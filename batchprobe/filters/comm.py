@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 
 from batchprobe.filters.scope import ScopeFilter
@@ -15,7 +16,8 @@ _SIZE = 16  # TASK_COMM_LEN, include/linux/sched.h
 class Comm(ScopeFilter):
     """Counts hits of tasks with one of these names, as in /proc/PID/comm.
 
-    The kernel keeps 15 bytes of a name: longer ones are cut off here too.
+    The kernel keeps 15 bytes of a name: longer ones are cut off here too. They may be any bytes,
+    written as `os.fsdecode` does.
     """
 
     name = "comm"
@@ -24,7 +26,7 @@ class Comm(ScopeFilter):
         if not all(comms) or not comms:
             raise ValueError("a task's name is not empty")
         self._names = comms
-        self._comms = tuple(dict.fromkeys(comm.encode()[: _SIZE - 1] for comm in comms))
+        self._comms = tuple(dict.fromkeys(os.fsencode(comm)[: _SIZE - 1] for comm in comms))
 
     def constants(self) -> Mapping[str, int]:
         """Names are looked up."""

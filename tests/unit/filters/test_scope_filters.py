@@ -141,6 +141,13 @@ def test_names_are_cut_where_the_kernel_cuts_them() -> None:
     assert key[15:] == b"\0"
 
 
+def test_a_name_is_any_bytes() -> None:
+    """As /proc/PID/comm has them: the kernel may cut a character in two."""
+    cut = ("é" * 8).encode()[:15]
+    # What sys.argv makes of it.
+    assert Comm(cut.decode(errors="surrogateescape")).sets() == {"scope_comms": [cut + b"\0"]}
+
+
 @pytest.mark.parametrize(
     ("text", "cpus"), [("0", [0]), ("0-3,8", [0, 1, 2, 3, 8]), ("7,1-1", [7, 1])]
 )

@@ -43,7 +43,7 @@ def test_every_shipped_filter_has_a_name_in_it() -> None:
         lambda: Pid(8, 7),
         lambda: Tid(9, 10),
         Children,
-        lambda: Comm("a name", "0123456789abcdefgh", 'ü"\\ \n'),
+        lambda: Comm("a name", "0123456789abcdefgh", 'ü"\\ \n', "\udcff"),
         lambda: Uid(0, 65534),
         lambda: Cpu.of("0-3,8"),
         lambda: Cgroup("a b", "/sys/fs/cgroup/system.slice/x.service"),
