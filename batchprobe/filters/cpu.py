@@ -17,12 +17,9 @@ class Cpu(ScopeFilter):
     name = "cpu"
 
     def __init__(self, *cpus: int) -> None:
-        possible = possible_cpus()
         if not cpus:
             raise ValueError("no CPU is named")
-        for cpu in cpus:
-            if not 0 <= cpu < possible:
-                raise ValueError(f"no CPU {cpu}: this machine's are 0 to {possible - 1}")
+        _require_possible(cpus)
         self._cpus = cpus
 
     @classmethod
@@ -35,6 +32,8 @@ class Cpu(ScopeFilter):
                 raise ValueError(f"{text!r} is no list of CPUs: write it as 0-3,8")
             if dash and int(last) < int(first):
                 raise ValueError(f"{part} ends before it begins")
+            # Before the list is made, which a slip of the finger would make of any length.
+            _require_possible((int(first), int(last or first)))
             cpus += range(int(first), int(last or first) + 1)
         return cls(*cpus)
 
@@ -49,3 +48,10 @@ class Cpu(ScopeFilter):
     def cpus(self) -> Sequence[int]:
         """The CPUs."""
         return self._cpus
+
+
+def _require_possible(cpus: Sequence[int]) -> None:
+    possible = possible_cpus()
+    for cpu in cpus:
+        if not 0 <= cpu < possible:
+            raise ValueError(f"no CPU {cpu}: this machine's are 0 to {possible - 1}")

@@ -156,7 +156,9 @@ def test_a_list_of_cpus(text: str, cpus: list[int], monkeypatch: pytest.MonkeyPa
     assert list(Cpu.of(text).cpus()) == cpus
 
 
-@pytest.mark.parametrize("text", ["", "a", "1-", "-1", "3-1", "1,,2", "0x1", "16", "1-99"])
+@pytest.mark.parametrize(
+    "text", ["", "a", "1-", "-1", "3-1", "1,,2", "0x1", "16", "1-99", "0-99999999999999999999"]
+)
 def test_what_is_no_list_of_cpus(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_filter, "possible_cpus", lambda: 16)
     with pytest.raises(ValueError, match=r"is no list|ends before|no CPU"):
