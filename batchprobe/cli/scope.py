@@ -157,7 +157,8 @@ def _filters(options: AttachOptions) -> Iterator[ScopeFilter]:
     if options.uid:
         from batchprobe.filters.uid import Uid  # noqa: PLC0415
 
-        yield Uid(*map(_user, options.uid))
+        users = list(map(_user, options.uid))
+        yield _meant("--uid", options.uid, lambda: Uid(*users))
     if cpu := options.cpu:
         from batchprobe.filters.cpu import Cpu  # noqa: PLC0415
 

@@ -9,6 +9,9 @@ from batchprobe.filters.scope import ScopeFilter, u64
 
 __all__ = ["Uid"]
 
+# uid_t has 32 bits, and the kernel takes -1 for none.
+_MOST = (1 << 32) - 2
+
 
 class Uid(ScopeFilter):
     """Counts hits of tasks whose real user ID is one of these, as the initial user namespace has
@@ -18,8 +21,8 @@ class Uid(ScopeFilter):
     name = "uid"
 
     def __init__(self, *uids: int) -> None:
-        if not uids or min(uids) < 0:
-            raise ValueError(f"user IDs are numbers from 0: {uids}")
+        if not uids or min(uids) < 0 or max(uids) > _MOST:
+            raise ValueError(f"user IDs are numbers from 0 to {_MOST}: {uids}")
         self._uids = tuple(dict.fromkeys(uids))
 
     def constants(self) -> Mapping[str, int]:

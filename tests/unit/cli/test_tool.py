@@ -232,6 +232,7 @@ def test_what_the_kernel_lacks_is_an_error_before_the_tool_runs(
         ("--tid 999999999", "no such thread"),
         ("--children", "--children: whose? Name a process with -p"),
         ("--uid nobody-knows-them", "no such user"),
+        ("--uid 99999999999999999999", "user IDs are numbers from 0"),
         ("--cpu 3-1", "ends before it begins"),
         ("--netns no/such/file", "No such file"),
         ("-p x", "--pid"),

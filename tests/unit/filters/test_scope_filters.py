@@ -86,7 +86,7 @@ def test_shipped_filters_have_shipped_programs() -> None:
 @pytest.mark.parametrize(
     "make",
     [Pid, Tid, Uid, Comm, Cpu, Cgroup, NetNamespace, lambda: Pid(0), lambda: Uid(-1),
-     lambda: Comm(""), lambda: NetNamespace(0)],
+     lambda: Uid(0, 2**32 - 1), lambda: Uid(10**20), lambda: Comm(""), lambda: NetNamespace(0)],
 )  # fmt: skip
 def test_what_names_nothing_is_refused(make: type[Filter]) -> None:
     with pytest.raises(ValueError, match=r"\w"):
