@@ -34,11 +34,16 @@ class Children(ScopeFilter):
     def follow(self, others: Sequence[ScopeFilter]) -> ProcessTree:
         """Begin to follow; what lives now is read from /proc."""
         require_initial_pid_namespace()
-        self._tree = ProcessTree()
         pids = [pid for one in others if isinstance(one, Pid) for pid in one.pids]
         tids = [tid for one in others if isinstance(one, Tid) for tid in one.tids]
-        self._tree.add(pids, tids)
-        return self._tree
+        tree = self._tree = ProcessTree()
+        try:
+            tree.add(pids, tids)
+        except BaseException:
+            # Nobody else knows of it yet.
+            tree.close()
+            raise
+        return tree
 
     def spawning(self) -> AbstractContextManager[None]:
         """Processes that this thread starts in the block count from their execve(2) on, and so do

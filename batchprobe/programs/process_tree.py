@@ -6,12 +6,14 @@ Programs maintain a map from thread ID to state (bpf/tree.c), which bpf/scope.h 
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from threading import get_native_id
 
+from batchprobe.errors import KernelError
 from batchprobe.programs.maps import CELL_SIZE, Cells, MapSpec, lift_memlock_limit
 from batchprobe.programs.tasks import TaskPrograms
 from batchprobe.sys import bpf, fds
@@ -43,7 +45,8 @@ class ProcessTree:
             entries=_MAX_THREADS,
         )
         self._lost: Cells | None = None
-        self._lost_before_close = 0
+        # Not in `_lost`, which programs write to at the same time.
+        self._lost_here = 0
         try:
             self._lost = Cells(MapSpec.array("tree_lost", 1))
             self._follow(self._lost.fd)
@@ -61,13 +64,21 @@ class ProcessTree:
     def add(self, pids: Iterable[int], tids: Iterable[int] = ()) -> None:
         """Add processes with all descendants that live now, and single threads."""
         for tid in tids:
-            self._set(tid, _IN_TREE)
+            self._add(tid)
         pids, known = set(pids), set[int]()
         # Whoever is added is followed. Others may have had children since we looked.
         while new := family(pids) - known:
             for tid in new:
-                self._set(tid, _IN_TREE)
+                self._add(tid)
             known |= new
+
+    def _add(self, tid: int) -> None:
+        try:
+            self._set(tid, _IN_TREE)
+        except KernelError as error:
+            if error.errno != errno.E2BIG:
+                raise
+            self._lost_here += 1
 
     @contextmanager
     def spawning(self) -> Iterator[None]:
@@ -85,7 +96,7 @@ class ProcessTree:
     @property
     def lost(self) -> int:
         """Threads of the tree for which the map had no room: their hits are missing."""
-        return self._lost.cells[0] if self._lost else self._lost_before_close
+        return self._lost_here + (self._lost.cells[0] if self._lost else 0)
 
     def close(self) -> None:
         """Stop following. A second call does nothing."""
@@ -98,7 +109,7 @@ class ProcessTree:
         lost, self._lost = self._lost, None
         if lost is not None:
             # Reported at the end of a run, when the session is closed.
-            self._lost_before_close = lost.cells[0]
+            self._lost_here += lost.cells[0]
             lost.close()
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -61,21 +62,46 @@ def test_a_family_has_all_threads_of_all_descendants() -> None:
     thread.join()
 
 
-def test_what_was_lost_is_known_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Cells(FakeArray):
-        fd = -1
+class Cells(FakeArray):
+    """An array of one element."""
 
-        def __init__(self, spec: MapSpec) -> None:
-            super().__init__(spec.entries)
+    fd = -1
 
-        def close(self) -> None:
-            self.cells.release()
+    def __init__(self, spec: MapSpec) -> None:
+        super().__init__(spec.entries)
+
+    def close(self) -> None:
+        """Unmap it."""
+        self.cells.release()
+
+
+@pytest.fixture
+def tree(monkeypatch: pytest.MonkeyPatch) -> ProcessTree:
+    """One that no program maintains, and whose map has no room."""
+
+    def is_full(*_: object) -> None:
+        raise KernelError("bpf(BPF_MAP_UPDATE_ELEM)", errno.E2BIG)
 
     monkeypatch.setattr(process_tree, "Cells", Cells)
     monkeypatch.setattr(process_tree, "lift_memlock_limit", lambda: None)
     monkeypatch.setattr("batchprobe.sys.bpf.map_create", lambda *_, **__: -1)
+    monkeypatch.setattr("batchprobe.sys.bpf.map_update", is_full)
     monkeypatch.setattr(ProcessTree, "_follow", lambda *_: None)
-    tree = ProcessTree()
+    return ProcessTree()
+
+
+def test_threads_that_live_already_are_lost_where_there_is_no_room(tree: ProcessTree) -> None:
+    tree.add([os.getpid()], [1, 2])
+    threads = len(os.listdir("/proc/self/task"))  # noqa: PTH208
+    assert tree.lost == threads + 2
+    assert tree._lost is not None
+    tree._lost.cells[0] = 3
+    assert tree.lost == threads + 5
+    tree.close()
+    assert tree.lost == threads + 5
+
+
+def test_what_was_lost_is_known_after_the_end(tree: ProcessTree) -> None:
     assert tree._lost is not None
     tree._lost.cells[0] = 3
     assert tree.lost == 3
