@@ -84,11 +84,20 @@ class ProcessTree:
     def spawning(self) -> Iterator[None]:
         """Processes that this thread starts in the block join the tree when they call execve(2)."""
         me = get_native_id()
-        self._set(me, _SPAWNS)
+        before = self._state(me)
+        if before & _IN_TREE:
+            # What it starts belongs to the tree from its fork on.
+            yield
+            return
+        self._set(me, before | _SPAWNS)
         try:
             yield
         finally:
-            self._set(me, 0)
+            self._set(me, before)
+
+    def _state(self, tid: int) -> int:
+        value = bpf.map_lookup(self.fd, struct.pack("=Q", tid), CELL_SIZE)
+        return 0 if value is None else int(struct.unpack("=Q", value)[0])
 
     def _set(self, tid: int, state: int) -> None:
         bpf.map_update(self.fd, struct.pack("=Q", tid), struct.pack("=Q", state))

@@ -136,6 +136,20 @@ def map_update(fd: int, key: bytes, value: bytes) -> None:
     _bpf("bpf(BPF_MAP_UPDATE_ELEM)", _MAP_UPDATE_ELEM, attr)
 
 
+def map_lookup(fd: int, key: bytes, value_size: int) -> bytes | None:
+    """Read one element of a map; None if a hash map has no such key. Raises KernelError."""
+    key_buffer = bytearray(key)
+    value = bytearray(value_size)
+    attr = _map_elem(fd, address_of(key_buffer), address_of(value))
+    try:
+        _bpf("bpf(BPF_MAP_LOOKUP_ELEM)", _MAP_LOOKUP_ELEM, attr)
+    except KernelError as error:
+        if error.errno == errno.ENOENT:
+            return None
+        raise
+    return bytes(value)
+
+
 def map_items(fd: int, key_size: int, value_size: int) -> list[tuple[bytes, bytes]]:
     """Read every element of a hash map, one by one. Raises KernelError."""
     items: list[tuple[bytes, bytes]] = []

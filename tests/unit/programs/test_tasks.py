@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import struct
 import subprocess
 import threading
 
@@ -18,6 +19,8 @@ from batchprobe.programs.maps import MapSpec
 from batchprobe.programs.process_tree import ProcessTree, family
 from batchprobe.programs.tasks import _field_at
 
+# bpf/tree.h
+IN_TREE, SPAWNS = 1, 4
 # /sys/kernel/tracing/events/sched/sched_process_fork/format, Linux 6.1.
 FORMAT = """name: sched_process_fork
 ID: 318
@@ -73,6 +76,43 @@ class Cells(FakeArray):
     def close(self) -> None:
         """Unmap it."""
         self.cells.release()
+
+
+@pytest.fixture
+def states(monkeypatch: pytest.MonkeyPatch) -> dict[int, int]:
+    """The map of a tree that no program maintains."""
+    states: dict[int, int] = {}
+
+    def update(_fd: int, key: bytes, value: bytes) -> None:
+        states[struct.unpack("=Q", key)[0]] = struct.unpack("=Q", value)[0]
+
+    def lookup(_fd: int, key: bytes, _size: int) -> bytes | None:
+        state = states.get(struct.unpack("=Q", key)[0])
+        return None if state is None else struct.pack("=Q", state)
+
+    monkeypatch.setattr("batchprobe.sys.bpf.map_update", update)
+    monkeypatch.setattr("batchprobe.sys.bpf.map_lookup", lookup, raising=False)
+    return states
+
+
+def test_a_thread_that_spawns_is_no_member(tree: ProcessTree, states: dict[int, int]) -> None:
+    me = threading.get_native_id()
+    with tree.spawning():
+        assert states[me] == SPAWNS
+        with tree.spawning():
+            pass
+        # Those that the outer block starts still count.
+        assert states[me] == SPAWNS
+    assert states[me] == 0
+
+
+def test_a_member_that_spawns_stays_one(tree: ProcessTree, states: dict[int, int]) -> None:
+    """Its own hits count all the time, and its children from their fork on."""
+    me = threading.get_native_id()
+    tree.add([], [me])
+    with tree.spawning():
+        assert states[me] == IN_TREE
+    assert states[me] == IN_TREE
 
 
 @pytest.fixture
