@@ -13,7 +13,7 @@ from batchprobe.arch import Arch
 from batchprobe.commit.queue import Reclaimed, Remains
 from batchprobe.errors import KernelError, UnsupportedError
 from batchprobe.filters.base import Filter, ProbeKind
-from batchprobe.functions.table import FunctionTable
+from batchprobe.functions.table import Function, FunctionTable
 from batchprobe.kernel.kcore import Kcore
 from batchprobe.probe import DetachGroup, Event, Final, Probe, Snapshot
 from batchprobe.programs.maps import MapSpec, SlotLayout
@@ -319,6 +319,11 @@ class Attachment(ABC):
                 # Some readers count what was lost as they read, and the maps may be closed next.
                 self._lost = self._lost_so_far()
         return found
+
+    def claim(self, ip: int, probe: Probe, function: Function) -> None:
+        """Give an instruction pointer to a probe, whose module was loaded with this function."""
+        del function
+        self.maps.claim(ip, probe.slot)
 
     def lost(self) -> int | None:
         """Hits that are counted and not in the values: the action had no room for them, or their

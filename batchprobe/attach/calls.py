@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from batchprobe import arch
 from batchprobe._util.counted import counted
 from batchprobe.attach.base import AttachContext, Attachment, Refusal, sum_or_unknown
+from batchprobe.attach.kprobe import hit_ips
 from batchprobe.attach.outcome import Make
 from batchprobe.commit.queue import Reclaimed, Remains
+from batchprobe.functions.table import Function
 from batchprobe.functions.targets import Target
 from batchprobe.kernel.host import threads
 from batchprobe.probe import Probe
@@ -105,6 +108,13 @@ class CallsAttachment(Attachment):
         return Reclaimed(
             clean=entries.clean, dirty=entries.dirty, failed=(*returns.failed, *entries.failed)
         )
+
+    def claim(self, ip: int, probe: Probe, function: Function) -> None:
+        # A return whose instruction pointer is unknown is dropped, and waits for nobody to look.
+        # First, as at the attach: every entry that counts has its return.
+        back = self._return_of[probe]
+        self.maps.map_ips(*((at, back.slot) for at in hit_ips(back, function, arch.current())))
+        super().claim(ip, probe, function)
 
     def missed(self) -> int | None:
         return sum_or_unknown(self._entries.missed(), self._returns.missed())

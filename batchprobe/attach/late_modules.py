@@ -45,4 +45,4 @@ def claim_hits(
         function, _ = found
         for probe in waiting.get((attachment, function.module, function.name), ()):
             if ip in hit_ips(probe, function, adapter):
-                attachment.maps.claim(ip, probe.slot)
+                attachment.claim(ip, probe, function)
