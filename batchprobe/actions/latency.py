@@ -33,7 +33,8 @@ class CallTimes:
     `self_ns` is `total_ns` less the time in traced functions that it called. `unfinished` calls
     were running when the probe was detached, or (`missed`) have a return that the kernel missed;
     `dropped` are those for which there was no room. None of these is in `calls`. `histogram` has
-    the number of calls by the lowest time of a bucket; the next bucket begins at twice that.
+    the number of calls by the lowest time of a bucket; the next bucket begins at twice that, and
+    the last one, of 2**39 ns (9 minutes), has no end.
     """
 
     __slots__ = (
@@ -90,7 +91,11 @@ class CallTimes:
         wanted = q * sum(self._buckets)
         for at, calls in enumerate(self._buckets):
             if calls and wanted <= calls:
-                return min((1 << at) * (1 + wanted / calls), float(self.max_ns))
+                low = 1 << at
+                # The last one has no end.
+                is_last = at == len(self._buckets) - 1
+                end = max(self.max_ns, 2 * low) if is_last else 2 * low
+                return min(low + (end - low) * wanted / calls, float(self.max_ns))
             wanted -= calls
         return float(self.max_ns)
 
@@ -151,7 +156,10 @@ def _drawn(value: CallTimes) -> Iterator[str]:
     while low <= max(found):
         calls = found.get(low, 0)
         bar = "#" * round(_BAR * calls / most) or ("." if calls else "")
-        yield f"{shown_time(low):>8} to {shown_time(2 * low):<8} {calls:>10} {bar}".rstrip()
+        limits = f"{shown_time(low):>8} to {shown_time(2 * low):<8}"
+        if low == 1 << _BUCKETS - 1:
+            limits = f"{shown_time(low):>8} or more{'':4}"
+        yield f"{limits} {calls:>10} {bar}".rstrip()
         low *= 2
 
 

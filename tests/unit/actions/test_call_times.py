@@ -55,6 +55,20 @@ def test_no_quantile_is_longer_than_the_longest_call() -> None:
     assert times({10: 4}, max_ns=1100).quantile(0.99) == 1100
 
 
+def test_the_last_bucket_has_no_end() -> None:
+    """Calls of hours are not said to take minutes."""
+    hour = 3600 * 10**9
+    value = times({BUCKETS - 1: 2}, max_ns=4 * hour)
+    low = 1 << BUCKETS - 1
+    assert value.quantile(0.5) == (low + 4 * hour) / 2
+    assert value.quantile(1) == 4 * hour
+    assert times({BUCKETS - 1: 2}, max_ns=low + 7).quantile(0.5) == low + 7
+    assert Latency(draws_histograms=True).details(times({38: 2, BUCKETS - 1: 1})) == [
+        "   275 s to 550 s             2 ########################################",
+        "   550 s or more              1 ####################",
+    ]
+
+
 def test_what_came_since() -> None:
     since = times({5: 7, 6: 2}, unfinished=3, max_ns=90) - times({5: 4}, missed=0)
     assert (since.calls, since.histogram) == (5, {32: 3, 64: 2})
