@@ -85,6 +85,9 @@ class Scope:
             yield f"  {one.pid} {name}, child of {one.parent}: {end}"
         if found[_MOST_REPORTED:]:
             yield f"  and {len(found) - _MOST_REPORTED} more"
+        if self._options.tid:
+            # The kernel's messages do not say which thread started another one.
+            yield "those that a thread of --tid started are not among them"
         if self._followed.overruns:
             yield "some may be missing: the kernel reported more of them than could be read"
 
