@@ -136,7 +136,7 @@ def map_update(fd: int, key: bytes, value: bytes) -> None:
     _bpf("bpf(BPF_MAP_UPDATE_ELEM)", _MAP_UPDATE_ELEM, attr)
 
 
-def map_lookup(fd: int, key: bytes, value_size: int) -> bytes | None:
+def map_lookup(fd: int, key: bytes | bytearray, value_size: int) -> bytes | None:
     """Read one element of a map; None if a hash map has no such key. Raises KernelError."""
     key_buffer = bytearray(key)
     value = bytearray(value_size)
@@ -151,10 +151,11 @@ def map_lookup(fd: int, key: bytes, value_size: int) -> bytes | None:
 
 
 def map_items(fd: int, key_size: int, value_size: int) -> list[tuple[bytes, bytes]]:
-    """Read every element of a hash map, one by one. Raises KernelError."""
-    items: list[tuple[bytes, bytes]] = []
+    """Read every element of a hash map, one by one; where a program deletes elements meanwhile,
+    some may be left out. Raises KernelError.
+    """
+    items: dict[bytes, bytes] = {}
     key = bytearray(key_size)
-    value = bytearray(value_size)
     previous = 0
     while True:
         attr = _map_elem(fd, previous, address_of(key))
@@ -162,11 +163,12 @@ def map_items(fd: int, key_size: int, value_size: int) -> list[tuple[bytes, byte
             _bpf("bpf(BPF_MAP_GET_NEXT_KEY)", _MAP_GET_NEXT_KEY, attr)
         except KernelError as error:
             if error.errno == errno.ENOENT:  # the previous key was the last one
-                return items
+                return list(items.items())
             raise
-        attr = _map_elem(fd, address_of(key), address_of(value))
-        _bpf("bpf(BPF_MAP_LOOKUP_ELEM)", _MAP_LOOKUP_ELEM, attr)
-        items.append((bytes(key), bytes(value)))
+        value = map_lookup(fd, key, value_size)
+        if value is not None:
+            # By key, because the kernel starts again where the previous key is gone.
+            items[bytes(key)] = value
         previous = address_of(key)
 
 
