@@ -67,7 +67,7 @@ static inline void on_return(struct pt_regs *ctx, u64 slot, u32 cell)
 	event = saved.lookup(&key);
 	if (!event)
 		return;
-	event->duration = now - call->start;
+	event->duration = since(call->start, now);
 	event->value[DURATION] = event->duration;
 	read_result(ctx, plan, event);
 	if (!is_wanted(plan, event, plan->at_return))

@@ -49,6 +49,12 @@ static inline u64 thread_key(void)
 	return tid ? tid : 1ULL << 32 | bpf_get_smp_processor_id();
 }
 
+/* The clock of one CPU may be some nanoseconds behind that of another. */
+static inline u64 since(u64 start, u64 now)
+{
+	return now > start ? now - start : 0;
+}
+
 /* Whether a call has returned, now that its thread enters a function with this stack pointer. */
 static inline int is_over(struct call *call, u64 stack, u64 owner)
 {
@@ -62,7 +68,7 @@ static inline int is_over(struct call *call, u64 stack, u64 owner)
 static inline struct call *push_call(struct pt_regs *ctx, u64 slot, u64 key, u64 *at)
 {
 	u64 stack = *(WORD *)((char *)ctx + STACK_POINTER_AT);
-	u64 owner = CONSTANT(MAPS_ID) << 32 | slot, depth;
+	u64 owner = CONSTANT(MAPS_ID) << 32 | slot, depth, inner = 0;
 	struct thread *thread = threads.lookup(&key), *none;
 	struct call *call;
 	u32 first = 0;
@@ -82,8 +88,12 @@ static inline struct call *push_call(struct pt_regs *ctx, u64 slot, u64 key, u64
 			if (!is_over(call, stack, owner))
 				break;
 			missed(call);
+			inner += call->inner;
 			depth--;
 		}
+		/* What a missed call called was called by its caller, too. */
+		if (depth && inner)
+			thread->calls[(depth - 1) % DEPTH].inner += inner;
 	}
 	if (!thread || depth >= DEPTH)
 		return NULL;
@@ -100,7 +110,7 @@ static inline struct call *push_call(struct pt_regs *ctx, u64 slot, u64 key, u64
 static inline struct call *pop_call(struct pt_regs *ctx, u64 slot, u64 key, u64 now, u64 *was_at)
 {
 	u64 stack = *(WORD *)((char *)ctx + STACK_POINTER_AT);
-	u64 owner = CONSTANT(MAPS_ID) << 32 | slot, depth, at;
+	u64 owner = CONSTANT(MAPS_ID) << 32 | slot, depth, at, inner = 0;
 	/* How far the stack pointer moves from entry to return, biased; 0 if that is unknown. */
 	u64 moves = CONSTANT(STACK_MOVES);
 	struct thread *thread = threads.lookup(&key);
@@ -125,12 +135,15 @@ static inline struct call *pop_call(struct pt_regs *ctx, u64 slot, u64 key, u64 
 	for (int i = 0; i < DEPTH; i++) {
 		if (depth <= at)
 			break;
-		missed(&thread->calls[(depth - 1) % DEPTH]);
+		call = &thread->calls[(depth - 1) % DEPTH];
+		missed(call);
+		inner += call->inner;
 		depth--;
 	}
 	call = &thread->calls[(at - 1) % DEPTH];
 	if (call->owner != owner)
 		return NULL;
+	call->inner += inner;
 	if (!moves) {
 		seen = stack_moves.lookup(&first);
 		if (seen)
@@ -138,7 +151,7 @@ static inline struct call *pop_call(struct pt_regs *ctx, u64 slot, u64 key, u64 
 	}
 	thread->depth = at - 1;
 	if (at > 1)
-		thread->calls[(at - 2) % DEPTH].inner += now - call->start;
+		thread->calls[(at - 2) % DEPTH].inner += since(call->start, now);
 	*was_at = at - 1;
 	return call;
 }

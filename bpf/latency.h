@@ -63,7 +63,7 @@ static inline void on_return(struct pt_regs *ctx, u64 slot, u32 cell)
 	call = pop_call(ctx, slot, thread_key(), now, &at);
 	if (!call)
 		return;
-	spent = now - call->start;
+	spent = since(call->start, now);
 	latency = latency_of(slot);
 	most = longest.lookup(&cell);
 	if (!latency || !most)
@@ -73,7 +73,7 @@ static inline void on_return(struct pt_regs *ctx, u64 slot, u32 cell)
 		bucket = BUCKETS - 1;
 	__sync_fetch_and_add(&latency->calls, 1);
 	__sync_fetch_and_add(&latency->total, spent);
-	__sync_fetch_and_add(&latency->self, spent - call->inner);
+	__sync_fetch_and_add(&latency->self, since(call->inner, spent));
 	__sync_fetch_and_add(&latency->histogram[bucket], 1);
 	if (*most < spent)
 		*most = spent;

@@ -42,10 +42,11 @@ static inline void freed(u64 task)
 		tree.delete(&task);
 }
 
-/* Raw tracepoint sched_process_fork: parent, child. In the parent. */
-int tree_fork(struct bpf_raw_tracepoint_args *ctx)
+/* Raw tracepoint task_newtask: child. In the parent. Not sched_process_fork, which the kernel threads
+ * that io_uring and vhost start for a process (create_io_thread(), kernel/fork.c) do not pass. */
+int tree_newtask(struct bpf_raw_tracepoint_args *ctx)
 {
-	born(pid_of(ctx->args[1]));
+	born(pid_of(ctx->args[0]));
 	return 0;
 }
 
@@ -57,7 +58,7 @@ int tree_free(struct bpf_raw_tracepoint_args *ctx)
 }
 
 /* The same two as trace events, for kernels without BTF. */
-int tree_fork_event(void *ctx)
+int tree_newtask_event(void *ctx)
 {
 	born(*(u32 *)((char *)ctx + FIELD_AT));
 	return 0;

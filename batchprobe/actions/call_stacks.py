@@ -51,10 +51,11 @@ class CallStacks:
             self._create(_THREADS, _THREAD_CELLS * CELL_SIZE, _MAX_THREADS)
             if self._saved_size:
                 self._create(_SAVED, self._saved_size, self._most_saved)
-            # A program of bpf/threads.c.
-            forgets = "saved_free" if self._saved_size else "thread_free"
+            # Programs of bpf/threads.c.
+            what = _SAVED if self._saved_size else "thread"
             self._tasks = TaskPrograms(self._fds)
-            self._tasks.run_with_pid(forgets, "sched_process_free", "pid")
+            self._tasks.run_with_pid(f"{what}_free", "sched_process_free", "pid")
+            self._tasks.run(f"{what}_exec", "sched_process_exec")
         except BaseException:
             self.stop()
             raise

@@ -58,7 +58,7 @@ class ProcessTree:
         tasks = self._tasks = TaskPrograms({MAP: self.fd, "tree_lost": lost})
         tasks.run("tree_exec", "sched_process_exec")
         tasks.run("tree_exit", "sched_process_exit")
-        tasks.run_with_pid("tree_fork", "sched_process_fork", "child_pid")
+        tasks.run_with_pid("tree_newtask", "task_newtask", "pid", group="task")
         tasks.run_with_pid("tree_free", "sched_process_free", "pid")
 
     def add(self, pids: Iterable[int], tids: Iterable[int] = ()) -> None:

@@ -33,8 +33,9 @@ CALLS = ("return_by_func_ip", "return_by_running_kprobe", "by_session")
 both ends in bpf/by_session.c."""
 _TASK_FILES = ("constant.h", "task.h", "tree.h", "tree.c", "threads.c")
 _TASK_PROGRAMS = (
-    *("tree_fork", "tree_free", "tree_exec", "tree_exit", "thread_free", "saved_free"),
-    *("tree_fork_event", "tree_free_event", "thread_free_event", "saved_free_event"),
+    *("tree_newtask", "tree_free", "tree_exec", "tree_exit", "thread_free", "saved_free"),
+    *("thread_exec", "saved_exec"),
+    *("tree_newtask_event", "tree_free_event", "thread_free_event", "saved_free_event"),
 )
 
 # Placeholders, which the compiled code must not contain for another reason. A shift is only looked

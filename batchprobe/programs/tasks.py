@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs that see tasks come and go, at tracepoints of the scheduler.
+"""Programs that see tasks come and go, at tracepoints of the kernel.
 
 Those that need the thread ID of another task read it at its offset in struct task_struct. Where the
 kernel has no BTF, they are programs of trace events, whose records tracefs describes.
@@ -23,7 +23,6 @@ __all__ = ["SECTION", "TaskPrograms"]
 
 SECTION = "tasks"
 """These programs among the shipped ones."""
-_GROUP = "sched"
 
 
 class TaskPrograms:
@@ -46,15 +45,16 @@ class TaskPrograms:
         program = self._load(name, bpf.PROG_TYPE_RAW_TRACEPOINT, values)
         self._fds.append(bpf.raw_tracepoint(tracepoint, program))
 
-    def run_with_pid(self, name: str, tracepoint: str, field: str) -> None:
-        """Run a program that needs the ID of another task; `field` of the trace event has it.
+    def run_with_pid(self, name: str, tracepoint: str, field: str, *, group: str = "sched") -> None:
+        """Run a program that needs the ID of another task; `field` of the trace event has it, which
+        is in `group`.
 
         Raises KernelError, or UnsupportedError where neither BTF nor tracefs can be read.
         """
         try:
             offset = self._task_pid_at()
         except UnsupportedError:
-            self._run_by_event(f"{name}_event", tracepoint, field)
+            self._run_by_event(f"{name}_event", group, tracepoint, field)
         else:
             self.run(name, tracepoint, TASK_PID_AT=offset)
 
@@ -64,10 +64,10 @@ class TaskPrograms:
                 self._offset = btf.offset("task_struct", "pid")
         return self._offset
 
-    def _run_by_event(self, name: str, event: str, field: str) -> None:
+    def _run_by_event(self, name: str, group: str, event: str, field: str) -> None:
         tracefs = Tracefs.find()
-        values = {FIELD_AT: _field_at(tracefs.event_format(_GROUP, event), field)}
-        fd = perf.open_tracepoint(tracefs.event_id(_GROUP, event))
+        values = {FIELD_AT: _field_at(tracefs.event_format(group, event), field)}
+        fd = perf.open_tracepoint(tracefs.event_id(group, event))
         self._fds.append(fd)
         perf.enable(fd, self._load(name, bpf.PROG_TYPE_TRACEPOINT, values))
 

@@ -215,6 +215,28 @@ def test_tasks_that_die_inside(session: Session) -> None:
     assert probes["syscall:getsid"].value.calls == 1
 
 
+@pytest.mark.parametrize("abi", ABIS)
+def test_a_thread_that_is_not_the_leader_calls_execve(abi: str) -> None:
+    """The kernel gives it the leader's ID, and it takes its open calls along."""
+    if "%return" not in kinds(abi):
+        pytest.skip("this kernel refuses return probes, which stand at the entry")
+    code = (
+        "import os, threading\n"
+        "threading.Thread(target=os.execv, args=('/bin/true', ['true'])).start()\n"
+        "threading.Event().wait()"
+    )
+    followed = Children()
+    with Session(action=Latency(), abi=abi, filters=[followed]) as session:
+        probes = attached(session, "syscall:execve")
+        # Counts from its own execve(2) on, whose entry does not.
+        with followed.spawning():
+            child = subprocess.Popen((sys.executable, "-I", "-S", "-c", code))
+        assert child.wait() == 0
+        session.detach_all()
+    times = probes["syscall:execve"].value
+    assert (times.calls, times.unfinished, times.missed) == (1, 0, 0)
+
+
 def test_half_of_it_is_detached_in_mid_run(session: Session, workers: list[Worker]) -> None:
     probes = session.attach([f"syscall:{call}" for call in CALLS])
     for worker in workers:

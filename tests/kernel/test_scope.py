@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 from helpers.command import run
-from helpers.machine import ABIS, eventually
+from helpers.machine import ABIS, RELEASE, eventually
 from helpers.tree import CALLS, SCRIPT
+from helpers.uring import FALLOCATES
+from helpers.uring import SCRIPT as URING
 from helpers.workers import Worker
 
 from batchprobe import Filter, Session, UnsupportedError
@@ -230,6 +232,13 @@ def test_the_command_counts_its_own(noise: Worker) -> None:
         assert re.search(line, done.stderr), done
     done = run("attach", "--json", CALL, "--all", "-c", command)
     assert done.summary["hits"][CALL] > CALLS
+
+
+@pytest.mark.skipif(RELEASE < (5, 12), reason="io_uring's workers are threads of no process")
+def test_what_io_uring_does_for_the_command() -> None:
+    done = run("attach", "--json", "vfs_fallocate", "-c", f"{PYTHON} {URING}")
+    assert done.status == 0, done
+    assert done.summary["hits"] == {"vfs_fallocate": FALLOCATES}
 
 
 def test_the_command_ends_with_its_process() -> None:
