@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from batchprobe.actions.loader import ProgramLoader
 from batchprobe.attach import abis, calibration
 from batchprobe.attach.base import AttachContext, Attachment
 from batchprobe.attach.outcome import AttachOutcome
@@ -90,8 +91,8 @@ def _tried(
     except UnsupportedError:
         return Calls()
     if any(one.name != Scope.name for one in context.filters):
-        # It may not let our calls pass.
-        return Calls()
+        # It may not let our calls pass, and the distance does not depend on it.
+        context = _unfiltered(context)
     filters = [Scope([]) for _ in context.filters]
     attached = AttachOutcome()
     alone = _nanoseconds_a_call()
@@ -121,6 +122,12 @@ def _tried(
         for one in filters:
             one.stop()
     return Calls()
+
+
+def _unfiltered(context: AttachContext) -> AttachContext:
+    with ProgramLoader(context.arch, context.action, ()) as loader:
+        programs = loader.get(lambda: None, lambda _what, _done, _total: None)
+    return context.with_changes(programs=programs, filters=())
 
 
 def _wrong(attachment: Attachment, context: AttachContext) -> str:
