@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 import time
@@ -49,6 +50,7 @@ _BPFTRACE_ONE_BY_ONE = 0.2
 _DEFAULT_GUESS = 0.001
 # Time limit of a tool's first start.
 _WARM_SECONDS = 120.0
+_TOOL_STALL_SECONDS = 12.0
 # Seconds of a run that do not depend on the number of probes.
 _ONCE = 5.0
 _TOO_SLOW = "left out: it would take about"
@@ -138,7 +140,9 @@ def runner(job: Job, functions: Functions) -> Iterator[tuple[Callable[[str], Val
         yield Calls(chosen).run, chosen.glob, count
         return
     assert job.kind in {COMMAND, TOOLS}
-    with closing(Witness([f.address for f in chosen.functions])) as witness:
+    # A batched tool may arm some, load programs for a while, and arm the others.
+    stall = {"stall_seconds": _TOOL_STALL_SECONDS} if job.kind == TOOLS else {}
+    with closing(Witness([f.address for f in chosen.functions], **stall)) as witness:
         yield (
             (lambda tool: run_command(tool, chosen, witness, _WARM_SECONDS + job.seconds)),
             chosen.glob,
@@ -177,6 +181,9 @@ def main() -> int:
     parser.add_argument("jobs", type=unpack)
     options = parser.parse_args()
     began = time.monotonic()
+    # bcc has two descriptors for each function of funccount; the soft limit is 1,024.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     functions = Functions()
     pace = Pace(began + options.seconds, has_links=functions.kernel_has_links)
     facts = versions()

@@ -14,8 +14,6 @@ _REACH = 16
 _NOP5 = bytes.fromhex("0f1f440000")
 _CALL, _JUMP, _BREAKPOINT = 0xE8, 0xE9, 0xCC
 _POLL_SECONDS = 0.005
-# If no further function was armed for this long, the tool has left the rest out.
-_STALL_SECONDS = 3.0
 # Functions to check between two pauses, and at most in all.
 _WINDOW = 5
 _SAMPLE = 300
@@ -42,9 +40,13 @@ class Armed:
 
 
 class Witness:
-    """Watches functions, reading some bytes at a time: watching must not slow the tool."""
+    """Watches functions, reading some bytes at a time: watching must not slow the tool.
 
-    def __init__(self, addresses: Iterable[int]) -> None:
+    If no further function is armed for `stall_seconds`, the tool has left the rest out.
+    """
+
+    def __init__(self, addresses: Iterable[int], stall_seconds: float = 3.0) -> None:
+        self._stall_seconds = stall_seconds
         self._text = Kcore()
         self._before: dict[int, bytes] = {}
         for address in addresses:
@@ -81,7 +83,7 @@ class Witness:
             waiting.rotate(-1)
             quiet += 1
             if quiet % _WINDOW == 0 or quiet == len(waiting):
-                if last and time.perf_counter() - last > _STALL_SECONDS:
+                if last and time.perf_counter() - last > self._stall_seconds:
                     break
                 time.sleep(_POLL_SECONDS)
         return Armed(first - began, last - began)
