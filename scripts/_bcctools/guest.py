@@ -78,7 +78,8 @@ def _run(tool: Tool, command: Sequence[str], more: Mapping[str, str] = MappingPr
                 stderr=errors,
                 env=env,
             )
-        _wait_until_ready(process, output.fileno())
+        # What draws may do so before it compiles.
+        _wait_until_ready(process, None if tool.on_terminal else output.fileno())
         ready_seconds = time.monotonic() - began
         stopped = None
         if process.poll() is None:
@@ -125,12 +126,14 @@ def _end(process: subprocess.Popen[bytes]) -> int | None:
         return None
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], output: int) -> None:
+def _wait_until_ready(process: subprocess.Popen[bytes], output: int | None) -> None:
     """Until it printed something, has been idle for a while, or ended."""
     ticks, busy = 0, time.monotonic()
     end = busy + _READY_SECONDS
     while process.poll() is None and time.monotonic() < end:
-        if os.fstat(output).st_size or time.monotonic() - busy > _IDLE_SECONDS:
+        if (
+            output is not None and os.fstat(output).st_size
+        ) or time.monotonic() - busy > _IDLE_SECONDS:
             return
         time.sleep(0.2)
         before, ticks = ticks, _cpu_ticks(process.pid)
