@@ -54,10 +54,12 @@ class Functions:
 
         `candidates` are the functions that bcc looks for matches in.
         """
-        names = [function.name for function in self._good]
-        pattern = best_prefixes(names, set(candidates) - set(names), count)
+        known = set(candidates)
+        good = [function for function in self._good if function.name in known]
+        names = [function.name for function in good]
+        pattern = best_prefixes(names, known - set(names), count)
         prefixes = tuple(pattern.strip("()*").split("|"))
-        return FunctionSet(pattern, [f for f in self._good if f.name.startswith(prefixes)])
+        return FunctionSet(pattern, [f for f in good if f.name.startswith(prefixes)])
 
     def choose(self, count: int) -> FunctionSet:
         """About `count` functions, by one glob: bpftrace makes one link per glob."""
