@@ -49,7 +49,12 @@ def main(names: Sequence[str]) -> None:
             subprocess.run(("modprobe", tool.module), check=True)
         plain = _run(tool, command)
         batched = _run(tool, (sys.executable, "-m", "batchprobe", "run", *command), local)
-        record = {"tool": name, "plain": plain.to_json(), "batched": batched.to_json()}
+        record = {
+            "tool": name,
+            "arguments": tool.arguments,
+            "plain": plain.to_json(),
+            "batched": batched.to_json(),
+        }
         print(json.dumps(record), flush=True)
 
 

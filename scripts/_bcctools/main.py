@@ -28,7 +28,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/bcc-tools",
         description="Run Debian's bcc tools without and with batchprobe, and write "
-        "docs/bcc-tools.md. A tool whose record is kept is not run again.",
+        "docs/bcc-tools.md. A tool whose record with the same arguments is kept is not run again.",
     )
     parser.add_argument(
         "guests",
@@ -50,7 +50,8 @@ def main() -> int:
 
 def _run(guest: str, names: Sequence[str], *, again: bool) -> None:
     kept = _read(guest)
-    wanted = [name for name in names if again or name not in kept.records]
+    asked = {tool.name: list(tool.arguments) for tool in TOOLS}
+    wanted = [name for name in names if again or kept.arguments(name) != asked[name]]
     if not wanted:
         return
     kernel, _, suite = guest.partition("/")

@@ -38,6 +38,10 @@ class Results:
     facts: dict[str, str] = field(default_factory=dict)
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
 
+    def arguments(self, tool: str) -> list[str] | None:
+        """What the tool was run with; None if it was not."""
+        return list(self.records[tool]["arguments"]) if tool in self.records else None
+
 
 def page(found: Sequence[Results]) -> str:
     """The whole page."""
@@ -58,7 +62,7 @@ def _section(results: Results) -> Iterator[str]:
     yield "|---|---|---|---|---|---|"
     for tool, verdict, why, plain, batched in rows:
         cells = (
-            f"`{_escaped(' '.join((tool.name, *tool.arguments)))}`",
+            f"`{_escaped(' '.join((tool.name, *(results.arguments(tool.name) or ()))))}`",
             verdict.value,
             _escaped(why),
             str(probes(batched) or ""),

@@ -145,7 +145,7 @@ def test_nothing_to_batch() -> None:
 
 def test_the_page() -> None:
     def record(plain: Run, with_us: Run) -> dict[str, object]:
-        return {"plain": plain.to_json(), "batched": with_us.to_json()}
+        return {"arguments": [], "plain": plain.to_json(), "batched": with_us.to_json()}
 
     results = Results("debian-13/bookworm", {"kernel": "6.12", "bcc": "0.26.0"})
     results.records = {
