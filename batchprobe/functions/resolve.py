@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from batchprobe._util.counted import counted
 from batchprobe.funclist.spec import CORE, Kind, ProbeSpec
@@ -14,6 +14,7 @@ from batchprobe.functions.unmatched import Unmatched
 
 __all__ = ["resolve"]
 
+_CHECKED_TOGETHER = 1000
 _SYSCALL_STARTS = ("__", "sys_", "SyS_", "compat_")
 
 
@@ -25,7 +26,7 @@ def resolve(
     check: Callable[[], None] = lambda: None,
 ) -> Resolution:
     """Look up all entries; exclusions apply to the whole list, whatever the order. `check` is
-    called before each, and may raise to cancel.
+    called now and then, and may raise to cancel.
 
     `syscall_prefixes` are what the architecture may put before a system call's name to form its
     function's name, most likely first: `("__x64_sys_", "sys_")`.
@@ -33,7 +34,7 @@ def resolve(
     Patterns omit functions that ftrace cannot trace. Such a function becomes a target if requested
     by name: kprobes may work where ftrace does not, and only the kernel can tell.
     """
-    resolver = _Resolver(specs, table, syscall_prefixes)
+    resolver = _Resolver(specs, table, syscall_prefixes, check)
     for spec in specs:
         check()
         if not spec.exclude:
@@ -45,11 +46,22 @@ def resolve(
     )
 
 
+def _checked(specs: Sequence[ProbeSpec], check: Callable[[], None]) -> Iterator[ProbeSpec]:
+    for at, spec in enumerate(specs):
+        if not at % _CHECKED_TOGETHER:
+            check()
+        yield spec
+
+
 class _Resolver:
     """The state of one call of `resolve`."""
 
     def __init__(
-        self, specs: Sequence[ProbeSpec], table: FunctionTable, syscall_prefixes: Sequence[str]
+        self,
+        specs: Sequence[ProbeSpec],
+        table: FunctionTable,
+        syscall_prefixes: Sequence[str],
+        check: Callable[[], None],
     ) -> None:
         # By site: (address, or module, name and offset if pending; is_return).
         self.targets: dict[tuple[object, bool], Target] = {}
@@ -58,9 +70,12 @@ class _Resolver:
         self.omitted: dict[int, Reason] = {}
         self._table = table
         self._prefixes = syscall_prefixes
-        self._unmatched = Unmatched(table, syscall_prefixes)
+        self._unmatched = Unmatched(table, syscall_prefixes, check)
         self._named = table.find(
-            name for spec in specs if spec.kind is Kind.NAME for name in self._spellings(spec)
+            name
+            for spec in _checked(specs, check)
+            if spec.kind is Kind.NAME
+            for name in self._spellings(spec)
         )
         self._excludes = [self.placed(spec) for spec in specs if spec.exclude]
         # By address, because a function excluded under one of its names is excluded under all.

@@ -15,14 +15,22 @@ __all__ = ["Unmatched"]
 # Searching for similar names takes longer than all the rest. This bounds the time for a list made
 # for another kernel.
 _MAX_SUGGESTIONS = 10
+# A kernel has some 200,000 symbols.
+_LINES_TOGETHER = 10_000
 _TRACEPOINT = "a tracepoint"
 
 
 class Unmatched:
-    """Explains the entries of one list that mean nothing."""
+    """Explains the entries of one list that mean nothing. `check` may raise to cancel."""
 
-    def __init__(self, table: FunctionTable, syscall_prefixes: Sequence[str]) -> None:
+    def __init__(
+        self,
+        table: FunctionTable,
+        syscall_prefixes: Sequence[str],
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         self._table = table
+        self._check = check
         self._prefixes = syscall_prefixes
         self._suggestions = 0
 
@@ -57,7 +65,12 @@ class Unmatched:
     def _symbols(self) -> frozenset[str]:
         # A set, because a list for another kernel asks for thousands.
         lines = self._table.kallsyms.splitlines()
-        return frozenset(line.split(None, 3)[2] for line in lines if line)
+        names: set[str] = set()
+        for at in range(0, len(lines), _LINES_TOGETHER):
+            self._check()
+            some = lines[at : at + _LINES_TOGETHER]
+            names.update(line.split(None, 3)[2] for line in some if line)
+        return frozenset(names)
 
     def _is_loaded(self, spec: ProbeSpec) -> bool:
         return any(spec.in_module(module) for module in ("", *self._table.modules))
