@@ -91,7 +91,7 @@ def states(monkeypatch: pytest.MonkeyPatch) -> dict[int, int]:
         return None if state is None else struct.pack("=Q", state)
 
     monkeypatch.setattr("batchprobe.sys.bpf.map_update", update)
-    monkeypatch.setattr("batchprobe.sys.bpf.map_lookup", lookup, raising=False)
+    monkeypatch.setattr("batchprobe.sys.bpf.map_lookup", lookup)
     return states
 
 
