@@ -39,7 +39,9 @@ _MAP_FAILED = -1
 _CLONE_VM, _CLONE_FILES = 0x100, 0x400
 # Above the stack pointer some ABIs keep a frame; all want it aligned.
 _STACK_HEADROOM, _STACK_ALIGNMENT = 1024, 16
-_stack = bytearray(1 << 16)
+_STACK_SIZE = 1 << 16
+_stacks: list[bytearray] = []
+"""Of the processes that share our memory."""
 
 
 class _Byte(_SimpleCData):  # type: ignore[type-arg]
@@ -132,7 +134,8 @@ def share_memory(seconds: float) -> None:
     If we end meanwhile, that process frees them, and whoever waits for our end does not wait for
     that. Without clone(2) nothing happens.
     """
-    top = addressof(_Byte.from_buffer(_stack)) + len(_stack) - _STACK_HEADROOM
+    _stacks.append(bytearray(_STACK_SIZE))
+    top = address_of(_stacks[-1]) + _STACK_SIZE - _STACK_HEADROOM
     with suppress(AttributeError, OSError):  # ia64 has __clone2 instead
         # The process runs usleep(3) on a stack of its own, and then _exit(2).
         sleep, clone = dlsym(_Process._handle, "usleep"), _Function("clone")
