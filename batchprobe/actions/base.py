@@ -88,7 +88,7 @@ class Action(ABC):
     unit: ClassVar[str]
     """What its values are, in lower case: the key of JSON records, the title of its column."""
     called: ClassVar[str] = "calls"
-    """What a function has whose value is true, in a word."""
+    """The word for a true value in the title of the live table: "5 with calls"."""
     source: ClassVar[str] = ""
     """C as bcc takes it; empty if it only counts. Defines
     `static inline void on_hit(struct pt_regs *ctx, u64 slot, u32 cell)`, which runs for each hit

@@ -110,8 +110,8 @@ class CallsAttachment(Attachment):
         )
 
     def claim(self, ip: int, probe: Probe, function: Function) -> None:
-        # A return whose instruction pointer is unknown is dropped, and waits for nobody to look.
-        # First, as at the attach: every entry that counts has its return.
+        # Nothing claims a return: while its instruction pointer is unknown, it is dropped. So map
+        # it first, as at the attach: every entry that counts has its return.
         back = self._return_of[probe]
         self.maps.map_ips(*((at, back.slot) for at in hit_ips(back, function, arch.current())))
         super().claim(ip, probe, function)
